@@ -1,0 +1,3 @@
+//! Generic storage of API objects: one set of handlers for every kind.
+
+pub mod strategy;

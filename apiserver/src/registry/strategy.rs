@@ -1,0 +1,66 @@
+//! The rules of one kind that the generic handlers cannot know: defaults, what a create or an update may set,
+//! validation, selectable fields and table cells.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::field::ErrorList;
+
+/// Facts about the request that rules may need.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    pub namespace: String,
+    pub name: String,
+    /// Empty, `status`, `scale`, `ephemeralcontainers`, `resize`, `approval`, `finalize`, …
+    pub subresource: String,
+    /// Sentences for `Warning` headers are added here.
+    pub warnings: Vec<String>,
+}
+
+/// Per-kind rules on the typed object, one file per kind under `kinds/`.
+///
+/// The generic handlers call them in this order. Create: `default`, admission, `prepare_create`, `validate`.
+/// Update: `default`, `prepare_update`, admission, `validate` of the new object, `validate_update`.
+pub trait Strategy: Send + Sync + 'static {
+    /// The `k8s-openapi` type.
+    type Object: Serialize + DeserializeOwned + Send;
+
+    /// Fills what the client left out. Idempotent.
+    fn default(&self, _object: &mut Self::Object) {}
+
+    /// Resets what a client may not set on create (status, generation, …).
+    fn prepare_create(&self, _cx: &mut Context, _object: &mut Self::Object) {}
+
+    /// Carries over from `old` what this endpoint may not change; for the main endpoint the status, for
+    /// `status` everything else; raises `metadata.generation` where the spec changed.
+    fn prepare_update(&self, _cx: &mut Context, _object: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Everything wrong with the object but `metadata`, which the generic handlers check.
+    fn validate(&self, _cx: &mut Context, _object: &Self::Object) -> ErrorList {
+        ErrorList::new()
+    }
+
+    /// Everything wrong with the change.
+    fn validate_update(&self, _cx: &mut Context, _object: &Self::Object, _old: &Self::Object) -> ErrorList {
+        ErrorList::new()
+    }
+}
+
+/// [`Strategy`] with the type erased: what the generic handlers hold. Objects are JSON values here.
+pub trait DynStrategy: Send + Sync + 'static {
+    fn default(&self, object: &mut Value) -> Result<(), serde_json::Error>;
+    fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Result<(), serde_json::Error>;
+    fn prepare_update(
+        &self,
+        cx: &mut Context,
+        object: &mut Value,
+        old: &Value,
+    ) -> Result<(), serde_json::Error>;
+    fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        object: &Value,
+        old: &Value,
+    ) -> Result<ErrorList, serde_json::Error>;
+}
