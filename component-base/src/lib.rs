@@ -1,1 +1,15 @@
-//! component-base.
+//! What every Coxswain daemon shares: start-up and shutdown, logs, configuration files, TLS and kubeconfigs,
+//! the health and metrics server, and the controller machinery.
+//!
+//! A daemon's `main` parses flags, then calls [`process::run`], which sets up logging, the runtime and signals
+//! and hands over a [`process::Shutdown`]. Nothing here knows what a daemon does.
+
+pub mod config;
+pub mod duration;
+pub mod kubeconfig;
+pub mod logs;
+pub mod metrics;
+pub mod pki;
+pub mod process;
+pub mod serving;
+pub mod version;

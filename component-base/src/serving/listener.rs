@@ -1,0 +1,131 @@
+//! The accept loop: TCP, TLS, then HTTP/1.1 or HTTP/2 (chosen by ALPN), each request handed to one handler with
+//! the facts of its connection. Upgrades (WebSocket, SPDY) work on HTTP/1.1 connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::process::Shutdown;
+
+/// Body of the answers.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Facts of the connection that a request came over.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Certificates that the client showed, verified against the client CA; empty if none.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long open connections may finish after shutdown began.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`, then lets open requests finish for a short while. Without `tls`, plain HTTP.
+///
+/// Requests carry a [`Peer`] in their extensions.
+pub async fn serve<H, Fut>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    handler: H,
+    shutdown: Shutdown,
+) where
+    H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let acceptor = tls.map(TlsAcceptor::from);
+    let connections = TaskTracker::new();
+    loop {
+        let (stream, address) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(x) => x,
+                Err(e) => {
+                    // Out of file descriptors, most likely: give running requests time to free some.
+                    warn!(error = %e, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
+        connections.spawn(async move {
+            if let Err(e) = connection(stream, address, acceptor, handler, shutdown).await {
+                debug!(peer = %address, error = %e, "connection ended");
+            }
+        });
+    }
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
+}
+
+async fn connection<H, Fut>(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    handler: H,
+    shutdown: Shutdown,
+) -> anyhow::Result<()>
+where
+    H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    stream.set_nodelay(true)?;
+    let Some(acceptor) = acceptor else {
+        let peer = Peer { address, certificates: Arc::new([]) };
+        return http(stream, peer, handler, shutdown).await;
+    };
+    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
+    http(tls, Peer { address, certificates }, handler, shutdown).await
+}
+
+async fn http<IO, H, Fut>(io: IO, peer: Peer, handler: H, shutdown: Shutdown) -> anyhow::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .keep_alive_interval(Duration::from_secs(30));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        r = connection.as_mut() => r,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(|e| anyhow::anyhow!(e))
+}

@@ -1,0 +1,11 @@
+//! The version that every daemon reports: the Kubernetes release whose API and behaviour it has.
+
+/// The release as `/version` and `--version` print it.
+pub const GIT_VERSION: &str = concat!("v1.36.0+coxswain.", env!("CARGO_PKG_VERSION"));
+/// Major part of [`GIT_VERSION`].
+pub const MAJOR: &str = "1";
+/// Minor part of [`GIT_VERSION`].
+pub const MINOR: &str = "36";
+
+/// What `--version` prints.
+pub const LINE: &str = concat!("Kubernetes v1.36.0+coxswain.", env!("CARGO_PKG_VERSION"));
