@@ -5,6 +5,7 @@
 //! and hands over a [`process::Shutdown`]. Nothing here knows what a daemon does.
 
 pub mod config;
+pub mod controller;
 pub mod duration;
 pub mod kubeconfig;
 pub mod logs;
