@@ -325,7 +325,10 @@ impl LeaderElector {
                 match tokio::time::timeout(self.config.renew_deadline, replace).await {
                     Ok(done) => done.map(|_| ()),
                     Err(_) => {
-                        return tracing::warn!(lease = self.config.name, "no answer when releasing the Lease");
+                        return tracing::warn!(
+                            lease = self.config.name,
+                            "no answer when releasing the Lease"
+                        );
                     }
                 }
             }
