@@ -1,1 +1,27 @@
-fn main() {}
+//! The `ctl` program: parses the command line and runs one command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = ctl::cli::Cli::parse();
+    component_base::process::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => {
+            eprintln!("error: cannot start the async runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(ctl::cmd::run(cli)) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    };
+    // Reads of standard input that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
