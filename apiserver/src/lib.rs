@@ -1,6 +1,10 @@
 //! `kube-apiserver`: the Kubernetes API over the embedded store.
 pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
 pub mod field;
+pub mod lookup;
 pub mod registry;
 pub mod request;
 pub mod status;
