@@ -4,6 +4,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod field;
+pub mod kinds;
 pub mod lookup;
 pub mod registry;
 pub mod request;
