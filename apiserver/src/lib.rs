@@ -1,5 +1,6 @@
 //! `kube-apiserver`: the Kubernetes API over the embedded store.
 pub mod admission;
+pub mod allocate;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
