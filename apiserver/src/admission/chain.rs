@@ -16,6 +16,22 @@ pub struct Environment {
     /// Writes of usage and the like.
     pub writer: Arc<dyn ObjectWriter>,
     pub authorizer: Arc<Authorizer>,
+    pub settings: Settings,
+}
+
+/// Flags that single plugins read.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--default-not-ready-toleration-seconds`.
+    pub default_not_ready_toleration_seconds: i64,
+    /// `--default-unreachable-toleration-seconds`.
+    pub default_unreachable_toleration_seconds: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { default_not_ready_toleration_seconds: 300, default_unreachable_toleration_seconds: 300 }
+    }
 }
 
 type Build = fn(&Environment) -> Arc<dyn Plugin>;
@@ -32,28 +48,28 @@ const KNOWN: &[Known] = &[
     ("LimitPodHardAntiAffinityTopology", false, None),
     ("LimitRanger", true, None),
     ("ServiceAccount", true, Some(plugins::service_account::build)),
-    ("NodeRestriction", false, None),
-    ("TaintNodesByCondition", true, None),
+    ("NodeRestriction", false, Some(plugins::node_restriction::build)),
+    ("TaintNodesByCondition", true, Some(plugins::taints::build_taints)),
     ("AlwaysPullImages", false, None),
     ("ImagePolicyWebhook", false, None),
     ("PodSecurity", true, None),
     ("PodNodeSelector", false, None),
-    ("Priority", true, None),
-    ("DefaultTolerationSeconds", true, None),
+    ("Priority", true, Some(plugins::priority::build)),
+    ("DefaultTolerationSeconds", true, Some(plugins::taints::build_tolerations)),
     ("PodTolerationRestriction", false, None),
     ("EventRateLimit", false, None),
     ("ExtendedResourceToleration", false, None),
-    ("DefaultStorageClass", true, None),
-    ("StorageObjectInUseProtection", true, None),
+    ("DefaultStorageClass", true, Some(plugins::storage::build_default_storage_class)),
+    ("StorageObjectInUseProtection", true, Some(plugins::storage::build_in_use_protection)),
     ("OwnerReferencesPermissionEnforcement", false, None),
-    ("PersistentVolumeClaimResize", true, None),
-    ("RuntimeClass", true, None),
-    ("CertificateApproval", true, None),
-    ("CertificateSigning", true, None),
+    ("PersistentVolumeClaimResize", true, Some(plugins::storage::build_resize)),
+    ("RuntimeClass", true, Some(plugins::runtime_class::build)),
+    ("CertificateApproval", true, Some(plugins::certificates::build_approval)),
+    ("CertificateSigning", true, Some(plugins::certificates::build_signing)),
     ("ClusterTrustBundleAttest", true, None),
-    ("CertificateSubjectRestriction", true, None),
-    ("DefaultIngressClass", true, None),
-    ("PodTopologyLabels", true, None),
+    ("CertificateSubjectRestriction", true, Some(plugins::certificates::build_subject_restriction)),
+    ("DefaultIngressClass", true, Some(plugins::storage::build_default_ingress_class)),
+    ("PodTopologyLabels", true, Some(plugins::pod_topology_labels::build)),
     ("DenyServiceExternalIPs", false, None),
     ("MutatingAdmissionPolicy", true, None),
     ("MutatingAdmissionWebhook", true, None),

@@ -7,7 +7,7 @@ pub mod plugins;
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use chain::{Chain, Environment};
+pub use chain::{Chain, Environment, Settings};
 
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
@@ -27,6 +27,23 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// The object before the write; none on create and connect.
     pub old: Option<&'a Value>,
+    /// What plugins want to tell the client although they let the write pass: `Warning` headers.
+    pub warnings: Warnings,
+}
+
+/// Sentences for the client, gathered from the plugins of one write.
+#[derive(Debug, Default)]
+pub struct Warnings(parking_lot::Mutex<Vec<String>>);
+
+impl Warnings {
+    pub fn add(&self, sentence: impl Into<String>) {
+        self.0.lock().push(sentence.into());
+    }
+
+    /// What was gathered so far, in order.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 impl Attributes<'_> {

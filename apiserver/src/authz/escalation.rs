@@ -166,6 +166,7 @@ mod tests {
             operation: Operation::Create,
             dry_run: false,
             old: None,
+            warnings: Default::default(),
         };
         Escalation::new(authorizer()).validate(&attrs, Some(&object)).await
     }

@@ -1,7 +1,14 @@
 //! The admission plugins, one file each, named as upstream names them.
 
+pub mod certificates;
 pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod pod_topology_labels;
+pub mod priority;
+pub mod runtime_class;
 pub mod service_account;
+pub mod storage;
+pub mod taints;
 
 /// Code that several plugins' tests share.
 #[cfg(test)]
@@ -10,7 +17,7 @@ pub(crate) mod testing {
 
     use serde_json::Value;
 
-    use crate::admission::{Attributes, Environment, Operation, Plugin};
+    use crate::admission::{Attributes, Environment, Operation, Plugin, Settings};
     use crate::authz::Authorizer;
     use crate::lookup::Resource;
     use crate::lookup::testing::Objects;
@@ -21,7 +28,8 @@ pub(crate) mod testing {
     pub fn environment(objects: impl IntoIterator<Item = (Resource, Value)>) -> (Environment, Arc<Objects>) {
         let store = Arc::new(Objects::with(objects));
         let authorizer = Arc::new(Authorizer::new(&["RBAC".to_owned()]).unwrap());
-        (Environment { objects: store.clone(), writer: store.clone(), authorizer }, store)
+        let settings = Settings::default();
+        (Environment { objects: store.clone(), writer: store.clone(), authorizer, settings }, store)
     }
 
     /// One write through one plugin, both phases. The object comes back as admitted.
@@ -63,6 +71,7 @@ pub(crate) mod testing {
                 operation: self.operation,
                 dry_run: self.dry_run,
                 old: self.old.as_ref(),
+                warnings: Default::default(),
             };
             let mut object = object;
             plugin.admit(&attrs, object.as_mut()).await?;
