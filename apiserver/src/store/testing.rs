@@ -166,7 +166,8 @@ impl Store for MemoryStore {
                 {
                     let mut model = model.lock();
                     model.expire(now());
-                    newest_tx.send_replace(model.revision());
+                    let revision = model.revision();
+                    newest_tx.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
                 }
                 let upto = *newest.borrow_and_update();
                 let mut events: Vec<Event> = Vec::new();
