@@ -1,1 +1,22 @@
-fn main() {}
+//! The `kube-scheduler` daemon.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use scheduler::options::Flags;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    component_base::process::run("kube-scheduler", &flags.logs.clone(), |shutdown| async move {
+        let settings = flags.settings()?;
+        if let Some(path) = &flags.write_config_to {
+            let mut file = serde_json::to_value(&settings.config)?;
+            file["apiVersion"] = scheduler::config::VERSIONS[0].into();
+            file["kind"] = scheduler::config::KIND.into();
+            let text = serde_yaml::to_string(&file)?;
+            return std::fs::write(path, text).with_context(|| format!("writing {}", path.display()));
+        }
+        scheduler::run::run(settings, shutdown).await
+    })
+}

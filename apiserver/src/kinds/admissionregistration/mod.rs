@@ -1,4 +1,0 @@
-//! Webhooks and admission policies.
-
-pub mod policy;
-pub mod webhook;

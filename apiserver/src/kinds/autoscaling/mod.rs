@@ -1,4 +1,0 @@
-//! Horizontal pod autoscalers, in both of their versions.
-
-pub mod defaults;
-pub mod strategy;

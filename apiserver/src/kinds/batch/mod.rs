@@ -1,4 +1,0 @@
-//! Kinds of the `batch` group: work that ends.
-
-pub mod cronjob;
-pub mod job;

@@ -1,0 +1,123 @@
+//! Metrics under upstream's names.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Attempt {
+    pub profile: String,
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QueueLabel {
+    pub queue: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Incoming {
+    pub queue: &'static str,
+    pub event: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CacheLabel {
+    pub r#type: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Tries {
+    pub attempts: String,
+}
+
+/// The scheduler's metrics; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub attempts: Family<Attempt, Counter>,
+    pub attempt_seconds: Family<Attempt, Histogram>,
+    pub algorithm_seconds: Histogram,
+    pub sli_seconds: Family<Tries, Histogram>,
+    pub pod_attempts: Histogram,
+    pub pending: Family<QueueLabel, Gauge>,
+    pub incoming: Family<Incoming, Counter>,
+    pub cache_size: Family<CacheLabel, Gauge>,
+    pub preemption_attempts: Counter,
+    pub preemption_victims: Histogram,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+fn sli() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 20))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            attempts: Family::default(),
+            attempt_seconds: Family::new_with_constructor(seconds),
+            algorithm_seconds: seconds(),
+            sli_seconds: Family::new_with_constructor(sli),
+            pod_attempts: Histogram::new(exponential_buckets(1.0, 2.0, 5)),
+            pending: Family::default(),
+            incoming: Family::default(),
+            cache_size: Family::default(),
+            preemption_attempts: Counter::default(),
+            preemption_victims: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(&self, r: &mut Registry) {
+        r.register(
+            "scheduler_schedule_attempts",
+            "Number of attempts to schedule pods, by the result",
+            self.attempts.clone(),
+        );
+        r.register(
+            "scheduler_scheduling_attempt_duration_seconds",
+            "Latency of a scheduling attempt, decision and binding",
+            self.attempt_seconds.clone(),
+        );
+        r.register(
+            "scheduler_scheduling_algorithm_duration_seconds",
+            "Latency of the decision",
+            self.algorithm_seconds.clone(),
+        );
+        r.register(
+            "scheduler_pod_scheduling_sli_duration_seconds",
+            "Latency from the moment a pod enters the queue until it is bound",
+            self.sli_seconds.clone(),
+        );
+        r.register(
+            "scheduler_pod_scheduling_attempts",
+            "Number of attempts it took to schedule a pod",
+            self.pod_attempts.clone(),
+        );
+        r.register("scheduler_pending_pods", "Number of pending pods, by queue", self.pending.clone());
+        r.register(
+            "scheduler_queue_incoming_pods",
+            "Number of pods added to the queues, by event and queue",
+            self.incoming.clone(),
+        );
+        r.register("scheduler_cache_size", "Number of nodes, pods and assumed pods", self.cache_size.clone());
+        r.register(
+            "scheduler_preemption_attempts",
+            "Number of attempts to preempt pods",
+            self.preemption_attempts.clone(),
+        );
+        r.register(
+            "scheduler_preemption_victims",
+            "Number of victims of a preemption",
+            self.preemption_victims.clone(),
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! SchedulingGates: a pod with gates waits until all are removed.
+
+use crate::framework::{Action, Plugin, Resource};
+use crate::model::PodInfo;
+
+/// The plugin.
+pub struct SchedulingGates;
+
+impl Plugin for SchedulingGates {
+    fn name(&self) -> &'static str {
+        "SchedulingGates"
+    }
+
+    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), String> {
+        let gates = &pod.want().gates;
+        if gates.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = gates.iter().map(AsRef::as_ref).collect();
+        Err(format!("waiting for scheduling gates: [{}]", names.join(" ")))
+    }
+
+    fn events(&self) -> &'static [(Resource, Action)] {
+        const { &[(Resource::UnscheduledPod, Action::GATES)] }
+    }
+}

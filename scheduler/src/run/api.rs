@@ -1,0 +1,174 @@
+//! What the scheduler writes: bindings, pod conditions, nominations, evictions, events.
+
+use component_base::controller::events::EventRecorder;
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::model::{PodInfo, Str};
+
+/// The longest event message the API takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// The API server as the scheduler writes to it. Clones share the connection.
+#[derive(Clone)]
+pub struct Writer {
+    pub client: Client,
+    recorder: EventRecorder,
+}
+
+fn reference(pod: &PodInfo) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace.to_string()),
+        name: Some(pod.name.to_string()),
+        uid: Some(pod.uid.to_string()),
+        ..ObjectReference::default()
+    }
+}
+
+impl Writer {
+    /// A writer with its event recorder. Must be made inside the runtime.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { recorder: EventRecorder::new(client.clone(), "default-scheduler", None), client }
+    }
+
+    fn pods(&self, pod: &PodInfo) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
+    fn recorder(&self, profile: &str) -> EventRecorder {
+        self.recorder.for_component(profile)
+    }
+
+    /// Binds a pod to its node.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn bind(&self, pod: &PodInfo, node: &str) -> kube::Result<()> {
+        let binding = Binding {
+            metadata: ObjectMeta {
+                name: Some(pod.name.to_string()),
+                namespace: Some(pod.namespace.to_string()),
+                uid: Some(pod.uid.to_string()),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                kind: Some("Node".into()),
+                name: Some(node.into()),
+                ..ObjectReference::default()
+            },
+        };
+        let answer: serde_json::Value =
+            self.pods(pod).create_subresource("binding", &pod.name, &PostParams::default(), &binding).await?;
+        tracing::debug!(pod = %pod.key(), node, status = %answer["status"], "bound");
+        Ok(())
+    }
+
+    /// Tells that the pod has a node.
+    pub fn tell_scheduled(&self, pod: &PodInfo, node: &str, profile: &str) {
+        let text = format!("Successfully assigned {} to {node}", pod.key());
+        self.recorder(profile).normal(&reference(pod), "Scheduled", text);
+    }
+
+    /// Tells why the pod has no node: an event, and the `PodScheduled` condition if it does not say so already.
+    /// `nominated` is a node to wait for (`Some("")` withdraws one).
+    pub async fn tell_failed(
+        &self,
+        pod: &PodInfo,
+        profile: &str,
+        reason: &str,
+        message: &str,
+        nominated: Option<Str>,
+    ) {
+        self.recorder(profile).warning(&reference(pod), "FailedScheduling", shorten(message));
+        let same =
+            pod.want().condition.as_ref().is_some_and(|(r, m)| r.as_ref() == reason && m.as_ref() == message);
+        let nominated = nominated.filter(|n| pod.want().nominated.as_deref().unwrap_or("") != n.as_ref());
+        if same && nominated.is_none() {
+            return;
+        }
+        let mut status = json!({"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+            "lastProbeTime": null, "observedGeneration": pod.generation,
+            "lastTransitionTime": now(),
+        }]});
+        if pod.want().condition.is_some()
+            && let Some(c) = status["conditions"][0].as_object_mut()
+        {
+            // It was False before: the status did not change.
+            c.remove("lastTransitionTime");
+        }
+        if let Some(n) = nominated {
+            status["nominatedNodeName"] = if n.is_empty() { json!(null) } else { json!(n.as_ref()) };
+        }
+        self.patch_status(pod, status, "setting the PodScheduled condition").await;
+    }
+
+    /// Withdraws a pod's nomination.
+    pub async fn clear_nomination(&self, pod: &PodInfo) {
+        self.patch_status(pod, json!({"nominatedNodeName": null}), "clearing nominatedNodeName").await;
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, status: serde_json::Value, what: &str) -> bool {
+        // The UID keeps the patch off a successor of the same name.
+        let patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status});
+        let result =
+            self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        match result {
+            Ok(_) => true,
+            Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => {
+                tracing::debug!(pod = %pod.key(), error = %s.message, "the pod is gone: {what}");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(pod = %pod.key(), %error, "{what} failed");
+                true
+            }
+        }
+    }
+
+    /// Evicts `victim` to make room for `pod`.
+    pub async fn evict(&self, victim: &PodInfo, pod: &PodInfo, node: &str, profile: &str) {
+        let condition = json!({"conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{profile}: preempting to accommodate a higher priority pod"),
+            "observedGeneration": victim.generation, "lastTransitionTime": now(),
+        }]});
+        if !self.patch_status(victim, condition, "marking a pod as preempted").await {
+            return;
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.pods(victim).delete(&victim.name, &params).await {
+            Ok(_) => {
+                tracing::info!(victim = %victim.key(), pod = %pod.key(), node, "preempted");
+                let text = format!("Preempted by pod {} on node {node}", pod.uid);
+                self.recorder(profile).normal(&reference(victim), "Preempted", text);
+            }
+            Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => {}
+            Err(error) => tracing::error!(victim = %victim.key(), %error, "cannot evict a pod"),
+        }
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn shorten(message: &str) -> String {
+    if message.len() <= MAX_NOTE {
+        return message.to_owned();
+    }
+    let mut end = MAX_NOTE - 4;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{} ...", &message[..end])
+}

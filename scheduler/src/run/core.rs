@@ -1,0 +1,384 @@
+//! The loop that owns cache and queue: applies changes, takes decisions, hands work to the background.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::api::Writer;
+use super::changes::Change;
+use super::{volumes, watches};
+use crate::cache::Cache;
+use crate::config::Configuration;
+use crate::decide::{Decision, Diagnosis, Turn, decide};
+use crate::framework::{Action, ClusterEvent, Profile, Resource};
+use crate::metrics::{Attempt, CacheLabel, Metrics, QueueLabel, Tries};
+use crate::model::volume::{Claim, Class};
+use crate::model::{PodInfo, Str};
+use crate::plugins::volumes::{Plan, Stand, plan, stands};
+use crate::preempt::{self, Outcome};
+use crate::queue::{Queue, Queued};
+
+/// Changes that may wait to be applied.
+const BACKLOG: usize = 512;
+/// Bindings and patches on their way at a time.
+const IN_FLIGHT: usize = 64;
+/// Decisions taken before other tasks get a turn.
+const BATCH: usize = 16;
+
+/// What the background reports.
+enum Report {
+    /// A binding ended; an error if it failed.
+    Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
+}
+
+/// The scheduler at work.
+pub struct Worker {
+    pub(super) cache: Cache,
+    pub(super) queue: Queue,
+    pub(super) profiles: HashMap<Box<str>, Profile>,
+    writer: Option<Writer>,
+    client: Client,
+    turn: Turn<SmallRng>,
+    started: Instant,
+    metrics: Metrics,
+    tasks: TaskTracker,
+    slots: Arc<Semaphore>,
+    reports: (mpsc::UnboundedSender<Report>, Option<mpsc::UnboundedReceiver<Report>>),
+    synced: Arc<AtomicBool>,
+    unsynced: usize,
+}
+
+impl Worker {
+    /// A worker with an empty cache.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        profiles: Vec<Profile>,
+        config: &Configuration,
+        metrics: Metrics,
+        synced: Arc<AtomicBool>,
+    ) -> Self {
+        let secs = |s: Option<i64>, d: u64| Duration::from_secs(s.map_or(d, i64::unsigned_abs));
+        let (tx, rx) = mpsc::unbounded_channel();
+        Self {
+            cache: Cache::default(),
+            queue: Queue::new(
+                secs(config.pod_initial_backoff_seconds, 1),
+                secs(config.pod_max_backoff_seconds, 10),
+            ),
+            profiles: profiles.into_iter().map(|p| (p.name.as_str().into(), p)).collect(),
+            writer: None,
+            client,
+            turn: Turn { start: 0, rng: SmallRng::from_os_rng() },
+            started: Instant::now(),
+            metrics,
+            tasks: TaskTracker::new(),
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            reports: (tx, Some(rx)),
+            synced,
+            unsynced: watches::KINDS,
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Schedules until `stop`, then waits a moment for bindings under way.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (tx, mut changes) = mpsc::channel(BACKLOG);
+        let Some(mut reports) = self.reports.1.take() else { return };
+        let writer = Writer::new(self.client.clone());
+        self.writer = Some(writer.clone());
+        watches::start(&self.client, &tx, &stop, &self.tasks);
+        drop(tx);
+        loop {
+            let wake = self.queue.next_wakeup().map(|t| t.saturating_sub(self.now()));
+            let sleep = tokio::time::sleep(wake.unwrap_or(Duration::from_secs(3600)));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(report) = reports.recv() => self.report(report),
+                change = changes.recv() => match change {
+                    Some(c) => self.change(c),
+                    None => break,
+                },
+                () = sleep => {}
+            }
+            loop {
+                while let Ok(c) = changes.try_recv() {
+                    self.change(c);
+                }
+                while let Ok(r) = reports.try_recv() {
+                    self.report(r);
+                }
+                if self.unsynced > 0 || stop.is_cancelled() || !self.batch(&writer) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            self.update_gauges();
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+
+    /// Some decisions; false when the queue has run dry.
+    fn batch(&mut self, writer: &Writer) -> bool {
+        for _ in 0..BATCH {
+            // Without a free slot a decision would only be taken earlier than its binding.
+            if self.slots.available_permits() == 0 {
+                return true;
+            }
+            let Some(q) = self.queue.pop(self.now()) else { return false };
+            self.schedule(q, writer);
+        }
+        true
+    }
+
+    fn change(&mut self, c: Change) {
+        if c.is_sync() && self.unsynced > 0 {
+            self.unsynced -= 1;
+            if self.unsynced == 0 {
+                self.synced.store(true, Ordering::Relaxed);
+                let (pods, _) = self.cache.sizes();
+                info!(nodes = self.cache.order().len(), pods, "caches are synced");
+            }
+        }
+        self.apply(c);
+    }
+
+    /// Tells the queue of an event.
+    pub(super) fn event(&mut self, e: &ClusterEvent<'_>) {
+        let now = self.now();
+        let profiles = &self.profiles;
+        let n = self.queue.on_event(e, |p| profiles.get(&p.want().scheduler), now);
+        if n > 0 {
+            debug!(event = e.label(), pods = n, "pods may be schedulable now");
+        }
+    }
+
+    fn schedule(&mut self, q: Queued, writer: &Writer) {
+        let begun = Instant::now();
+        let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        let decision = decide(&self.cache, profile, &q.pod, &mut self.turn);
+        self.metrics.algorithm_seconds.observe(begun.elapsed().as_secs_f64());
+        match decision {
+            Decision::Node { slot, evaluated, feasible } => {
+                let Some(node) = self.cache.node_at(slot).map(|n| n.name.clone()) else { return };
+                debug!(pod = %q.pod.key(), node = %node, evaluated, feasible, "found a node");
+                self.start_binding(q, node, begun, writer);
+            }
+            Decision::NoNodes => {
+                let by = BTreeSet::from(["NodeName", "NodeResourcesFit", "TaintToleration"]);
+                self.refuse(q, by, "no nodes available to schedule pods".into(), None, begun, writer);
+            }
+            Decision::Unschedulable(d) => self.unschedulable(q, &d, begun, writer),
+        }
+    }
+
+    fn unschedulable(&mut self, q: Queued, d: &Diagnosis, begun: Instant, writer: &Writer) {
+        let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        let mut message = d.message();
+        let mut nominated = None;
+        if profile.preempts {
+            self.metrics.preemption_attempts.inc();
+            match preempt::preempt(&mut self.cache, profile, &q.pod, d, self.turn.start) {
+                Outcome::No(text) => {
+                    message.push_str(" preemption: ");
+                    message.push_str(&text);
+                    let waits = text.starts_with("not eligible due to a terminating");
+                    if !waits && q.pod.want().nominated.is_some() {
+                        nominated = Some(Str::from(""));
+                    }
+                }
+                Outcome::Evict(c) => {
+                    self.metrics.preemption_victims.observe(c.victims.len() as f64);
+                    nominated = Some(c.node.clone());
+                    self.evict(&q.pod, c, writer);
+                }
+            }
+        }
+        let by = if d.plugins.is_empty() { BTreeSet::from(["NodeResourcesFit"]) } else { d.plugins.clone() };
+        self.refuse(q, by, message, nominated, begun, writer);
+    }
+
+    fn evict(&mut self, pod: &Arc<PodInfo>, c: preempt::Candidate, writer: &Writer) {
+        info!(pod = %pod.key(), node = %c.node, victims = c.victims.len(), "making room by preemption");
+        // Pods of lower priority that waited for this node have to look again.
+        let outbid: Vec<Arc<PodInfo>> =
+            self.cache.nominated(&c.node).iter().filter(|p| p.priority < pod.priority).cloned().collect();
+        let now = self.now();
+        for p in &outbid {
+            self.cache.nominate(p, None);
+            self.queue.activate_pod(&p.uid, now);
+        }
+        let (writer, pod) = (writer.clone(), pod.clone());
+        self.tasks.spawn(async move {
+            for p in outbid {
+                writer.clear_nomination(&p).await;
+            }
+            let profile = pod.want().scheduler.clone();
+            for v in c.victims.iter().filter(|v| !v.deleting) {
+                writer.evict(v, &pod, &c.node, &profile).await;
+            }
+        });
+    }
+
+    /// The pod stays without a node for now.
+    fn refuse(
+        &mut self,
+        q: Queued,
+        by: BTreeSet<&'static str>,
+        message: String,
+        nominated: Option<Str>,
+        begun: Instant,
+        writer: &Writer,
+    ) {
+        let profile = q.pod.want().scheduler.clone();
+        info!(pod = %q.pod.key(), attempts = q.attempts, why = message, "unable to schedule the pod");
+        self.observe_attempt(&profile, "unschedulable", begun);
+        match nominated.as_deref() {
+            Some("") => self.cache.nominate(&q.pod, None),
+            Some(n) => self.cache.nominate(&q.pod, Some(n.into())),
+            None => {}
+        }
+        let pod = q.pod.clone();
+        let now = self.now();
+        self.queue.put_unschedulable(q, by, now);
+        self.tell_failed(writer, pod, "Unschedulable", message, nominated);
+    }
+
+    fn tell_failed(
+        &self,
+        writer: &Writer,
+        pod: Arc<PodInfo>,
+        reason: &'static str,
+        text: String,
+        nominated: Option<Str>,
+    ) {
+        let (writer, slots) = (writer.clone(), self.slots.clone());
+        self.tasks.spawn(async move {
+            let _permit = slots.acquire_owned().await;
+            writer.tell_failed(&pod, &pod.want().scheduler, reason, &text, nominated).await;
+        });
+    }
+
+    fn start_binding(&mut self, q: Queued, node: Str, decided: Instant, writer: &Writer) {
+        let plans = self.volume_plans(&q.pod, &node);
+        for p in &plans {
+            if let Plan::Bind { volume, claim, .. } = p {
+                self.cache.storage.promised.insert(volume.clone(), claim.clone());
+            }
+        }
+        let mut assumed = (*q.pod).clone();
+        assumed.node = Some(node.clone());
+        assumed.want = None;
+        self.cache.nominate(&q.pod, None);
+        self.cache.assume(Arc::new(assumed));
+        let (writer, slots, reports) = (writer.clone(), self.slots.clone(), self.reports.0.clone());
+        self.tasks.spawn(async move {
+            let permit = slots.acquire_owned().await;
+            let mut result = Ok(());
+            if !plans.is_empty() {
+                // Provisioning can take minutes: it must not hold a slot.
+                drop(permit);
+                result = volumes::bind(&writer.client, &plans, &node).await;
+            }
+            if result.is_ok() {
+                result = writer
+                    .bind(&q.pod, &node)
+                    .await
+                    .map_err(|e| format!("binding pod {} to node {node}: {e}", q.pod.key()));
+            }
+            if result.is_ok() {
+                writer.tell_scheduled(&q.pod, &node, &q.pod.want().scheduler);
+            }
+            let _ = reports.send(Report::Bound { q: Box::new(q), node, decided, result });
+        });
+    }
+
+    fn volume_plans(&self, pod: &PodInfo, node: &str) -> Vec<Plan> {
+        let storage = &self.cache.storage;
+        let Ok(stands) = stands(storage, pod) else { return Vec::new() };
+        let delayed: Vec<(&Claim, &Class)> = stands
+            .iter()
+            .filter_map(|s| match s {
+                Stand::Delayed(c, class) => Some((*c, *class)),
+                _ => None,
+            })
+            .collect();
+        self.cache.node(node).and_then(|n| plan(storage, &delayed, n)).unwrap_or_default()
+    }
+
+    fn report(&mut self, r: Report) {
+        let Report::Bound { q, node, decided, result } = r;
+        let profile = q.pod.want().scheduler.clone();
+        let claims: Vec<(Str, Str)> =
+            q.pod.claims().map(|(n, _)| (q.pod.namespace.clone(), n.clone())).collect();
+        self.cache.storage.promised.retain(|_, c| !claims.contains(c));
+        match result {
+            Ok(()) => {
+                info!(pod = %q.pod.key(), node = %node, attempts = q.attempts, "successfully bound pod to node");
+                self.observe_attempt(&profile, "scheduled", decided);
+                self.metrics.pod_attempts.observe(f64::from(q.attempts));
+                let tries = Tries { attempts: q.attempts.min(15).to_string() };
+                let waited = self.now().saturating_sub(q.first).as_secs_f64();
+                self.metrics.sli_seconds.get_or_create(&tries).observe(waited);
+            }
+            Err(message) => {
+                self.observe_attempt(&profile, "error", decided);
+                if !self.cache.is_assumed(&q.pod.uid) {
+                    // The watch has shown the pod on a node, or gone: nothing to try again.
+                    debug!(pod = %q.pod.key(), why = message, "binding failed, but the pod is settled");
+                    return;
+                }
+                warn!(pod = %q.pod.key(), why = message, "binding failed, trying again");
+                let gone = self.cache.pod(&q.pod.uid).cloned();
+                self.cache.forget(&q.pod.uid);
+                let pod = q.pod.clone();
+                let now = self.now();
+                self.queue.put_error(*q, now);
+                if let Some(p) = gone {
+                    let e = ClusterEvent::pod(Resource::AssignedPod, Action::DELETE, &p);
+                    self.event(&e);
+                }
+                if let Some(writer) = self.writer.clone() {
+                    self.tell_failed(&writer, pod, "SchedulerError", message, None);
+                }
+            }
+        }
+    }
+
+    fn observe_attempt(&self, profile: &str, result: &'static str, begun: Instant) {
+        let label = Attempt { profile: profile.to_owned(), result };
+        self.metrics.attempts.get_or_create(&label).inc();
+        self.metrics.attempt_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+    }
+
+    fn update_gauges(&self) {
+        let s = self.queue.sizes();
+        let queues = [
+            ("active", s.active),
+            ("backoff", s.backoff),
+            ("unschedulable", s.unschedulable),
+            ("gated", s.gated),
+        ];
+        for (queue, n) in queues {
+            self.metrics.pending.get_or_create(&QueueLabel { queue }).set(n as i64);
+        }
+        let (pods, assumed) = self.cache.sizes();
+        for (kind, n) in [("nodes", self.cache.order().len()), ("pods", pods), ("assumed_pods", assumed)] {
+            self.metrics.cache_size.get_or_create(&CacheLabel { r#type: kind }).set(n as i64);
+        }
+    }
+}

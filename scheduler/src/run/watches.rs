@@ -1,0 +1,174 @@
+//! One watch per kind. Objects are converted as they arrive and the originals dropped: nothing but the compact
+//! form is ever kept.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::changes::{Change, Key, Msg};
+use crate::cache::Budget;
+use crate::model::{Labels, Selector, convert};
+
+/// How many kinds are watched.
+pub const KINDS: usize = 12;
+
+/// Starts all watches. They end with `stop` or when nobody listens.
+pub fn start(client: &Client, tx: &mpsc::Sender<Change>, stop: &CancellationToken, tasks: &TaskTracker) {
+    let w = Watches { client, tx, stop, tasks };
+    // Finished pods use nothing; the API server leaves them out.
+    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    w.one(live, |p: &core::Pod| Box::new(convert::pod(p)), Change::Pod);
+    w.all(|n: &core::Node| Box::new(convert::node(n)), Change::Node);
+    w.all(|n: &core::Namespace| Labels::new(n.metadata.labels.as_ref()), Change::Namespace);
+    w.all(
+        |s: &core::Service| Selector::from_map(s.spec.as_ref().and_then(|x| x.selector.as_ref())),
+        Change::Service,
+    );
+    w.all(|r: &ReplicaSet| Selector::new(r.spec.as_ref().map(|x| &x.selector)), Change::ReplicaSet);
+    w.all(|r: &StatefulSet| Selector::new(r.spec.as_ref().map(|x| &x.selector)), Change::StatefulSet);
+    w.all(
+        |r: &core::ReplicationController| {
+            Selector::from_map(r.spec.as_ref().and_then(|x| x.selector.as_ref()))
+        },
+        Change::ReplicationController,
+    );
+    w.all(|c: &core::PersistentVolumeClaim| Box::new(convert::claim(c)), Change::Claim);
+    w.all(|v: &core::PersistentVolume| Box::new(convert::volume(v)), Change::Volume);
+    w.all(|c: &StorageClass| Box::new(convert::class(c)), Change::Class);
+    w.all(
+        |n: &CSINode| {
+            let drivers = n.spec.drivers.iter();
+            drivers
+                .map(|d| {
+                    let limit = d.allocatable.as_ref().and_then(|a| a.count).map(i64::from);
+                    (d.name.as_str().into(), limit)
+                })
+                .collect()
+        },
+        Change::CsiNode,
+    );
+    w.all(budget, Change::Budget);
+}
+
+fn budget(b: &PodDisruptionBudget) -> Budget {
+    let status = b.status.as_ref();
+    Budget {
+        namespace: b.metadata.namespace.as_deref().unwrap_or("").into(),
+        selector: Selector::new(b.spec.as_ref().and_then(|s| s.selector.as_ref())),
+        allowed: status.and_then(|s| s.disruptions_allowed).unwrap_or(0),
+        disrupted: status
+            .and_then(|s| s.disrupted_pods.as_ref())
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str().into())
+            .collect(),
+    }
+}
+
+struct Watches<'a> {
+    client: &'a Client,
+    tx: &'a mpsc::Sender<Change>,
+    stop: &'a CancellationToken,
+    tasks: &'a TaskTracker,
+}
+
+impl Watches<'_> {
+    fn all<K, T>(&self, of: fn(&K) -> T, wrap: fn(Msg<T>) -> Change)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Send + 'static,
+    {
+        self.one(watcher::Config::default(), of, wrap);
+    }
+
+    fn one<K, T>(&self, config: watcher::Config, of: fn(&K) -> T, wrap: fn(Msg<T>) -> Change)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Send + 'static,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        let (tx, stop) = (self.tx.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow(api, config, of, wrap, tx) => {}
+            }
+        });
+    }
+}
+
+fn key_of<K: Resource<DynamicType = ()>>(o: &K) -> Key {
+    let m = o.meta();
+    if K::kind(&()) == "Pod" {
+        return ("".into(), m.uid.as_deref().unwrap_or("").into());
+    }
+    (m.namespace.as_deref().unwrap_or("").into(), m.name.as_deref().unwrap_or("").into())
+}
+
+async fn follow<K, T>(
+    api: Api<K>,
+    mut config: watcher::Config,
+    of: fn(&K) -> T,
+    wrap: fn(Msg<T>) -> Change,
+    tx: mpsc::Sender<Change>,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    config.initial_list_strategy = InitialListStrategy::StreamingList;
+    let mut synced = false;
+    loop {
+        let mut stream = watcher::watcher(api.clone(), config.clone()).default_backoff().boxed();
+        let mut seen = HashSet::new();
+        while let Some(event) = stream.next().await {
+            let msg = match event {
+                Ok(Event::Init) => {
+                    seen.clear();
+                    continue;
+                }
+                Ok(Event::InitApply(o)) => {
+                    seen.insert(key_of(&o));
+                    Msg::Set(key_of(&o), of(&o))
+                }
+                Ok(Event::InitDone) => {
+                    synced = true;
+                    Msg::Synced(std::mem::take(&mut seen))
+                }
+                Ok(Event::Apply(o)) => Msg::Set(key_of(&o), of(&o)),
+                Ok(Event::Delete(o)) => Msg::Gone(key_of(&o)),
+                Err(e) if !synced && no_watch_list(&e) => {
+                    config.initial_list_strategy = InitialListStrategy::ListWatch;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted, trying again");
+                    continue;
+                }
+            };
+            if tx.send(wrap(msg)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the server can't begin a watch with what is there: it does not know `sendInitialEvents`, or its store
+/// can't tell how far a watch has come.
+fn no_watch_list(e: &watcher::Error) -> bool {
+    match e {
+        watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code == 400 || s.code == 422,
+        watcher::Error::WatchError(s) => !matches!(s.code, 401 | 403 | 410 | 429),
+        _ => false,
+    }
+}
