@@ -391,7 +391,8 @@ mod tests {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
         });
-        let informer = Informer::new(Api::all(kube::Client::new(service, "default")));
+        let informer: Arc<Informer<ConfigMap>> =
+            Informer::new(Api::all(kube::Client::new(service, "default")));
         let log = Arc::new(Mutex::new(Vec::new()));
         let sink = log.clone();
         informer.on_change(move |d| {

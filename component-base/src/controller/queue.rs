@@ -269,45 +269,51 @@ mod tests {
         assert!(q.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn delayed_keys_come_in_order_of_their_due_time() {
-        let q = WorkQueue::default();
-        q.add_after("late", Duration::from_secs(20));
-        q.add_after("early", Duration::from_secs(10));
-        q.add_after("late", Duration::from_secs(30));
-        let start = Instant::now();
-        assert_eq!(q.get().await, Some("early"));
-        assert_eq!(start.elapsed().as_secs(), 10);
-        assert_eq!(q.get().await, Some("late"));
-        assert_eq!(start.elapsed().as_secs(), 20, "the earlier due time wins");
-        q.done(&"late");
-        let more = tokio::time::timeout(Duration::from_secs(60), q.get()).await;
-        assert!(more.is_err(), "the later due time was dropped");
+    const fn secs(s: u64) -> Duration {
+        Duration::from_secs(s)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_shorter_delay_replaces_a_longer_one() {
-        let q = WorkQueue::default();
-        q.add_after("a", Duration::from_secs(100));
-        q.add_after("a", Duration::from_secs(1));
-        let start = Instant::now();
-        assert_eq!(q.get().await, Some("a"));
-        assert_eq!(start.elapsed().as_secs(), 1);
-        q.done(&"a");
-        assert!(tokio::time::timeout(Duration::from_secs(200), q.get()).await.is_err());
+    /// What is ready at a time, in order.
+    fn ready_at(q: &WorkQueue<&'static str>, now: Instant) -> Vec<&'static str> {
+        let mut state = q.inner.state.lock();
+        state.promote(now);
+        let ready: Vec<_> = state.ready.drain(..).collect();
+        state.dirty.clear();
+        ready
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_double_the_delay_until_forgotten() {
-        let q = WorkQueue::new(Backoff { base: Duration::from_secs(1), max: Duration::from_secs(3) });
-        for want in [1, 2, 3, 3] {
-            let start = Instant::now();
-            q.add_rate_limited("a");
-            assert_eq!(q.get().await, Some("a"));
-            assert_eq!(start.elapsed().as_secs(), want);
-            q.done(&"a");
+    #[test]
+    fn delayed_keys_come_when_due_and_only_once() {
+        let q = WorkQueue::default();
+        let now = Instant::now();
+        for (key, at) in [("late", 20), ("early", 10), ("late", 30), ("moved", 100), ("moved", 1)] {
+            q.inner.state.lock().add_at(key, now + secs(at));
         }
-        assert_eq!(q.num_requeues(&"a"), 4);
+        assert_eq!(q.inner.state.lock().promote(now), Some(now + secs(1)));
+        assert_eq!(ready_at(&q, now + secs(9)), ["moved"], "the earlier due time wins");
+        assert_eq!(ready_at(&q, now + secs(19)), ["early"]);
+        assert_eq!(ready_at(&q, now + secs(20)), ["late"]);
+        assert!(ready_at(&q, now + secs(200)).is_empty(), "later due times were dropped");
+        assert!(q.inner.state.lock().delayed_keys.is_empty(), "nothing is left behind");
+    }
+
+    #[tokio::test]
+    async fn a_waiting_worker_gets_a_delayed_key() {
+        let q = WorkQueue::default();
+        let start = Instant::now();
+        q.add_after("a", Duration::from_millis(30));
+        assert_eq!(q.get().await, Some("a"));
+        assert!(start.elapsed() >= Duration::from_millis(30));
+    }
+
+    #[test]
+    fn failures_double_the_delay_until_forgotten() {
+        let q = WorkQueue::new(Backoff { base: secs(1), max: secs(3) });
+        let delays: Vec<_> = (0..4).map(|n| q.inner.backoff.delay(n).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 3, 3]);
+        q.add_rate_limited("a");
+        q.add_rate_limited("a");
+        assert_eq!(q.num_requeues(&"a"), 2);
         q.forget(&"a");
         assert_eq!(q.num_requeues(&"a"), 0);
     }

@@ -1,0 +1,213 @@
+//! API clients: one HTTP/2 connection for the watches of controllers, one for those of the garbage collector, one for
+//! writes.
+//!
+//! HTTP/2 carries all watches over one TLS session, which keeps both ends' memory small. With service-account
+//! credentials every controller writes under its own identity; its token comes from a TokenRequest and is renewed
+//! before it ends. Those requests use a session without our client certificate, which would win over the token.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use http::{HeaderValue, Request, Response, header};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::client::{Body, ConfigExt};
+use kube::config::AuthInfo;
+use kube::{Api, Client, Config};
+use tower::{BoxError, Service, ServiceBuilder};
+
+const NAMESPACE: &str = "kube-system";
+const TOKEN_SECONDS: i64 = 3600;
+
+type Http = HttpClient<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
+
+/// Where clients come from.
+#[derive(Clone)]
+pub struct Clients {
+    root: Client,
+    metadata: Client,
+    per_controller: Option<PerController>,
+}
+
+#[derive(Clone)]
+struct PerController {
+    config: Arc<Config>,
+    http: Http,
+}
+
+impl Clients {
+    /// Reads the kubeconfig; connects only when first used.
+    pub async fn new(kubeconfig: &Path, service_accounts: bool) -> anyhow::Result<Self> {
+        let mut config = component_base::kubeconfig::config(kubeconfig).await?;
+        let agent = format!("kube-controller-manager/{}", component_base::version::GIT_VERSION);
+        config.headers.push((header::USER_AGENT, agent.parse().context("user agent")?));
+        let root = client(&config)?;
+        let metadata = client(&config)?;
+        let per_controller = if service_accounts {
+            let mut bare = config.clone();
+            bare.auth_info = AuthInfo::default();
+            Some(PerController { http: http(&bare)?, config: Arc::new(bare) })
+        } else {
+            None
+        };
+        Ok(Self { root, metadata, per_controller })
+    }
+
+    /// The daemon's own identity: for watches and leader election.
+    pub fn root(&self) -> Client {
+        self.root.clone()
+    }
+
+    /// The same identity on a connection of its own: for the many metadata watches of the garbage collector.
+    pub fn metadata(&self) -> Client {
+        self.metadata.clone()
+    }
+
+    /// What a controller writes with: the service account of that name, or the daemon's own identity.
+    pub fn for_controller(&self, name: &str) -> anyhow::Result<Client> {
+        let Some(per) = &self.per_controller else { return Ok(self.root()) };
+        let tokens = Arc::new(Tokens { root: self.root(), name: name.to_owned(), held: tokio::sync::Mutex::new(None) });
+        let service = ServiceBuilder::new()
+            .layer(per.config.base_uri_layer())
+            .layer(per.config.extra_headers_layer()?)
+            .map_err(BoxError::from)
+            .service(WithToken { inner: per.http.clone(), tokens });
+        Ok(Client::new(service, "default"))
+    }
+}
+
+fn http(config: &Config) -> anyhow::Result<Http> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(config.connect_timeout);
+    let tls = config.rustls_client_config().context("TLS settings of the kubeconfig")?;
+    let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let connector = match config.tls_server_name.clone() {
+        Some(name) => connector.with_server_name(name),
+        None => connector,
+    };
+    let connector = connector.enable_all_versions().wrap_connector(tcp);
+    Ok(HttpClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        // Notices a dead server in the middle of quiet watches.
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(15))
+        .build(connector))
+}
+
+fn client(config: &Config) -> anyhow::Result<Client> {
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().context("credentials of the kubeconfig")?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http(config)?);
+    Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+/// The token of one controller's service account.
+struct Tokens {
+    root: Client,
+    name: String,
+    held: tokio::sync::Mutex<Option<(HeaderValue, Instant)>>,
+}
+
+impl Tokens {
+    async fn get(&self) -> anyhow::Result<HeaderValue> {
+        let mut held = self.held.lock().await;
+        if let Some((token, renew_at)) = held.as_ref()
+            && Instant::now() < *renew_at
+        {
+            return Ok(token.clone());
+        }
+        let (token, lifetime) = self.request().await.with_context(|| {
+            format!("getting a token for service account {NAMESPACE}/{}", self.name)
+        })?;
+        *held = Some((token.clone(), Instant::now() + lifetime.mul_f64(0.8)));
+        Ok(token)
+    }
+
+    async fn request(&self) -> anyhow::Result<(HeaderValue, Duration)> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.root.clone(), NAMESPACE);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let answer = match accounts.create_token_request(&self.name, &PostParams::default(), &request).await {
+            Err(kube::Error::Api(s)) if s.code == 404 => {
+                self.create_account(&accounts).await?;
+                accounts.create_token_request(&self.name, &PostParams::default(), &request).await?
+            }
+            other => other?,
+        };
+        let status = answer.status.context("the server sent no token")?;
+        let lifetime = status.expiration_timestamp.0.duration_since(jiff::Timestamp::now());
+        let mut value = HeaderValue::try_from(format!("Bearer {}", status.token)).context("token")?;
+        value.set_sensitive(true);
+        Ok((value, Duration::try_from(lifetime).unwrap_or_default()))
+    }
+
+    async fn create_account(&self, accounts: &Api<ServiceAccount>) -> anyhow::Result<()> {
+        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
+        let create = || accounts.create(&PostParams::default(), &account);
+        match create().await {
+            Err(kube::Error::Api(s)) if s.code == 404 => {
+                // The namespace is made by the API server itself soon after its start.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                create().await?;
+            }
+            Err(kube::Error::Api(s)) if s.code == 409 => {}
+            other => {
+                other?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_token(&self) {
+        *self.held.lock().await = None;
+    }
+}
+
+/// Puts the token into each request.
+#[derive(Clone)]
+struct WithToken {
+    inner: Http,
+    tokens: Arc<Tokens>,
+}
+
+impl Service<Request<Body>> for WithToken {
+    type Response = Response<hyper::body::Incoming>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (http, tokens) = (self.inner.clone(), self.tokens.clone());
+        Box::pin(async move {
+            let token = tokens.get().await.map_err(|e| BoxError::from(format!("{e:#}")))?;
+            request.headers_mut().insert(header::AUTHORIZATION, token);
+            let response = http.request(request).await?;
+            if response.status() == http::StatusCode::UNAUTHORIZED {
+                // The account was deleted, or keys were changed: the retry gets a new token.
+                tokens.drop_token().await;
+            }
+            Ok(response)
+        })
+    }
+}

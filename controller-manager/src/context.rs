@@ -1,0 +1,224 @@
+//! What every controller is given, and how its workers run.
+
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use component_base::controller::events::EventRecorder;
+use component_base::controller::informer::Informer;
+use component_base::controller::queue::WorkQueue;
+use futures::future::BoxFuture;
+use kube::Client;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clients::Clients;
+use crate::flags::Flags;
+use crate::informers::{Informers, Watched};
+
+/// Everything a controller needs from outside.
+pub struct Context {
+    pub clients: Clients,
+    pub informers: Arc<Informers>,
+    pub events: EventRecorder,
+    pub flags: Arc<Flags>,
+    pub stop: CancellationToken,
+    metrics: Metrics,
+    tasks: TaskTracker,
+}
+
+impl Context {
+    pub fn new(
+        clients: Clients,
+        informers: Arc<Informers>,
+        events: EventRecorder,
+        flags: Arc<Flags>,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { clients, informers, events, flags, stop, metrics, tasks: TaskTracker::new() }
+    }
+
+    /// The client a controller writes with, by the name of its service account.
+    pub fn client(&self, controller: &str) -> anyhow::Result<Client> {
+        self.clients.for_controller(controller)
+    }
+
+    /// Runs `workers` workers on `queue` once all of `synced` have their first complete state. A key whose worker
+    /// fails comes back after a growing delay; workers that are in the middle of a key at the end finish it.
+    pub fn work<T, F, Fut>(
+        &self,
+        name: &'static str,
+        queue: &WorkQueue<T>,
+        workers: u16,
+        synced: Vec<BoxFuture<'static, ()>>,
+        reconcile: F,
+    ) where
+        T: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.metrics.watch_queue(name, queue.clone());
+        let reconcile = Arc::new(reconcile);
+        let ready = Arc::new(tokio::sync::OnceCell::new());
+        let synced = Arc::new(Mutex::new(Some(synced)));
+        for _ in 0..workers.max(1) {
+            let (queue, reconcile) = (queue.clone(), reconcile.clone());
+            let (ready, synced, stop) = (ready.clone(), synced.clone(), self.stop.clone());
+            self.tasks.spawn(async move {
+                let all = ready.get_or_init(|| async {
+                    let waits = synced.lock().take().unwrap_or_default();
+                    futures::future::join_all(waits).await;
+                });
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = all => {}
+                }
+                loop {
+                    let item = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        item = queue.get() => item,
+                    };
+                    let Some(item) = item else { return };
+                    match reconcile(item.clone()).await {
+                        Ok(()) => queue.forget(&item),
+                        Err(error) => {
+                            note_failure(name, &item, &error);
+                            queue.add_rate_limited(item.clone());
+                        }
+                    }
+                    queue.done(&item);
+                }
+            });
+        }
+    }
+
+    /// Runs a task until the end of the process; `task` must watch [`Context::stop`] if it writes.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Waits until all workers have ended, at most `limit`.
+    pub async fn finish(&self, limit: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some workers did not end in time");
+        }
+    }
+}
+
+/// Waits until an informer has seen its first complete state; for [`Context::work`].
+pub fn synced<K: Watched>(informer: &Arc<Informer<K>>) -> BoxFuture<'static, ()> {
+    let informer = informer.clone();
+    Box::pin(async move { informer.wait_synced().await })
+}
+
+fn note_failure<T: std::fmt::Debug>(controller: &str, key: &T, error: &anyhow::Error) {
+    let conflict = error
+        .chain()
+        .any(|e| matches!(e.downcast_ref::<kube::Error>(), Some(kube::Error::Api(s)) if s.code == 409));
+    if conflict {
+        // Someone else wrote first: the next try sees it.
+        tracing::debug!(controller, ?key, error = format!("{error:#}"), "conflict, trying again");
+    } else {
+        tracing::warn!(controller, ?key, error = format!("{error:#}"), "sync failed, trying again");
+    }
+}
+
+type Reader = Box<dyn Fn() -> (usize, u64) + Send + Sync>;
+
+/// Metrics of this daemon.
+#[derive(Clone)]
+pub struct Metrics {
+    queues: Arc<Mutex<Vec<(&'static str, Reader)>>>,
+    leader: Family<Vec<(String, String)>, Gauge>,
+}
+
+impl Metrics {
+    /// Registers into the daemon's registry.
+    pub fn new(registry: &component_base::metrics::Metrics) -> Self {
+        let metrics = Self { queues: Arc::default(), leader: Family::default() };
+        let queues = Queues(metrics.queues.clone());
+        let leader = metrics.leader.clone();
+        registry.register(|r| {
+            r.register_collector(Box::new(queues));
+            r.register(
+                "leader_election_master_status",
+                "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master",
+                leader,
+            );
+        });
+        metrics
+    }
+
+    fn watch_queue<T: Clone + Eq + Hash + Send + Sync + 'static>(&self, name: &'static str, queue: WorkQueue<T>) {
+        self.queues.lock().push((name, Box::new(move || (queue.len(), queue.adds()))));
+    }
+
+    /// Shows whether this instance leads.
+    pub fn follow_leadership(&self, lease: String, mut leading: watch::Receiver<bool>) {
+        let gauge = self.leader.get_or_create(&vec![("name".to_owned(), lease)]).clone();
+        tokio::spawn(async move {
+            loop {
+                gauge.set(i64::from(*leading.borrow_and_update()));
+                if leading.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+struct Queues(Arc<Mutex<Vec<(&'static str, Reader)>>>);
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queues")
+    }
+}
+
+impl Collector for Queues {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let rows: Vec<(&str, usize, u64)> = self
+            .0
+            .lock()
+            .iter()
+            .map(|(name, read)| {
+                let (depth, adds) = read();
+                (*name, depth, adds)
+            })
+            .collect();
+        let depth = ConstGauge::new(0i64);
+        let mut family =
+            encoder.encode_descriptor("workqueue_depth", "Current depth of workqueue", None, depth.metric_type())?;
+        for (name, depth, _) in &rows {
+            ConstGauge::new(*depth as i64).encode(family.encode_family(&[("name", *name)])?)?;
+        }
+        let adds = ConstCounter::new(0u64);
+        let mut family = encoder.encode_descriptor(
+            "workqueue_adds",
+            "Total number of adds handled by workqueue",
+            None,
+            adds.metric_type(),
+        )?;
+        for (name, _, adds) in &rows {
+            ConstCounter::new(*adds).encode(family.encode_family(&[("name", *name)])?)?;
+        }
+        Ok(())
+    }
+}

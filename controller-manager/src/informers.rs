@@ -1,0 +1,192 @@
+//! The watches that controllers share: at most one per kind, started only if somebody asked for it.
+//!
+//! [`Watched`] says per kind what is watched and what is dropped before it is kept: the stores are this daemon's
+//! memory. Objects whose specs were cut must never be written back whole.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use component_base::controller::informer::{Informer, Store};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::util::meta;
+
+/// A kind that controllers watch.
+pub trait Watched:
+    kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    /// What to watch; all namespaces unless said otherwise.
+    fn api(client: Client) -> Api<Self> {
+        Api::all(client)
+    }
+
+    /// Selectors of the watch.
+    fn config() -> watcher::Config {
+        watcher::Config::default()
+    }
+
+    /// Drops what no controller reads.
+    fn trim(&mut self) {}
+}
+
+impl Watched for Pod {
+    fn trim(&mut self) {
+        meta::drop_last_applied(self);
+        let Some(spec) = self.spec.as_mut() else { return };
+        spec.volumes = None;
+        spec.affinity = None;
+        spec.image_pull_secrets = None;
+        spec.security_context = None;
+        spec.topology_spread_constraints = None;
+        for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            c.command = None;
+            c.args = None;
+            c.env = None;
+            c.env_from = None;
+            c.volume_mounts = None;
+            c.liveness_probe = None;
+            c.readiness_probe = None;
+            c.startup_probe = None;
+            c.lifecycle = None;
+            c.security_context = None;
+        }
+    }
+}
+
+impl Watched for Node {
+    fn trim(&mut self) {
+        if let Some(status) = self.status.as_mut() {
+            status.images = None;
+            status.volumes_in_use = None;
+            status.volumes_attached = None;
+        }
+    }
+}
+
+impl Watched for ConfigMap {
+    fn config() -> watcher::Config {
+        watcher::Config::default().fields(&format!("metadata.name={}", crate::controllers::root_ca::NAME))
+    }
+}
+
+impl Watched for Lease {
+    fn api(client: Client) -> Api<Self> {
+        Api::namespaced(client, "kube-node-lease")
+    }
+}
+
+impl Watched for ServiceAccount {
+    fn trim(&mut self) {
+        self.secrets = None;
+        self.image_pull_secrets = None;
+    }
+}
+
+impl Watched for Service {
+    fn trim(&mut self) {
+        meta::drop_last_applied(self);
+    }
+}
+
+impl Watched for Namespace {}
+impl Watched for Deployment {}
+impl Watched for ReplicaSet {}
+impl Watched for ReplicationController {}
+impl Watched for EndpointSlice {}
+impl Watched for Endpoints {}
+impl Watched for ClusterRole {}
+impl Watched for DaemonSet {}
+impl Watched for StatefulSet {}
+impl Watched for ControllerRevision {}
+impl Watched for Job {}
+impl Watched for CronJob {}
+impl Watched for PodDisruptionBudget {}
+impl Watched for ResourceQuota {}
+impl Watched for CertificateSigningRequest {}
+
+struct Slot {
+    informer: Arc<dyn Any + Send + Sync>,
+    start: Option<Box<dyn FnOnce() + Send>>,
+}
+
+#[derive(Default)]
+struct Slots {
+    by_kind: HashMap<TypeId, Slot>,
+    started: bool,
+}
+
+/// All informers of the process.
+pub struct Informers {
+    client: Client,
+    stop: CancellationToken,
+    slots: Mutex<Slots>,
+}
+
+impl Informers {
+    /// No informer yet.
+    pub fn new(client: Client, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { client, stop, slots: Mutex::new(Slots::default()) })
+    }
+
+    /// The informer of a kind; made now if nobody asked before.
+    pub fn of<K: Watched>(&self) -> Arc<Informer<K>>
+    where
+        K::DynamicType: Eq + Hash + Clone + Default,
+    {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.by_kind.get(&TypeId::of::<K>())
+            && let Ok(informer) = slot.informer.clone().downcast::<Informer<K>>()
+        {
+            return informer;
+        }
+        let informer = Informer::with(K::api(self.client.clone()), K::config(), Some(K::trim));
+        let (running, stop) = (informer.clone(), self.stop.clone());
+        let start = move || {
+            tokio::spawn(running.run(stop));
+        };
+        let start: Option<Box<dyn FnOnce() + Send>> = if slots.started {
+            start();
+            None
+        } else {
+            Some(Box::new(start))
+        };
+        slots.by_kind.insert(TypeId::of::<K>(), Slot { informer: informer.clone(), start });
+        informer
+    }
+
+    /// The store of a kind.
+    pub fn store<K: Watched>(&self) -> Store<K>
+    where
+        K::DynamicType: Eq + Hash + Clone + Default,
+    {
+        self.of::<K>().store()
+    }
+
+    /// Opens all watches; those asked for later open at once.
+    pub fn start(&self) {
+        let mut slots = self.slots.lock();
+        slots.started = true;
+        for slot in slots.by_kind.values_mut() {
+            if let Some(start) = slot.start.take() {
+                start();
+            }
+        }
+    }
+}
