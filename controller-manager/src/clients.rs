@@ -76,7 +76,11 @@ impl Clients {
     /// What a controller writes with: the service account of that name, or the daemon's own identity.
     pub fn for_controller(&self, name: &str) -> anyhow::Result<Client> {
         let Some(per) = &self.per_controller else { return Ok(self.root()) };
-        let tokens = Arc::new(Tokens { root: self.root(), name: name.to_owned(), held: tokio::sync::Mutex::new(None) });
+        let tokens = Arc::new(Tokens {
+            root: self.root(),
+            name: name.to_owned(),
+            held: tokio::sync::Mutex::new(None),
+        });
         let service = ServiceBuilder::new()
             .layer(per.config.base_uri_layer())
             .layer(per.config.extra_headers_layer()?)
@@ -94,7 +98,10 @@ fn http(config: &Config) -> anyhow::Result<Http> {
     let tls = config.rustls_client_config().context("TLS settings of the kubeconfig")?;
     let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     let connector = match config.tls_server_name.clone() {
-        Some(name) => connector.with_server_name(name),
+        Some(name) => {
+            let name = name.try_into().context("tls-server-name of the kubeconfig")?;
+            connector.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(name))
+        }
         None => connector,
     };
     let connector = connector.enable_all_versions().wrap_connector(tcp);
@@ -131,9 +138,10 @@ impl Tokens {
         {
             return Ok(token.clone());
         }
-        let (token, lifetime) = self.request().await.with_context(|| {
-            format!("getting a token for service account {NAMESPACE}/{}", self.name)
-        })?;
+        let (token, lifetime) = self
+            .request()
+            .await
+            .with_context(|| format!("getting a token for service account {NAMESPACE}/{}", self.name))?;
         *held = Some((token.clone(), Instant::now() + lifetime.mul_f64(0.8)));
         Ok(token)
     }
@@ -141,7 +149,10 @@ impl Tokens {
     async fn request(&self) -> anyhow::Result<(HeaderValue, Duration)> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.root.clone(), NAMESPACE);
         let request = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
+            spec: Some(TokenRequestSpec {
+                expiration_seconds: Some(TOKEN_SECONDS),
+                ..TokenRequestSpec::default()
+            }),
             ..TokenRequest::default()
         };
         let answer = match accounts.create_token_request(&self.name, &PostParams::default(), &request).await {
@@ -152,8 +163,10 @@ impl Tokens {
             other => other?,
         };
         let status = answer.status.context("the server sent no token")?;
-        let lifetime = status.expiration_timestamp.0.duration_since(jiff::Timestamp::now());
-        let mut value = HeaderValue::try_from(format!("Bearer {}", status.token)).context("token")?;
+        let expires = status.expiration_timestamp.context("the token has no end")?.0;
+        let lifetime = expires.duration_since(jiff::Timestamp::now());
+        let token = status.token.context("the server sent no token")?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).context("token")?;
         value.set_sensitive(true);
         Ok((value, Duration::try_from(lifetime).unwrap_or_default()))
     }
@@ -161,12 +174,12 @@ impl Tokens {
     async fn create_account(&self, accounts: &Api<ServiceAccount>) -> anyhow::Result<()> {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let account = ServiceAccount { metadata, ..ServiceAccount::default() };
-        let create = || accounts.create(&PostParams::default(), &account);
-        match create().await {
+        let params = PostParams::default();
+        match accounts.create(&params, &account).await {
             Err(kube::Error::Api(s)) if s.code == 404 => {
                 // The namespace is made by the API server itself soon after its start.
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                create().await?;
+                accounts.create(&params, &account).await?;
             }
             Err(kube::Error::Api(s)) if s.code == 409 => {}
             other => {

@@ -166,7 +166,11 @@ impl Metrics {
         metrics
     }
 
-    fn watch_queue<T: Clone + Eq + Hash + Send + Sync + 'static>(&self, name: &'static str, queue: WorkQueue<T>) {
+    fn watch_queue<T: Clone + Eq + Hash + Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        queue: WorkQueue<T>,
+    ) {
         self.queues.lock().push((name, Box::new(move || (queue.len(), queue.adds()))));
     }
 
@@ -204,8 +208,12 @@ impl Collector for Queues {
             })
             .collect();
         let depth = ConstGauge::new(0i64);
-        let mut family =
-            encoder.encode_descriptor("workqueue_depth", "Current depth of workqueue", None, depth.metric_type())?;
+        let mut family = encoder.encode_descriptor(
+            "workqueue_depth",
+            "Current depth of workqueue",
+            None,
+            depth.metric_type(),
+        )?;
         for (name, depth, _) in &rows {
             ConstGauge::new(*depth as i64).encode(family.encode_family(&[("name", *name)])?)?;
         }

@@ -31,7 +31,10 @@ use informers::Informers;
 /// A flag, file or address is unusable, or leadership was lost.
 pub async fn run(flags: Flags, ignored: Vec<String>, shutdown: Shutdown) -> anyhow::Result<()> {
     if !ignored.is_empty() {
-        tracing::warn!(flags = ignored.join(","), "these flags are accepted for compatibility and have no effect");
+        tracing::warn!(
+            flags = ignored.join(","),
+            "these flags are accepted for compatibility and have no effect"
+        );
     }
     let enabled = controllers::enabled(&flags.controllers)?;
     let Some(kubeconfig) = flags.kubeconfig.clone() else {
@@ -78,7 +81,9 @@ pub async fn run(flags: Flags, ignored: Vec<String>, shutdown: Shutdown) -> anyh
     match elector.run(shutdown, lead).await {
         Ended::Stopped if stopping.is_cancelled() => Ok(()),
         Ended::Stopped => bail!("the controllers ended by themselves; see the errors above"),
-        Ended::Lost => bail!("leader election lost: another instance leads, or the API server can't be reached"),
+        Ended::Lost => {
+            bail!("leader election lost: another instance leads, or the API server can't be reached")
+        }
     }
 }
 

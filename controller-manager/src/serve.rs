@@ -24,14 +24,18 @@ pub async fn start(flags: &Flags, shutdown: Shutdown) -> anyhow::Result<Metrics>
     }
     let pair = match (&flags.tls_cert_file, &flags.tls_private_key_file) {
         (Some(cert), Some(key)) => tls::read_pair(cert, key)?,
-        (None, None) => pki::self_signed("kube-controller-manager", vec!["localhost".into()], vec![flags.bind_address])?,
+        (None, None) => {
+            pki::self_signed("kube-controller-manager", vec!["localhost".into()], vec![flags.bind_address])?
+        }
         _ => anyhow::bail!("--tls-cert-file and --tls-private-key-file must be given together"),
     };
     let client_ca = flags.client_ca_file.as_deref().map(read).transpose()?;
     let config = tls::server_config(&pair, client_ca.as_deref())?;
     let reviewer = flags.authorization_kubeconfig.as_ref().or(flags.authentication_kubeconfig.as_ref());
     let access = match reviewer.or(flags.kubeconfig.as_ref()) {
-        Some(path) => Some(Arc::new(Delegated::new(kubeconfig::client(path, "kube-controller-manager").await?))),
+        Some(path) => {
+            Some(Arc::new(Delegated::new(kubeconfig::client(path, "kube-controller-manager").await?)))
+        }
         None => None,
     };
     let address = SocketAddr::new(flags.bind_address, flags.secure_port);

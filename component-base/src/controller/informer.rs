@@ -363,14 +363,15 @@ where
     }
 }
 
-/// Whether the server refused the request because it does not know `sendInitialEvents`.
+/// Whether the server refused to stream the initial state: it does not know `sendInitialEvents`, or its storage is too
+/// old for it. Answers about credentials, load or a missing kind would be the same for a list.
 fn no_watch_list(error: &watcher::Error) -> bool {
     let code = match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
         watcher::Error::WatchError(status) => status.code,
         _ => return false,
     };
-    code == 400 || code == 422
+    !matches!(code, 401 | 403 | 404 | 429 | 503)
 }
 
 #[cfg(test)]

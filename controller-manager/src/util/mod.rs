@@ -1,8 +1,11 @@
 //! Small pure helpers that several controllers use.
 
 pub mod claim;
+pub mod discovery;
+pub mod errors;
 pub mod hash;
 pub mod meta;
+pub mod pod_control;
 pub mod pods;
 pub mod selector;
 pub mod values;

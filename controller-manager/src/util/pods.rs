@@ -39,7 +39,9 @@ pub fn is_available(pod: &Pod, min_ready: i32, now: Timestamp) -> bool {
         return false;
     }
     min_ready == 0
-        || ready_since(pod).is_some_and(|t| t.saturating_add(SignedDuration::from_secs(min_ready.into())).is_ok_and(|t| t <= now))
+        || ready_since(pod).is_some_and(|t| {
+            t.saturating_add(SignedDuration::from_secs(min_ready.into())).is_ok_and(|t| t <= now)
+        })
 }
 
 /// The node it is bound to; empty if none.
@@ -47,8 +49,20 @@ pub fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
-/// How often its containers were restarted, all together; the second number counts restartable init containers.
-pub fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
+/// Most restarts of any of its containers, and of any of its restartable init containers.
+pub fn restarts(pod: &Pod) -> (i32, i32) {
+    let Some(status) = pod.status.as_ref() else { return (0, 0) };
+    let most = |it: &mut dyn Iterator<Item = i32>| it.max().unwrap_or(0);
+    let regular = most(&mut status.container_statuses.iter().flatten().map(|c| c.restart_count));
+    let sidecars: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.init_containers.iter().flatten())
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+        .map(|c| c.name.as_str())
+        .collect();
+    let init = status.init_container_statuses.iter().flatten();
+    let restartable =
+        most(&mut init.filter(|c| sidecars.contains(&c.name.as_str())).map(|c| c.restart_count));
+    (regular, restartable)
 }

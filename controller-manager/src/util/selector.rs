@@ -89,6 +89,8 @@ mod tests {
         assert!(!expression("a", "In", &["1"]).matches(None));
         assert!(Selector::default().matches(None));
         let bad = LabelSelectorRequirement { key: "a".into(), operator: "Like".into(), values: None };
-        assert!(Selector::new(&LabelSelector { match_expressions: Some(vec![bad]), match_labels: None }).is_err());
+        assert!(
+            Selector::new(&LabelSelector { match_expressions: Some(vec![bad]), match_labels: None }).is_err()
+        );
     }
 }

@@ -9,7 +9,11 @@ pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
         IntOrString::String(s) => {
             let percent: i64 = s.strip_suffix('%')?.parse().ok()?;
             let product = percent * i64::from(total);
-            let quotient = if round_up { product.div_euclid(100) + i64::from(product.rem_euclid(100) != 0) } else { product.div_euclid(100) };
+            let quotient = if round_up {
+                product.div_euclid(100) + i64::from(product.rem_euclid(100) != 0)
+            } else {
+                product.div_euclid(100)
+            };
             i32::try_from(quotient).ok()
         }
     }

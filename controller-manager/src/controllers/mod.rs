@@ -1,0 +1,147 @@
+//! The controllers: which there are, which are asked for, and starting them.
+
+pub mod deployment;
+pub mod namespace;
+pub mod replicaset;
+pub mod root_ca;
+pub mod service_account;
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, bail};
+
+use crate::context::Context;
+
+/// A controller that exists here.
+struct Entry {
+    /// Name for `--controllers`.
+    name: &'static str,
+    /// The name it had in older releases.
+    alias: &'static str,
+    start: fn(&Context) -> anyhow::Result<()>,
+}
+
+const fn entry(name: &'static str, alias: &'static str, start: fn(&Context) -> anyhow::Result<()>) -> Entry {
+    Entry { name, alias, start }
+}
+
+const CONTROLLERS: &[Entry] = &[
+    entry("namespace-controller", "namespace", namespace::start),
+    entry("serviceaccount-controller", "serviceaccount", service_account::start),
+    entry("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::start),
+    entry("replicaset-controller", "replicaset", replicaset::start_replica_sets),
+    entry(
+        "replicationcontroller-controller",
+        "replicationcontroller",
+        replicaset::start_replication_controllers,
+    ),
+    entry("deployment-controller", "deployment", deployment::start),
+];
+
+/// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
+/// error.
+const ABSENT: &[(&str, &str)] = &[
+    ("serviceaccount-token-controller", "serviceaccount-token"),
+    ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling"),
+    ("podcertificaterequest-cleaner-controller", ""),
+    ("ttl-controller", "ttl"),
+    ("bootstrap-signer-controller", "bootstrapsigner"),
+    ("token-cleaner-controller", "tokencleaner"),
+    ("device-taint-eviction-controller", ""),
+    ("persistentvolume-binder-controller", "persistentvolume-binder"),
+    ("persistentvolume-attach-detach-controller", "attachdetach"),
+    ("persistentvolume-expander-controller", "persistentvolume-expander"),
+    ("persistentvolumeclaim-protection-controller", "pvc-protection"),
+    ("persistentvolume-protection-controller", "pv-protection"),
+    ("podgroup-protection-controller", ""),
+    ("service-ca-certificate-publisher-controller", ""),
+    ("kube-apiserver-serving-clustertrustbundle-publisher-controller", ""),
+    ("ephemeral-volume-controller", "ephemeral-volume"),
+    ("storageversion-garbage-collector-controller", "storage-version-gc"),
+    ("resourceclaim-controller", "resource-claim-controller"),
+    ("resourcepoolstatusrequest-controller", ""),
+    ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
+    ("validatingadmissionpolicy-status-controller", ""),
+    ("volumeattributesclass-protection-controller", ""),
+    ("service-cidr-controller", ""),
+    ("storage-version-migrator-controller", ""),
+    ("selinux-warning-controller", ""),
+    ("service-lb-controller", "service"),
+    ("node-route-controller", "route"),
+    ("cloud-node-lifecycle-controller", "cloud-node-lifecycle"),
+];
+
+/// The names of the controllers to run.
+///
+/// # Errors
+/// `--controllers` names one that does not exist, or not here.
+pub fn enabled(flag: &[String]) -> anyhow::Result<BTreeSet<&'static str>> {
+    let mut on: BTreeSet<&'static str> = BTreeSet::new();
+    if flag.iter().any(|f| f == "*") {
+        on.extend(CONTROLLERS.iter().map(|e| e.name));
+    }
+    for item in flag.iter().filter(|f| *f != "*" && !f.is_empty()) {
+        let (off, name) = item.strip_prefix('-').map_or((false, item.as_str()), |n| (true, n));
+        if let Some(e) = CONTROLLERS.iter().find(|e| e.name == name || e.alias == name) {
+            if off {
+                on.remove(e.name);
+            } else {
+                on.insert(e.name);
+            }
+        } else if !ABSENT.iter().any(|(n, alias)| *n == name || (!alias.is_empty() && *alias == name)) {
+            let known: Vec<_> = CONTROLLERS.iter().map(|e| e.name).collect();
+            bail!(
+                "--controllers: \"{name}\" is not in the list of known controllers; there are: {}",
+                known.join(", ")
+            );
+        } else if !off {
+            bail!(
+                "--controllers: {name} is not part of this controller manager; remove it from the flag, \
+                 or run it in upstream's kube-controller-manager with --controllers={name} and another --leader-elect-resource-name"
+            );
+        }
+    }
+    Ok(on)
+}
+
+/// Sets up the controllers named; their watches begin when the caller starts the informers.
+///
+/// # Errors
+/// A controller's flags or files are unusable.
+pub async fn start(ctx: &Context, enabled: &BTreeSet<&'static str>) -> anyhow::Result<()> {
+    for e in CONTROLLERS.iter().filter(|e| enabled.contains(e.name)) {
+        (e.start)(ctx).with_context(|| format!("starting {}", e.name))?;
+        tracing::debug!(controller = e.name, "started");
+    }
+    tracing::info!(controllers = enabled.len(), "controllers started");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(flag: &str) -> anyhow::Result<BTreeSet<&'static str>> {
+        enabled(&flag.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn stars_names_and_exceptions() {
+        let all = names("*").unwrap_or_default();
+        assert_eq!(all.len(), CONTROLLERS.len());
+        let without = names("*,-deployment").unwrap_or_default();
+        assert!(!without.contains("deployment-controller"));
+        assert_eq!(without.len(), all.len() - 1);
+        let one = names("namespace-controller").unwrap_or_default();
+        assert_eq!(one.into_iter().collect::<Vec<_>>(), ["namespace-controller"]);
+    }
+
+    #[test]
+    fn unknown_and_absent_names_are_told_apart() {
+        let e = names("*,nonsense").map(|_| ()).unwrap_err().to_string();
+        assert!(e.contains("not in the list of known controllers"), "{e}");
+        let e = names("*,persistentvolume-binder").map(|_| ()).unwrap_err().to_string();
+        assert!(e.contains("not part of this controller manager"), "{e}");
+        assert!(names("*,-persistentvolume-binder-controller").is_ok());
+    }
+}
