@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod pki;
 pub mod process;
 pub mod serving;
+pub mod streaming;
 pub mod version;

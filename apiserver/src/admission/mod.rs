@@ -1,11 +1,16 @@
 //! Admission: plugins that may change (`admit`) or refuse (`validate`) a write after it was authorized and
 //! before it is stored, in upstream's order.
 
+pub mod chain;
+pub mod plugins;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
+pub use chain::{Chain, Environment, Settings};
+
 use crate::request::UserInfo;
-use crate::status::ApiResult;
+use crate::status::{ApiError, ApiResult};
 
 /// The write that plugins look at.
 #[derive(Debug)]
@@ -22,6 +27,43 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// The object before the write; none on create and connect.
     pub old: Option<&'a Value>,
+    /// What plugins want to tell the client although they let the write pass: `Warning` headers.
+    pub warnings: Warnings,
+}
+
+/// Sentences for the client, gathered from the plugins of one write.
+#[derive(Debug, Default)]
+pub struct Warnings(parking_lot::Mutex<Vec<String>>);
+
+impl Warnings {
+    pub fn add(&self, sentence: impl Into<String>) {
+        self.0.lock().push(sentence.into());
+    }
+
+    /// What was gathered so far, in order.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+impl Attributes<'_> {
+    /// A plugin's refusal: `message` after the resource and the object's name.
+    pub fn forbidden(&self, object: Option<&Value>, message: impl AsRef<str>) -> ApiError {
+        ApiError::forbidden(self.group, self.resource, self.object_name(object), message)
+    }
+
+    /// The name of the object: of the request, or of the body where the request has none.
+    pub fn object_name<'b>(&'b self, object: Option<&'b Value>) -> &'b str {
+        if !self.name.is_empty() {
+            return self.name;
+        }
+        object.map(|o| crate::lookup::text(o, "/metadata/name")).unwrap_or_default()
+    }
+
+    /// Whether this is a write of exactly this resource and subresource.
+    pub fn is(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        self.group == group && self.resource == resource && self.subresource == subresource
+    }
 }
 
 /// What a write does to the object.

@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::field::ErrorList;
+use crate::request::UserInfo;
 
 /// Facts about the request that rules may need.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,27 @@ pub struct Context {
     pub subresource: String,
     /// Sentences for `Warning` headers are added here.
     pub warnings: Vec<String>,
+    /// Who asks: certificate signing requests record it.
+    pub user: UserInfo,
+    /// Time of the request; none means the clock's.
+    pub now: Option<jiff::Timestamp>,
+}
+
+impl Context {
+    /// Time of the request.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.now.unwrap_or_else(jiff::Timestamp::now)
+    }
+
+    /// True for the endpoint of the object itself, not one of its subresources.
+    pub fn is_main(&self) -> bool {
+        self.subresource.is_empty()
+    }
+
+    /// True for the `status` subresource.
+    pub fn is_status(&self) -> bool {
+        self.subresource == "status"
+    }
 }
 
 /// Per-kind rules on the typed object, one file per kind under `kinds/`.

@@ -4,6 +4,12 @@
 //! Guarantees (those of the etcd v3 API): a write that was acknowledged is durable; reads at a revision are
 //! repeatable until compaction; a watch sees every event once, in revision order, without gaps.
 
+#[cfg(test)]
+pub mod conformance;
+pub mod embedded;
+#[cfg(test)]
+pub mod testing;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -117,6 +123,16 @@ pub trait Store: Send + Sync + 'static {
     async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError>;
     /// Forgets history below `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// Whether the store can answer; the reason is fit for `/readyz`.
+    fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Appends the engine's metrics in Prometheus' text format.
+    fn render_metrics(&self, _out: &mut String) {}
+    /// Stops cleanly: later calls fail, the next start is fast. Without it nothing acknowledged is lost either.
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// The end of the range of all keys that begin with `prefix`.

@@ -1,0 +1,143 @@
+//! The plugins in upstream's order, chosen by `--enable-admission-plugins` and `--disable-admission-plugins`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Attributes, Plugin, plugins};
+use crate::authz::Authorizer;
+use crate::lookup::{ObjectLookup, ObjectWriter};
+use crate::status::ApiResult;
+
+/// What the plugins work with.
+#[derive(Clone)]
+pub struct Environment {
+    pub objects: Arc<dyn ObjectLookup>,
+    /// Writes of usage and the like.
+    pub writer: Arc<dyn ObjectWriter>,
+    pub authorizer: Arc<Authorizer>,
+    pub settings: Settings,
+}
+
+/// Flags that single plugins read.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--default-not-ready-toleration-seconds`.
+    pub default_not_ready_toleration_seconds: i64,
+    /// `--default-unreachable-toleration-seconds`.
+    pub default_unreachable_toleration_seconds: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { default_not_ready_toleration_seconds: 300, default_unreachable_toleration_seconds: 300 }
+    }
+}
+
+type Build = fn(&Environment) -> Arc<dyn Plugin>;
+
+/// Name, on by default, constructor (none: upstream knows the name, we do not have the plugin yet).
+type Known = (&'static str, bool, Option<Build>);
+
+/// All names that upstream's flags know, in upstream's order.
+const KNOWN: &[Known] = &[
+    ("AlwaysAdmit", false, None),
+    ("NamespaceAutoProvision", false, None),
+    ("NamespaceLifecycle", true, Some(plugins::namespace_lifecycle::build)),
+    ("NamespaceExists", false, None),
+    ("LimitPodHardAntiAffinityTopology", false, None),
+    ("LimitRanger", true, None),
+    ("ServiceAccount", true, Some(plugins::service_account::build)),
+    ("NodeRestriction", false, Some(plugins::node_restriction::build)),
+    ("TaintNodesByCondition", true, Some(plugins::taints::build_taints)),
+    ("AlwaysPullImages", false, None),
+    ("ImagePolicyWebhook", false, None),
+    ("PodSecurity", true, None),
+    ("PodNodeSelector", false, None),
+    ("Priority", true, Some(plugins::priority::build)),
+    ("DefaultTolerationSeconds", true, Some(plugins::taints::build_tolerations)),
+    ("PodTolerationRestriction", false, None),
+    ("EventRateLimit", false, None),
+    ("ExtendedResourceToleration", false, None),
+    ("DefaultStorageClass", true, Some(plugins::storage::build_default_storage_class)),
+    ("StorageObjectInUseProtection", true, Some(plugins::storage::build_in_use_protection)),
+    ("OwnerReferencesPermissionEnforcement", false, None),
+    ("PersistentVolumeClaimResize", true, Some(plugins::storage::build_resize)),
+    ("RuntimeClass", true, Some(plugins::runtime_class::build)),
+    ("CertificateApproval", true, Some(plugins::certificates::build_approval)),
+    ("CertificateSigning", true, Some(plugins::certificates::build_signing)),
+    ("ClusterTrustBundleAttest", true, None),
+    ("CertificateSubjectRestriction", true, Some(plugins::certificates::build_subject_restriction)),
+    ("DefaultIngressClass", true, Some(plugins::storage::build_default_ingress_class)),
+    ("PodTopologyLabels", true, Some(plugins::pod_topology_labels::build)),
+    ("DenyServiceExternalIPs", false, None),
+    ("MutatingAdmissionPolicy", true, None),
+    ("MutatingAdmissionWebhook", true, None),
+    ("ValidatingAdmissionPolicy", true, None),
+    ("ValidatingAdmissionWebhook", true, None),
+    ("ResourceQuota", true, None),
+    ("AlwaysDeny", false, None),
+];
+
+/// The plugins of this server.
+pub struct Chain {
+    plugins: Vec<Arc<dyn Plugin>>,
+}
+
+impl Chain {
+    /// `enable` and `disable` as in the flags. Naming a plugin that is not there is an error, not a silent hole.
+    pub fn new(env: &Environment, enable: &[String], disable: &[String]) -> Result<Self, String> {
+        for (flag, names) in [("enable", enable), ("disable", disable)] {
+            for n in names {
+                if !KNOWN.iter().any(|(known, ..)| known == n) {
+                    return Err(format!("--{flag}-admission-plugins: plugin {n:?} is unknown"));
+                }
+                if enable.contains(n) && disable.contains(n) {
+                    return Err(format!(
+                        "{n} in enable-admission-plugins and disable-admission-plugins overlapped"
+                    ));
+                }
+            }
+        }
+        let mut list = Vec::new();
+        for (name, default, build) in KNOWN {
+            let asked = enable.iter().any(|n| n == name);
+            let off = disable.iter().any(|n| n == name);
+            if !(asked || *default) || off {
+                continue;
+            }
+            match build {
+                Some(build) => list.push(build(env)),
+                None if asked => {
+                    return Err(format!(
+                        "--enable-admission-plugins: {name} is not available in this server; remove it from the flag"
+                    ));
+                }
+                None => tracing::debug!(plugin = name, "admission plugin is not available in this server"),
+            }
+        }
+        list.push(Arc::new(crate::authz::escalation::Escalation::new(env.authorizer.clone())));
+        Ok(Self { plugins: list })
+    }
+
+    /// Names of the plugins that run, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.plugins.iter().map(|p| p.name()).collect()
+    }
+
+    /// Lets every plugin change the object.
+    pub async fn admit(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
+        for p in &self.plugins {
+            p.admit(attrs, object.as_deref_mut()).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets every plugin refuse the final object.
+    pub async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
+        for p in &self.plugins {
+            p.validate(attrs, object).await?;
+        }
+        Ok(())
+    }
+}

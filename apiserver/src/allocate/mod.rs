@@ -1,0 +1,593 @@
+//! Cluster IPs and node ports of services.
+//!
+//! A cluster IP is taken by creating the `IPAddress` object of that name: the store's create-if-absent makes it
+//! atomic between all servers. Node ports are taken in the memory of this server. The service itself is written
+//! after; [`Guard`] gives back what was taken if that fails, and gives free what an update no longer uses if it
+//! succeeds. A crash in between leaves an address without a service, which [`Services::rebuild`] frees at the next
+//! start; it never gives one address to two services.
+
+pub mod cidr;
+mod families;
+mod fields;
+pub mod ports;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::field::{Error, ErrorList, Path};
+use crate::lookup::{self, ObjectWriter, items, text};
+use crate::status::{ApiError, ApiResult};
+use cidr::Cidr;
+use ports::{PortRange, Ports};
+
+const MANAGED_BY: &str = "ipallocator.k8s.io";
+const MANAGED_BY_LABEL: &str = "/metadata/labels/ipaddress.kubernetes.io~1managed-by";
+/// What dry runs show for a node port: nothing is taken, any value would do.
+const DRY_RUN_PORT: u16 = 32769;
+/// How many taken addresses a dynamic allocation may run into before it gives up as if the range were full.
+const MAX_COLLISIONS: usize = 1 << 16;
+
+/// Ranges of the cluster.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `--service-cluster-ip-range`: one CIDR, or one of each family with the default family first.
+    pub cidrs: Vec<Cidr>,
+    pub node_ports: PortRange,
+}
+
+impl Config {
+    /// From the flags' values.
+    pub fn parse(cluster_ip_range: &str, node_port_range: &str) -> Result<Self, String> {
+        let cidrs: Vec<Cidr> = cluster_ip_range
+            .split(',')
+            .map(|c| Cidr::parse(c).map_err(|e| format!("--service-cluster-ip-range: {e}")))
+            .collect::<Result<_, _>>()?;
+        if cidrs.len() > 2 || (cidrs.len() == 2 && cidrs[0].family() == cidrs[1].family()) {
+            return Err("--service-cluster-ip-range: give one CIDR, or one IPv4 and one IPv6 CIDR".to_owned());
+        }
+        Ok(Self { cidrs, node_ports: PortRange::parse(node_port_range)? })
+    }
+}
+
+struct Inner {
+    config: Config,
+    writer: Arc<dyn ObjectWriter>,
+    ports: Mutex<Ports>,
+    /// Addresses known to be taken: spares attempts, decides nothing.
+    known: Mutex<HashSet<IpAddr>>,
+}
+
+/// The allocator of one server.
+#[derive(Clone)]
+pub struct Services {
+    inner: Arc<Inner>,
+}
+
+/// What one write took and will give free. Call [`Guard::commit`] once the service is stored; dropping the guard
+/// gives back what was taken.
+#[must_use = "dropping the guard releases what was allocated"]
+pub struct Guard {
+    inner: Arc<Inner>,
+    taken_ips: Vec<IpAddr>,
+    taken_ports: Vec<u16>,
+    free_ips: Vec<IpAddr>,
+    free_ports: Vec<u16>,
+}
+
+impl Services {
+    pub fn new(config: Config, writer: Arc<dyn ObjectWriter>) -> Self {
+        let ports = Mutex::new(Ports::new(config.node_ports));
+        Self { inner: Arc::new(Inner { config, writer, ports, known: Mutex::default() }) }
+    }
+
+    /// The address of the `kubernetes` service.
+    pub fn api_server_ip(&self) -> Option<IpAddr> {
+        self.inner.config.cidrs.first().map(Cidr::first)
+    }
+
+    /// Learns from the stored services what is taken, takes what is not yet, and frees what no service has.
+    /// Run before serving.
+    pub async fn rebuild(&self) -> ApiResult<()> {
+        let services = self.inner.writer.list(lookup::SERVICES, "").await?;
+        let addresses = self.inner.writer.list(lookup::IP_ADDRESSES, "").await?;
+        let mut owned: HashMap<IpAddr, &Value> = HashMap::new();
+        {
+            let mut ports = self.inner.ports.lock();
+            ports.clear();
+            for s in &services {
+                let all = fields::node_ports(s).into_iter().chain(Some(fields::health_check_port(s)));
+                for p in all.filter(|p| *p != 0) {
+                    // The same port under several protocols is one allocation; one outside the range is none.
+                    if let Err(e) = ports.take(p) {
+                        tracing::debug!(
+                            port = p,
+                            service = text(s, "/metadata/name"),
+                            reason = e,
+                            "node port kept"
+                        );
+                    }
+                }
+                for ip in service_ips(s) {
+                    owned.insert(ip, s);
+                }
+            }
+        }
+        let present: HashMap<IpAddr, &Value> =
+            addresses.iter().filter_map(|a| Some((text(a, "/metadata/name").parse().ok()?, &**a))).collect();
+        for (ip, service) in &owned {
+            if !present.contains_key(ip) {
+                tracing::info!(%ip, service = text(service, "/metadata/name"), "repairing a cluster IP");
+                self.inner.take_ip(*ip, service).await?.map_err(ApiError::internal)?;
+            }
+        }
+        for (ip, address) in &present {
+            let ours = text(address, MANAGED_BY_LABEL) == MANAGED_BY;
+            if ours && !owned.get(ip).is_some_and(|s| is_parent(address, s)) {
+                tracing::info!(%ip, "freeing a cluster IP that no service has");
+                self.inner.free_ip(*ip).await;
+                if let Some(service) = owned.get(ip) {
+                    self.inner.take_ip(*ip, service).await?.map_err(ApiError::internal)?;
+                }
+            }
+        }
+        *self.inner.known.lock() = owned.into_keys().collect();
+        Ok(())
+    }
+
+    /// Fills the allocated fields of a new service, whose name and namespace are set. A dry run takes nothing.
+    pub async fn create(&self, service: &mut Value, dry_run: bool) -> ApiResult<Guard> {
+        let mut op = self.operation(dry_run);
+        fields::normalize_cluster_ips(service, None);
+        op.init_families(service, None)?;
+        op.cluster_ips(service).await?;
+        if fields::has_node_ports(service) {
+            op.new_node_ports(service)?;
+        }
+        if fields::needs_health_check(service) {
+            op.health_check_port(service)?;
+        }
+        Ok(op.guard)
+    }
+
+    /// Fills the allocated fields of a changed service, keeping those of `old` that the client left out.
+    pub async fn update(&self, old: &Value, service: &mut Value, dry_run: bool) -> ApiResult<Guard> {
+        let mut op = self.operation(dry_run);
+        fields::keep_allocated(service, old);
+        fields::normalize_cluster_ips(service, Some(old));
+        op.init_families(service, Some(old))?;
+        if !families::settled(service, old) {
+            op.change_cluster_ips(old, service).await?;
+        }
+        op.change_node_ports(old, service)?;
+        match (fields::needs_health_check(old), fields::needs_health_check(service)) {
+            (false, true) => op.health_check_port(service)?,
+            (true, false) => op.guard.free_ports.push(fields::health_check_port(old)),
+            _ => {}
+        }
+        fields::drop_unused(service, old);
+        Ok(op.finish())
+    }
+
+    /// Gives free what a deleted service had.
+    pub async fn release(&self, service: &Value) {
+        let mut guard = self.operation(false).guard;
+        guard.free_ips = service_ips(service);
+        guard.free_ports = fields::node_ports(service);
+        if fields::needs_health_check(service) {
+            guard.free_ports.push(fields::health_check_port(service));
+        }
+        guard.commit().await;
+    }
+
+    fn operation(&self, dry_run: bool) -> Operation {
+        Operation {
+            dry_run,
+            shown_ports: Vec::new(),
+            guard: Guard {
+                inner: self.inner.clone(),
+                taken_ips: Vec::new(),
+                taken_ports: Vec::new(),
+                free_ips: Vec::new(),
+                free_ports: Vec::new(),
+            },
+        }
+    }
+}
+
+fn service_ips(service: &Value) -> Vec<IpAddr> {
+    if fields::is_external_name(service) || fields::is_headless(service) {
+        return Vec::new();
+    }
+    fields::cluster_ips(service).iter().filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn is_parent(address: &Value, service: &Value) -> bool {
+    let parent = |f: &str| text(address, &format!("/spec/parentRef/{f}")).to_owned();
+    parent("resource") == "services"
+        && parent("name") == text(service, "/metadata/name")
+        && parent("namespace") == text(service, "/metadata/namespace")
+}
+
+impl Inner {
+    /// Takes an address; the inner error says why it cannot be had.
+    async fn take_ip(&self, ip: IpAddr, service: &Value) -> ApiResult<Result<(), String>> {
+        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+            "metadata": {
+                "name": ip.to_string(),
+                "labels": {
+                    "ipaddress.kubernetes.io/ip-family": family,
+                    "ipaddress.kubernetes.io/managed-by": MANAGED_BY,
+                },
+            },
+            "spec": {"parentRef": {
+                "resource": "services", "namespace": text(service, "/metadata/namespace"),
+                "name": text(service, "/metadata/name"),
+            }},
+        });
+        match self.writer.create(lookup::IP_ADDRESSES, "", object).await {
+            Ok(_) => {
+                self.known.lock().insert(ip);
+                Ok(Ok(()))
+            }
+            Err(e) if e.reason == "AlreadyExists" => {
+                self.known.lock().insert(ip);
+                Ok(Err("provided IP is already allocated".to_owned()))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn free_ip(&self, ip: IpAddr) {
+        match self.writer.delete(lookup::IP_ADDRESSES, "", &ip.to_string(), None).await {
+            Ok(()) => {}
+            Err(e) if e.reason == "NotFound" => {}
+            // The next start frees it.
+            Err(e) => tracing::warn!(%ip, error = %e, "a cluster IP could not be released"),
+        }
+        self.known.lock().remove(&ip);
+    }
+
+    /// The ranges of a family: those of the flags, then those added as ready `ServiceCIDR` objects.
+    async fn ranges(&self, family: &str) -> ApiResult<Vec<Cidr>> {
+        let mut out: Vec<Cidr> = self.config.cidrs.iter().filter(|c| c.family() == family).copied().collect();
+        for object in self.writer.list(lookup::SERVICE_CIDRS, "").await? {
+            let ready = items(&object, "/status/conditions")
+                .iter()
+                .any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True");
+            if !ready || !text(&object, "/metadata/deletionTimestamp").is_empty() {
+                continue;
+            }
+            for c in items(&object, "/spec/cidrs").iter().filter_map(Value::as_str) {
+                if let Ok(c) = Cidr::parse(c)
+                    && c.family() == family
+                    && !out.contains(&c)
+                {
+                    out.push(c);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Guard {
+    /// The service is stored: what it no longer uses becomes free.
+    pub async fn commit(mut self) {
+        self.taken_ips.clear();
+        self.taken_ports.clear();
+        {
+            let mut ports = self.inner.ports.lock();
+            for p in self.free_ports.drain(..) {
+                ports.release(p);
+            }
+        }
+        for ip in std::mem::take(&mut self.free_ips) {
+            self.inner.free_ip(ip).await;
+        }
+    }
+
+    /// The service is not stored: what was taken for it becomes free.
+    pub async fn revert(mut self) {
+        self.give_back_ports();
+        for ip in std::mem::take(&mut self.taken_ips) {
+            self.inner.free_ip(ip).await;
+        }
+    }
+
+    fn give_back_ports(&mut self) {
+        let mut ports = self.inner.ports.lock();
+        for p in self.taken_ports.drain(..) {
+            ports.release(p);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.give_back_ports();
+        let ips = std::mem::take(&mut self.taken_ips);
+        if ips.is_empty() {
+            return;
+        }
+        let inner = self.inner.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                for ip in ips {
+                    inner.free_ip(ip).await;
+                }
+            });
+        }
+    }
+}
+
+/// One create or update on its way.
+struct Operation {
+    dry_run: bool,
+    /// Ports that a dry run pretends to take.
+    shown_ports: Vec<u16>,
+    guard: Guard,
+}
+
+fn invalid(service: &Value, error: Error) -> ApiError {
+    ApiError::invalid("", "Service", text(service, "/metadata/name"), &ErrorList::from(vec![error]))
+}
+
+impl Operation {
+    fn init_families(&self, service: &mut Value, old: Option<&Value>) -> ApiResult<()> {
+        let configured: Vec<&str> = self.guard.inner.config.cidrs.iter().map(Cidr::family).collect();
+        families::init(service, old, &configured)
+            .map_err(|e| ApiError::invalid("", "Service", text(service, "/metadata/name"), &e))
+    }
+
+    /// An address for every family of the service, those it names or any.
+    async fn cluster_ips(&mut self, service: &mut Value) -> ApiResult<()> {
+        if fields::is_external_name(service) || fields::is_headless(service) {
+            return Ok(());
+        }
+        let named = fields::cluster_ips(service);
+        let mut ips = Vec::new();
+        for (i, family) in fields::families(service).iter().enumerate() {
+            let wanted = named.get(i).map(String::as_str).unwrap_or_default();
+            ips.push(self.cluster_ip(service, family, wanted).await?.to_string());
+        }
+        if let Some(first) = ips.first() {
+            service["spec"]["clusterIP"] = first.as_str().into();
+        }
+        fields::set_strings(service, "clusterIPs", &ips);
+        Ok(())
+    }
+
+    async fn change_cluster_ips(&mut self, old: &Value, service: &mut Value) -> ApiResult<()> {
+        if fields::is_external_name(old) {
+            return self.cluster_ips(service).await;
+        }
+        if fields::is_headless(old) {
+            return Ok(());
+        }
+        if fields::is_external_name(service) {
+            self.guard.free_ips = service_ips(old);
+            return Ok(());
+        }
+        let (before, now) = (fields::families(old), fields::families(service));
+        let mut ips = fields::cluster_ips(service);
+        if before.len() == 1 && now.len() == 2 {
+            let wanted = ips.get(1).cloned().unwrap_or_default();
+            let ip = self.cluster_ip(service, &now[1], &wanted).await?.to_string();
+            ips.truncate(1);
+            ips.push(ip);
+            fields::set_strings(service, "clusterIPs", &ips);
+        } else if before.len() == 2 && now.len() == 1 {
+            self.guard.free_ips = service_ips(old).into_iter().skip(1).collect();
+        }
+        Ok(())
+    }
+
+    async fn cluster_ip(&mut self, service: &Value, family: &str, wanted: &str) -> ApiResult<IpAddr> {
+        let inner = self.guard.inner.clone();
+        let ranges = inner.ranges(family).await?;
+        if wanted.is_empty() {
+            return self.any_ip(service, &ranges).await;
+        }
+        let refuse = |reason: &str| {
+            let path = Path::new("spec").child("clusterIPs");
+            let message = format!("failed to allocate IP {wanted}: {reason}");
+            invalid(service, Error::invalid(&path, fields::cluster_ips(service), message))
+        };
+        let Ok(ip) = wanted.parse::<IpAddr>() else {
+            return Err(ApiError::internal(format!("failed to parse service IP \"{wanted}\"")));
+        };
+        if !ranges.iter().any(|c| c.contains(ip)) {
+            if let (true, Some(range)) = (self.dry_run, ranges.first()) {
+                return Err(refuse(&format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+                )));
+            }
+            return Err(refuse("the provided network does not match the current range"));
+        }
+        if self.dry_run {
+            return Ok(ip);
+        }
+        inner.take_ip(ip, service).await?.map_err(|reason| refuse(&reason))?;
+        self.guard.taken_ips.push(ip);
+        Ok(ip)
+    }
+
+    async fn any_ip(&mut self, service: &Value, ranges: &[Cidr]) -> ApiResult<IpAddr> {
+        let inner = self.guard.inner.clone();
+        if let (true, Some(range)) = (self.dry_run, ranges.first()) {
+            return Ok(range.network());
+        }
+        let mut collisions = 0;
+        for range in ranges {
+            let candidates = range.candidates(&mut rand::rng());
+            for ip in candidates {
+                if inner.known.lock().contains(&ip) {
+                    continue;
+                }
+                if inner.take_ip(ip, service).await?.is_ok() {
+                    self.guard.taken_ips.push(ip);
+                    return Ok(ip);
+                }
+                collisions += 1;
+                if collisions > MAX_COLLISIONS {
+                    break;
+                }
+            }
+        }
+        let name = text(service, "/metadata/name");
+        Err(ApiError::internal(format!(
+            "failed to allocate a serviceIP for Service \"{name}\": range is full"
+        )))
+    }
+
+    fn take_port(&mut self, port: u16) -> Result<(), String> {
+        if !self.dry_run {
+            self.guard.inner.ports.lock().take(port)?;
+            self.guard.taken_ports.push(port);
+            return Ok(());
+        }
+        if self.guard.inner.ports.lock().taken(port) || self.shown_ports.contains(&port) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        self.shown_ports.push(port);
+        Ok(())
+    }
+
+    fn take_any_port(&mut self) -> Result<u16, String> {
+        if self.dry_run {
+            let port = self.shown_ports.iter().max().map_or(DRY_RUN_PORT, |p| p.saturating_add(1));
+            self.shown_ports.push(port);
+            return Ok(port);
+        }
+        let port = self.guard.inner.ports.lock().take_any(&mut rand::rng())?;
+        self.guard.taken_ports.push(port);
+        Ok(port)
+    }
+
+    /// Node ports of a new service. Entries for the same port (TCP and UDP) share one.
+    fn new_node_ports(&mut self, service: &mut Value) -> ApiResult<()> {
+        let wants = fields::wants_node_ports(service);
+        let mut ports = items(service, "/spec/ports").to_vec();
+        let mut shared: HashMap<u16, u16> = HashMap::new();
+        for i in 0..ports.len() {
+            let (number, asked) = (fields::port(&ports[i], "port"), fields::port(&ports[i], "nodePort"));
+            if asked == 0 && !wants {
+                continue;
+            }
+            let known = shared.get(&number).copied();
+            let requested = ports
+                .iter()
+                .filter(|p| fields::port(p, "port") == number)
+                .map(|p| fields::port(p, "nodePort"))
+                .find(|p| *p != 0);
+            let node_port = match (known, asked, requested) {
+                (None, _, Some(requested)) => {
+                    self.take_port(requested).map_err(|e| bad_node_port(service, i, requested, e))?;
+                    shared.insert(number, requested);
+                    // Another entry's request is this entry's port too, unless it asked for its own.
+                    if asked != 0 && asked != requested {
+                        self.take_port(asked).map_err(|e| bad_node_port(service, i, asked, e))?;
+                        asked
+                    } else {
+                        requested
+                    }
+                }
+                (None, _, None) => {
+                    let any = self.take_any_port().map_err(full)?;
+                    shared.insert(number, any);
+                    any
+                }
+                (Some(known), 0, _) => known,
+                (Some(known), asked, _) if known == asked => known,
+                (Some(_), asked, _) => {
+                    self.take_port(asked).map_err(|e| bad_node_port(service, i, asked, e))?;
+                    asked
+                }
+            };
+            ports[i]["nodePort"] = node_port.into();
+        }
+        if !ports.is_empty() {
+            service["spec"]["ports"] = Value::Array(ports);
+        }
+        Ok(())
+    }
+
+    fn change_node_ports(&mut self, old: &Value, service: &mut Value) -> ApiResult<()> {
+        let before = fields::node_ports(old);
+        if !fields::has_node_ports(service) {
+            if fields::has_node_ports(old) {
+                self.guard.free_ports.extend(before);
+            }
+            return Ok(());
+        }
+        let wants = fields::wants_node_ports(service);
+        let mut ports = items(service, "/spec/ports").to_vec();
+        let mut taken: Vec<u16> = Vec::new();
+        let mut seen: Vec<(String, u16)> = Vec::new();
+        for (i, p) in ports.iter_mut().enumerate() {
+            let mut node_port = fields::port(p, "nodePort");
+            if node_port == 0 && !wants {
+                continue;
+            }
+            if node_port == 0 {
+                node_port = self.take_any_port().map_err(full)?;
+                p["nodePort"] = node_port.into();
+            } else if !before.contains(&node_port) && !taken.contains(&node_port) {
+                self.take_port(node_port).map_err(|e| bad_node_port(service, i, node_port, e))?;
+                taken.push(node_port);
+            }
+            let entry = (text(p, "/protocol").to_owned(), node_port);
+            if seen.contains(&entry) {
+                return Err(ApiError::internal(format!("duplicate nodePort: {{{} {}}}", entry.0, entry.1)));
+            }
+            seen.push(entry);
+        }
+        if !ports.is_empty() {
+            service["spec"]["ports"] = Value::Array(ports);
+        }
+        let now = fields::node_ports(service);
+        self.guard.free_ports.extend(before.into_iter().filter(|p| !now.contains(p)));
+        Ok(())
+    }
+
+    fn health_check_port(&mut self, service: &mut Value) -> ApiResult<()> {
+        let asked = fields::health_check_port(service);
+        if asked != 0 {
+            return self.take_port(asked).map_err(|e| {
+                ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {e}"))
+            });
+        }
+        let port = self
+            .take_any_port()
+            .map_err(|e| ApiError::internal(format!("failed to allocate a HealthCheck NodePort 0: {e}")))?;
+        service["spec"]["healthCheckNodePort"] = port.into();
+        Ok(())
+    }
+
+    /// The guard; a dry run's frees nothing either.
+    fn finish(mut self) -> Guard {
+        if self.dry_run {
+            self.guard.free_ips.clear();
+            self.guard.free_ports.clear();
+        }
+        self.guard
+    }
+}
+
+fn bad_node_port(service: &Value, i: usize, port: u16, reason: String) -> ApiError {
+    let path = Path::new("spec").child("ports").index(i).child("nodePort");
+    invalid(service, Error::invalid(&path, port, reason))
+}
+
+fn full(reason: String) -> ApiError {
+    ApiError::internal(format!("failed to allocate a nodePort: {reason}"))
+}
+
+#[cfg(test)]
+mod tests;

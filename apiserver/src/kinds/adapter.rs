@@ -1,0 +1,77 @@
+//! From typed rules to the untyped ones that the generic handlers hold: objects are read from JSON values into
+//! their `k8s-openapi` type, handed to the kind's [`Strategy`], and written back.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::registry::strategy::{Context, DynStrategy, Strategy};
+
+/// A [`Strategy`] behind the erased interface.
+pub struct Erased<S>(pub S);
+
+type Outcome<T> = Result<T, serde_json::Error>;
+
+/// One instantiation of every type's reader, from a borrowed value: no copy of the tree is made.
+fn read<T: DeserializeOwned>(value: &Value) -> Outcome<T> {
+    T::deserialize(value)
+}
+
+/// Writes `typed` back over `value`; `apiVersion` and `kind` stay what the client sent, since the same rules
+/// may serve several versions.
+fn write<T: serde::Serialize>(typed: &T, value: &mut Value) -> Outcome<()> {
+    let mut fresh = serde_json::to_value(typed)?;
+    if let (Some(new), Some(old)) = (fresh.as_object_mut(), value.as_object_mut()) {
+        for key in ["apiVersion", "kind"] {
+            match old.remove(key) {
+                Some(v) => new.insert(key.to_owned(), v),
+                None => new.remove(key),
+            };
+        }
+    }
+    *value = fresh;
+    Ok(())
+}
+
+impl<S: Strategy> Erased<S> {
+    /// An object that is already stored, as the rules see it: with defaults that came after it was written.
+    fn stored(&self, value: &Value) -> Outcome<S::Object> {
+        let mut old = read::<S::Object>(value)?;
+        self.0.default(&mut old);
+        Ok(old)
+    }
+}
+
+impl<S: Strategy> DynStrategy for Erased<S> {
+    fn default(&self, object: &mut Value) -> Outcome<()> {
+        let mut typed = read::<S::Object>(object)?;
+        self.0.default(&mut typed);
+        write(&typed, object)
+    }
+
+    fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Outcome<()> {
+        let mut typed = read::<S::Object>(object)?;
+        self.0.prepare_create(cx, &mut typed);
+        write(&typed, object)
+    }
+
+    fn prepare_update(&self, cx: &mut Context, object: &mut Value, old: &Value) -> Outcome<()> {
+        let mut typed = read::<S::Object>(object)?;
+        let old = self.stored(old)?;
+        self.0.prepare_update(cx, &mut typed, &old);
+        write(&typed, object)
+    }
+
+    fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {
+        // A status write keeps the spec as stored: only the change of the status is judged.
+        if cx.is_status() {
+            return Ok(ErrorList::new());
+        }
+        Ok(self.0.validate(cx, &read::<S::Object>(object)?))
+    }
+
+    fn validate_update(&self, cx: &mut Context, object: &Value, old: &Value) -> Outcome<ErrorList> {
+        let new = read::<S::Object>(object)?;
+        Ok(self.0.validate_update(cx, &new, &self.stored(old)?))
+    }
+}

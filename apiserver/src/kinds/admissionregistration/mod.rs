@@ -1,0 +1,4 @@
+//! Webhooks and admission policies.
+
+pub mod policy;
+pub mod webhook;

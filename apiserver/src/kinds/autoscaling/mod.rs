@@ -1,0 +1,4 @@
+//! Horizontal pod autoscalers, in both of their versions.
+
+pub mod defaults;
+pub mod strategy;

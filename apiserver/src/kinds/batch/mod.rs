@@ -1,0 +1,4 @@
+//! Kinds of the `batch` group: work that ends.
+
+pub mod cronjob;
+pub mod job;

@@ -1,0 +1,40 @@
+//! Nodes: the kubelet writes their status, controllers and people their spec.
+
+use k8s_openapi::api::core::v1 as api;
+
+use crate::kinds::quantity::canonical_list;
+use crate::registry::strategy::{Context, Strategy};
+
+/// Rules of nodes.
+pub struct Node;
+
+impl Strategy for Node {
+    type Object = api::Node;
+
+    fn default(&self, node: &mut api::Node) {
+        let spec = node.spec.get_or_insert_with(Default::default);
+        // The single-valued field and the list mirror each other.
+        match (spec.pod_cidr.as_deref().unwrap_or_default(), spec.pod_cidrs.as_deref().unwrap_or_default()) {
+            ("", [first, ..]) => spec.pod_cidr = Some(first.clone()),
+            (one, []) if !one.is_empty() => spec.pod_cidrs = Some(vec![one.to_owned()]),
+            _ => {}
+        }
+        let status = node.status.get_or_insert_with(Default::default);
+        canonical_list(&mut status.capacity);
+        canonical_list(&mut status.allocatable);
+        if status.allocatable.is_none() {
+            status.allocatable = status.capacity.clone();
+        }
+        status.node_info.get_or_insert_with(Default::default);
+        let ports = status.daemon_endpoints.get_or_insert_with(Default::default);
+        ports.kubelet_endpoint.get_or_insert_with(Default::default);
+    }
+
+    fn prepare_update(&self, cx: &mut Context, node: &mut api::Node, old: &api::Node) {
+        if cx.is_status() {
+            node.spec = old.spec.clone();
+        } else {
+            node.status = old.status.clone();
+        }
+    }
+}

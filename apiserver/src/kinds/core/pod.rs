@@ -1,0 +1,148 @@
+//! Pods: what a create sets, and what each of the endpoints of a pod may change.
+
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+use crate::kinds::podspec::defaults::{default_pod_only, default_pod_spec};
+use crate::kinds::podspec::resources::qos_class;
+use crate::kinds::semantic::{first_generation, items, next_generation, same, text};
+use crate::registry::strategy::{Context, Strategy};
+
+/// Rules of pods.
+pub struct Pod;
+
+type Labels = std::collections::BTreeMap<String, String>;
+
+/// Writes the pod's own values of `keys` into the selector, so that later relabelling moves no pod.
+fn merge_label_keys(
+    selector: &mut Option<LabelSelector>,
+    keys: &Option<Vec<String>>,
+    operator: &str,
+    labels: &Labels,
+) {
+    let Some(selector) = selector else { return };
+    for key in items(keys) {
+        if let Some(value) = labels.get(key) {
+            selector.match_expressions.get_or_insert_with(Vec::new).push(LabelSelectorRequirement {
+                key: key.clone(),
+                operator: operator.to_owned(),
+                values: Some(vec![value.clone()]),
+            });
+        }
+    }
+}
+
+fn merge_affinity_term(t: &mut api::PodAffinityTerm, labels: &Labels) {
+    merge_label_keys(&mut t.label_selector, &t.match_label_keys, "In", labels);
+    merge_label_keys(&mut t.label_selector, &t.mismatch_label_keys, "NotIn", labels);
+}
+
+fn merge_all_label_keys(pod: &mut api::Pod) {
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let Some(spec) = &mut pod.spec else { return };
+    if let Some(affinity) = &mut spec.affinity {
+        if let Some(a) = &mut affinity.pod_affinity {
+            let required = a.required_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            required.for_each(|t| merge_affinity_term(t, &labels));
+            let preferred = a.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            preferred.for_each(|t| merge_affinity_term(&mut t.pod_affinity_term, &labels));
+        }
+        if let Some(a) = &mut affinity.pod_anti_affinity {
+            let required = a.required_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            required.for_each(|t| merge_affinity_term(t, &labels));
+            let preferred = a.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            preferred.for_each(|t| merge_affinity_term(&mut t.pod_affinity_term, &labels));
+        }
+    }
+    for c in spec.topology_spread_constraints.iter_mut().flatten() {
+        merge_label_keys(&mut c.label_selector, &c.match_label_keys, "In", &labels);
+    }
+}
+
+/// A gated pod says from the start why nobody schedules it.
+fn gated_condition() -> api::PodCondition {
+    api::PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("SchedulingGated".to_owned()),
+        message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// The stored pod with nothing taken from `new` but resources of containers.
+fn only_resize(new: &api::Pod, old: &api::Pod) -> api::Pod {
+    let mut pod = old.clone();
+    pod.metadata.resource_version = new.metadata.resource_version.clone();
+    pod.metadata.managed_fields = new.metadata.managed_fields.clone();
+    let (Some(to), Some(from)) = (&mut pod.spec, &new.spec) else { return pod };
+    let copy = |to: &mut Vec<api::Container>, from: &[api::Container]| {
+        for (t, f) in to.iter_mut().zip(from) {
+            if t.name == f.name {
+                t.resources = f.resources.clone();
+                t.resize_policy = f.resize_policy.clone();
+            }
+        }
+    };
+    if to.containers.len() == from.containers.len() {
+        copy(&mut to.containers, &from.containers);
+    }
+    if let (Some(t), f) = (&mut to.init_containers, items(&from.init_containers))
+        && t.len() == f.len()
+    {
+        copy(t, f);
+    }
+    to.resources = from.resources.clone();
+    pod
+}
+
+impl Strategy for Pod {
+    type Object = api::Pod;
+
+    fn default(&self, pod: &mut api::Pod) {
+        let spec = pod.spec.get_or_insert_with(Default::default);
+        default_pod_spec(spec);
+        default_pod_only(spec);
+        pod.status.get_or_insert_with(Default::default);
+    }
+
+    fn prepare_create(&self, _cx: &mut Context, pod: &mut api::Pod) {
+        first_generation(&mut pod.metadata);
+        merge_all_label_keys(pod);
+        let spec = pod.spec.get_or_insert_with(Default::default);
+        let gated = !items(&spec.scheduling_gates).is_empty();
+        pod.status = Some(api::PodStatus {
+            phase: Some("Pending".to_owned()),
+            qos_class: Some(qos_class(spec).to_owned()),
+            conditions: gated.then(|| vec![gated_condition()]),
+            ..Default::default()
+        });
+    }
+
+    fn prepare_update(&self, cx: &mut Context, pod: &mut api::Pod, old: &api::Pod) {
+        match cx.subresource.as_str() {
+            "status" => {
+                pod.spec = old.spec.clone();
+                pod.metadata.owner_references = old.metadata.owner_references.clone();
+                pod.metadata.deletion_timestamp = old.metadata.deletion_timestamp.clone();
+                if let (Some(new), Some(was)) = (&mut pod.status, &old.status)
+                    && text(&new.qos_class).is_empty()
+                {
+                    new.qos_class = was.qos_class.clone();
+                }
+            }
+            "ephemeralcontainers" => {
+                let wanted = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone());
+                let mut kept = old.clone();
+                kept.metadata.resource_version = pod.metadata.resource_version.clone();
+                kept.metadata.managed_fields = pod.metadata.managed_fields.clone();
+                kept.spec.get_or_insert_with(Default::default).ephemeral_containers = wanted;
+                *pod = kept;
+            }
+            "resize" => *pod = only_resize(pod, old),
+            _ => pod.status = old.status.clone(),
+        }
+        let changed = !same(&pod.spec, &old.spec);
+        next_generation(&mut pod.metadata, &old.metadata, changed);
+    }
+}

@@ -1,0 +1,113 @@
+//! Persistent volumes and claims on them.
+
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::kinds::podspec::volume_defaults::{default_claim_spec, default_host_path};
+use crate::kinds::quantity::canonical_list;
+use crate::kinds::semantic::{fill, text};
+use crate::registry::strategy::{Context, Strategy};
+
+/// Rules of persistent volumes.
+pub struct PersistentVolume;
+
+/// Rules of claims.
+pub struct PersistentVolumeClaim;
+
+/// The API tells times in whole seconds.
+fn now(cx: &Context) -> Time {
+    let now = cx.now();
+    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+impl Strategy for PersistentVolume {
+    type Object = api::PersistentVolume;
+
+    fn default(&self, pv: &mut api::PersistentVolume) {
+        let spec = pv.spec.get_or_insert_with(Default::default);
+        fill(&mut spec.persistent_volume_reclaim_policy, "Retain");
+        spec.volume_mode.get_or_insert_with(|| "Filesystem".to_owned());
+        canonical_list(&mut spec.capacity);
+        if let Some(s) = &mut spec.host_path {
+            default_host_path(s);
+        }
+        if let Some(s) = &mut spec.iscsi {
+            fill(&mut s.iscsi_interface, "default");
+        }
+        if let Some(s) = &mut spec.rbd {
+            fill(&mut s.pool, "rbd");
+            fill(&mut s.user, "admin");
+            fill(&mut s.keyring, "/etc/ceph/keyring");
+        }
+        if let Some(s) = &mut spec.scale_io {
+            fill(&mut s.storage_mode, "ThinProvisioned");
+            fill(&mut s.fs_type, "xfs");
+        }
+        if let Some(s) = &mut spec.azure_disk {
+            fill(&mut s.caching_mode, "ReadWrite");
+            fill(&mut s.kind, "Shared");
+            fill(&mut s.fs_type, "ext4");
+            s.read_only.get_or_insert(false);
+        }
+        fill(&mut pv.status.get_or_insert_with(Default::default).phase, "Pending");
+    }
+
+    fn prepare_create(&self, cx: &mut Context, pv: &mut api::PersistentVolume) {
+        pv.status = Some(api::PersistentVolumeStatus {
+            phase: Some("Pending".to_owned()),
+            last_phase_transition_time: Some(now(cx)),
+            ..Default::default()
+        });
+    }
+
+    fn prepare_update(&self, cx: &mut Context, pv: &mut api::PersistentVolume, old: &api::PersistentVolume) {
+        if !cx.is_status() {
+            pv.status = old.status.clone();
+            return;
+        }
+        pv.spec = old.spec.clone();
+        let before = old.status.clone().unwrap_or_default();
+        let status = pv.status.get_or_insert_with(Default::default);
+        let given = status.last_phase_transition_time != before.last_phase_transition_time
+            && status.last_phase_transition_time.is_some();
+        if text(&status.phase) != text(&before.phase) {
+            if !given {
+                status.last_phase_transition_time = Some(now(cx));
+            }
+        } else if status.last_phase_transition_time.is_none() {
+            status.last_phase_transition_time = before.last_phase_transition_time;
+        }
+    }
+}
+
+impl Strategy for PersistentVolumeClaim {
+    type Object = api::PersistentVolumeClaim;
+
+    fn default(&self, pvc: &mut api::PersistentVolumeClaim) {
+        default_claim_spec(pvc.spec.get_or_insert_with(Default::default));
+        let status = pvc.status.get_or_insert_with(Default::default);
+        fill(&mut status.phase, "Pending");
+        canonical_list(&mut status.capacity);
+        canonical_list(&mut status.allocated_resources);
+    }
+
+    fn prepare_create(&self, _cx: &mut Context, pvc: &mut api::PersistentVolumeClaim) {
+        pvc.status = Some(api::PersistentVolumeClaimStatus {
+            phase: Some("Pending".to_owned()),
+            ..Default::default()
+        });
+    }
+
+    fn prepare_update(
+        &self,
+        cx: &mut Context,
+        pvc: &mut api::PersistentVolumeClaim,
+        old: &api::PersistentVolumeClaim,
+    ) {
+        if cx.is_status() {
+            pvc.spec = old.spec.clone();
+        } else {
+            pvc.status = old.status.clone();
+        }
+    }
+}

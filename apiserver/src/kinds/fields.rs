@@ -1,0 +1,124 @@
+//! Fields that field selectors may ask for.
+
+use serde_json::Value;
+
+/// Dotted path in the object, and its name in selectors where that differs.
+type Field = (&'static str, &'static str);
+
+const NAME: Field = ("metadata.name", "metadata.name");
+const NAMESPACE: Field = ("metadata.namespace", "metadata.namespace");
+
+macro_rules! fields {
+    ($($f:literal),*) => { &[$(($f, $f)),*] };
+}
+
+/// The fields of a resource beside name and namespace.
+fn own(group: &str, resource: &str) -> &'static [Field] {
+    match (group, resource) {
+        ("", "pods") => fields![
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName"
+        ],
+        ("", "events") => fields![
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type"
+        ],
+        ("events.k8s.io", "events") => fields![
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type"
+        ],
+        ("", "namespaces") => fields!["status.phase"],
+        ("", "nodes") => fields!["spec.unschedulable"],
+        ("", "secrets") => fields!["type"],
+        ("", "services") => fields!["spec.clusterIP", "spec.type"],
+        ("", "replicationcontrollers") | ("apps", "replicasets") => fields!["status.replicas"],
+        ("batch", "jobs") => &[("status.succeeded", "status.successful")],
+        ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") => {
+            fields!["spec.signerName"]
+        }
+        ("certificates.k8s.io", "podcertificaterequests") => {
+            fields!["spec.signerName", "spec.podName", "spec.nodeName"]
+        }
+        ("resource.k8s.io", "resourceslices") => fields!["spec.nodeName", "spec.driver"],
+        _ => &[],
+    }
+}
+
+/// Names that a field selector on this resource may use. Every resource has `metadata.name`; those in
+/// namespaces have `metadata.namespace` too.
+pub fn supported_field_selectors(group: &str, resource: &str) -> Vec<&'static str> {
+    let mut out = vec![NAME.1, NAMESPACE.1];
+    out.extend(own(group, resource).iter().map(|f| f.1));
+    out
+}
+
+/// The value of each selectable field.
+pub fn selectable_fields(group: &str, resource: &str, object: &Value) -> Vec<(&'static str, String)> {
+    [NAME, NAMESPACE].iter().chain(own(group, resource)).map(|f| (f.1, shown(object, f.0))).collect()
+}
+
+fn shown(object: &Value, path: &str) -> String {
+    // Events name their source by the component alone, and fall back to the reporting controller.
+    if path == "source" {
+        let component = object.pointer("/source/component").and_then(Value::as_str).unwrap_or_default();
+        let reporter = object["reportingComponent"].as_str().unwrap_or_default();
+        return if component.is_empty() { reporter } else { component }.to_owned();
+    }
+    let mut at = object;
+    for part in path.split('.') {
+        at = &at[part];
+    }
+    match at {
+        Value::String(s) => s.clone(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => n.to_string(),
+        _ => absent(path).to_owned(),
+    }
+}
+
+/// What an absent field counts as: numbers and flags have their zero.
+fn absent(path: &str) -> &'static str {
+    match path {
+        "spec.unschedulable" | "spec.hostNetwork" => "false",
+        "status.replicas" | "status.succeeded" => "0",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_values_are_told() {
+        let node = serde_json::json!({"metadata": {"name": "n"}});
+        let f = selectable_fields("", "nodes", &node);
+        assert!(f.contains(&("metadata.name", "n".to_owned())));
+        assert!(f.contains(&("spec.unschedulable", "false".to_owned())));
+        let job = serde_json::json!({"metadata": {"name": "n"}, "status": {"succeeded": 2}});
+        assert!(selectable_fields("batch", "jobs", &job).contains(&("status.successful", "2".to_owned())));
+    }
+}

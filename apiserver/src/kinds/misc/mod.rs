@@ -1,0 +1,8 @@
+//! Kinds that are alone in their group.
+
+pub mod api_service;
+pub mod certificate;
+pub mod crd;
+pub mod lease;
+pub mod priority_class;
+pub mod runtime_class;

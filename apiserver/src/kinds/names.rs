@@ -1,0 +1,92 @@
+//! What names an object of each kind may have.
+
+use super::validate::{NameFn, text};
+
+fn subdomain(name: &str, prefix: bool) -> Vec<String> {
+    text::dns1123_subdomain(&text::unmask(name, prefix))
+}
+
+fn label(name: &str, prefix: bool) -> Vec<String> {
+    text::dns1123_label(&text::unmask(name, prefix))
+}
+
+fn label_1035(name: &str, prefix: bool) -> Vec<String> {
+    text::dns1035_label(&text::unmask(name, prefix))
+}
+
+fn anything(_name: &str, _prefix: bool) -> Vec<String> {
+    Vec::new()
+}
+
+/// The canonical text of an IP address.
+fn ip_address(name: &str, _prefix: bool) -> Vec<String> {
+    match name.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.to_string() == name => Vec::new(),
+        Ok(_) => vec!["must be in canonical form".to_owned()],
+        Err(_) => text::ip(name),
+    }
+}
+
+/// CSI drivers go by DNS names of at most 63 characters, in either case.
+fn csi_driver(name: &str, _prefix: bool) -> Vec<String> {
+    let mut out = Vec::new();
+    if name.len() > 63 {
+        out.push(text::too_long(63));
+    }
+    out.extend(text::dns1123_subdomain(&name.to_lowercase()));
+    out
+}
+
+/// `<storage version's group>.<resource>`.
+fn storage_version(name: &str, _prefix: bool) -> Vec<String> {
+    match name.rsplit_once('.') {
+        None => vec!["name must be in the form of <group>.<resource>".to_owned()],
+        Some((group, resource)) => {
+            let mut out: Vec<String> = text::dns1123_subdomain(group)
+                .into_iter()
+                .map(|m| format!("the group segment {m}"))
+                .collect();
+            out.extend(
+                text::dns1035_label(resource).into_iter().map(|m| format!("the resource segment {m}")),
+            );
+            out
+        }
+    }
+}
+
+/// The rule for names of a resource.
+pub fn name_fn(group: &str, resource: &str) -> NameFn {
+    match (group, resource) {
+        ("", "namespaces") => label,
+        ("", "services") => label_1035,
+        ("", "events") | ("events.k8s.io", "events") => anything,
+        ("certificates.k8s.io", "certificatesigningrequests") => anything,
+        ("apps", "statefulsets") => label,
+        ("rbac.authorization.k8s.io", _) => text::path_segment,
+        ("networking.k8s.io", "ipaddresses") => ip_address,
+        ("storage.k8s.io", "csidrivers") => csi_driver,
+        ("internal.apiserver.k8s.io", "storageversions") => storage_version,
+        ("apiregistration.k8s.io", "apiservices") => text::path_segment,
+        _ => subdomain,
+    }
+}
+
+/// What is wrong with `name`; none if nothing.
+pub fn validate_name(group: &str, resource: &str, name: &str) -> Option<Vec<String>> {
+    Some(name_fn(group, resource)(name, false)).filter(|v| !v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn per_kind() {
+        assert_eq!(validate_name("", "pods", "a.b"), None);
+        assert!(validate_name("", "namespaces", "a.b").is_some());
+        assert!(validate_name("", "services", "1a").is_some());
+        assert_eq!(validate_name("rbac.authorization.k8s.io", "roles", "system:x"), None);
+        assert!(validate_name("networking.k8s.io", "ipaddresses", "2001:DB8::1").is_some());
+        assert!(name_fn("", "pods")("ab-", true).is_empty());
+    }
+}

@@ -1,0 +1,112 @@
+//! Devices: classes, claims, templates of claims, and the slices that tell what a node has.
+
+use k8s_openapi::api::resource::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::kinds::quantity::canonical;
+use crate::kinds::semantic::{first_generation, next_generation, same};
+use crate::registry::strategy::{Context, Strategy};
+
+/// Rules of device classes.
+pub struct DeviceClass;
+
+/// Rules of resource claims.
+pub struct ResourceClaim;
+
+/// Rules of templates of claims.
+pub struct ResourceClaimTemplate;
+
+/// Rules of resource slices.
+pub struct ResourceSlice;
+
+fn default_count(mode: &mut Option<String>, count: &mut Option<i64>) {
+    if mode.as_deref().unwrap_or_default().is_empty() {
+        *mode = Some("ExactCount".to_owned());
+    }
+    if mode.as_deref() == Some("ExactCount") && count.unwrap_or(0) == 0 {
+        *count = Some(1);
+    }
+}
+
+fn default_claim(spec: &mut api::ResourceClaimSpec) {
+    let devices = spec.devices.get_or_insert_with(Default::default);
+    for r in devices.requests.iter_mut().flatten() {
+        if let Some(e) = &mut r.exactly {
+            default_count(&mut e.allocation_mode, &mut e.count);
+        }
+        for s in r.first_available.iter_mut().flatten() {
+            default_count(&mut s.allocation_mode, &mut s.count);
+        }
+    }
+}
+
+impl Strategy for DeviceClass {
+    type Object = api::DeviceClass;
+
+    fn prepare_create(&self, _cx: &mut Context, c: &mut api::DeviceClass) {
+        first_generation(&mut c.metadata);
+    }
+
+    fn prepare_update(&self, _cx: &mut Context, c: &mut api::DeviceClass, old: &api::DeviceClass) {
+        let changed = !same(&c.spec, &old.spec);
+        next_generation(&mut c.metadata, &old.metadata, changed);
+    }
+}
+
+impl Strategy for ResourceClaim {
+    type Object = api::ResourceClaim;
+
+    fn default(&self, c: &mut api::ResourceClaim) {
+        default_claim(&mut c.spec);
+        c.status.get_or_insert_with(Default::default);
+    }
+
+    fn prepare_create(&self, _cx: &mut Context, c: &mut api::ResourceClaim) {
+        c.status = Some(Default::default());
+    }
+
+    fn prepare_update(&self, cx: &mut Context, c: &mut api::ResourceClaim, old: &api::ResourceClaim) {
+        if cx.is_status() {
+            c.spec = old.spec.clone();
+        } else {
+            c.status = old.status.clone();
+        }
+    }
+}
+
+impl Strategy for ResourceClaimTemplate {
+    type Object = api::ResourceClaimTemplate;
+
+    fn default(&self, t: &mut api::ResourceClaimTemplate) {
+        t.spec.metadata.get_or_insert_with(Default::default);
+        default_claim(&mut t.spec.spec);
+    }
+}
+
+impl Strategy for ResourceSlice {
+    type Object = api::ResourceSlice;
+
+    fn default(&self, s: &mut api::ResourceSlice) {
+        for d in s.spec.devices.iter_mut().flatten() {
+            for t in d.taints.iter_mut().flatten() {
+                t.time_added.get_or_insert_with(|| {
+                    let now = jiff::Timestamp::now();
+                    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+                });
+            }
+            d.capacity.iter_mut().flatten().for_each(|(_, c)| canonical(&mut c.value));
+        }
+        for set in s.spec.shared_counters.iter_mut().flatten() {
+            set.counters.values_mut().for_each(|c| canonical(&mut c.value));
+        }
+    }
+
+    fn prepare_create(&self, _cx: &mut Context, s: &mut api::ResourceSlice) {
+        first_generation(&mut s.metadata);
+    }
+
+    fn prepare_update(&self, _cx: &mut Context, s: &mut api::ResourceSlice, old: &api::ResourceSlice) {
+        let changed = !same(&s.spec, &old.spec);
+        next_generation(&mut s.metadata, &old.metadata, changed);
+    }
+}

@@ -1,0 +1,6 @@
+//! Kinds of `storage.k8s.io` and `resource.k8s.io`.
+
+pub mod attachment;
+pub mod class;
+pub mod csi;
+pub mod device;

@@ -1,0 +1,188 @@
+//! The thread that applies committed entries, answers their proposers and feeds watches. Between batches it removes
+//! compacted history, a small step at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::Instant;
+
+use raft::eraftpb::Entry;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::apply::{Applier, Outcome};
+use super::command::{Command, decode};
+use super::hub::Hub;
+use super::metrics::Metrics;
+use super::node::Message;
+use super::snapshot::Snapshotter;
+use super::state::State;
+use crate::store::StoreError;
+
+/// Keys in one batch of the map, roughly; entries beyond wait for the next.
+const BATCH_KEYS: usize = 4096;
+/// Records looked at in one step of removing history.
+const SCRUB_STEP: usize = 256;
+
+/// Who waits for a command's outcome. The permit is its share of the bytes allowed to be under way.
+pub struct Reply {
+    pub tx: oneshot::Sender<Outcome>,
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// Entries to apply, with the proposers waiting for them here: `(index of the entry, one reply per command)`.
+#[derive(Default)]
+pub struct Committed {
+    pub entries: Vec<Entry>,
+    pub replies: Vec<(u64, Vec<Option<Reply>>)>,
+}
+
+/// Work for the thread.
+pub enum Work {
+    Apply(Committed),
+    /// Finish and return; with `true` make the map durable first.
+    Stop(bool),
+}
+
+/// What the node thread reads of the applier's progress.
+pub struct Progress {
+    pub index: AtomicU64,
+    /// Unix seconds at which the next key expires; `u64::MAX` for none.
+    pub next_expiry: AtomicU64,
+    /// The last entry in a durable snapshot; the log may be truncated to here.
+    pub snapshot: parking_lot::Mutex<Option<(u64, u64)>>,
+}
+
+/// The thread's state.
+pub struct ApplyThread {
+    pub applier: Applier,
+    pub state: Arc<State>,
+    pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<Progress>,
+    pub node: Sender<Message>,
+    pub snapshotter: Snapshotter,
+}
+
+impl ApplyThread {
+    /// Runs until told to stop, or until the map fails.
+    pub fn run(mut self, work: &Receiver<Work>) -> Result<(), StoreError> {
+        self.publish_expiry()?;
+        loop {
+            let idle = self.applier.needs_scrub() && !self.snapshotter.busy();
+            let first = if idle {
+                match work.try_recv() {
+                    Ok(w) => Some(w),
+                    Err(TryRecvError::Empty) => {
+                        self.applier.scrub(SCRUB_STEP)?;
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) => None,
+                }
+            } else {
+                work.recv().ok()
+            };
+            match first {
+                Some(Work::Apply(committed)) => {
+                    if let Some(durable) = self.apply(committed, work)? {
+                        return self.stop(durable);
+                    }
+                }
+                Some(Work::Stop(durable)) => return self.stop(durable),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn stop(&mut self, durable: bool) -> Result<(), StoreError> {
+        self.snapshotter.wait();
+        if durable { self.state.kv.close() } else { Ok(()) }
+    }
+
+    /// Applies this and what else is waiting as one batch. Returns a stop request met on the way.
+    fn apply(&mut self, first: Committed, work: &Receiver<Work>) -> Result<Option<bool>, StoreError> {
+        let started = Instant::now();
+        let mut answers = Vec::new();
+        let mut stop = None;
+        let mut expired = false;
+        let mut next = Some(first);
+        while let Some(committed) = next.take() {
+            expired |= self.add(committed, &mut answers)?;
+            if self.applier.pending_len() < BATCH_KEYS {
+                match work.try_recv() {
+                    Ok(Work::Apply(more)) => next = Some(more),
+                    Ok(Work::Stop(durable)) => stop = Some(durable),
+                    Err(_) => {}
+                }
+            }
+        }
+        let expiries_changed = self.applier.expiries_changed();
+        let events = self.applier.commit()?;
+        self.metrics.backend_commit.observe(started.elapsed());
+        let deleted = events.iter().filter(|e| e.deleted).count() as u64;
+        self.metrics.deletes.add(deleted);
+        self.metrics.puts.add(events.len() as u64 - deleted);
+        let meta = self.applier.meta();
+        self.metrics.proposals_applied.set(meta.index);
+        self.progress.index.store(meta.index, Ordering::Release);
+        self.hub.publish(events);
+        for (reply, outcome) in answers {
+            self.metrics.proposals_pending.sub(1);
+            // A proposer that went away does not need its answer.
+            let _ = reply.tx.send(outcome);
+            drop(reply.permit);
+        }
+        if expiries_changed || expired {
+            self.metrics.expired.set(self.applier.expired());
+            self.publish_expiry()?;
+        }
+        if expired {
+            // There may be more than one command's worth.
+            let _ = self.node.send(Message::Wake);
+        }
+        self.snapshotter.applied(&meta, &self.state)?;
+        Ok(stop)
+    }
+
+    /// Returns whether an expiry was among the commands.
+    fn add(&mut self, committed: Committed, answers: &mut Vec<(Reply, Outcome)>) -> Result<bool, StoreError> {
+        let mut expired = false;
+        let mut replies = committed.replies.into_iter().peekable();
+        for entry in committed.entries {
+            let commands = self.commands(&entry)?;
+            expired |= commands.iter().any(|c| matches!(c, Command::Expire { .. }));
+            let outcomes = self.applier.entry(entry.index, entry.term, commands)?;
+            self.snapshotter.logged(entry.data.len());
+            if replies.peek().is_some_and(|(index, _)| *index == entry.index)
+                && let Some((_, waiting)) = replies.next()
+            {
+                for (reply, outcome) in waiting.into_iter().zip(outcomes) {
+                    answers.extend(reply.map(|r| (r, outcome)));
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    fn commands(&self, entry: &Entry) -> Result<Vec<Command>, StoreError> {
+        if entry.data.is_empty() {
+            // A new leader's first entry says nothing.
+            return Ok(Vec::new());
+        }
+        decode(&entry.data).map_err(|_| {
+            StoreError::Corrupt(format!(
+                "entry {} of the raft log cannot be read; it was written by a newer release, or is damaged",
+                entry.index
+            ))
+        })
+    }
+
+    fn publish_expiry(&mut self) -> Result<(), StoreError> {
+        let next = self.applier.next_expiry()?.unwrap_or(u64::MAX);
+        let before = self.progress.next_expiry.swap(next, Ordering::AcqRel);
+        if next < before {
+            // It may be asleep until a later moment. If it is gone, the engine is stopping.
+            let _ = self.node.send(Message::Wake);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Applying committed commands to the state. One owner, one thread: the only writer. Deterministic: the same entries
+//! give the same state, revisions and outcomes on every member and every replay.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::command::Command;
+use super::kv::Batch;
+use super::record::{
+    Head, META, Meta, Record, expiry_key, expiry_parts, head_key, record_key, record_revision,
+};
+use super::state::{State, event};
+use crate::store::{Event, KeyValue, Revision, StoreError, TxnResult};
+
+/// What became of a command.
+pub type Outcome = Result<TxnResult, StoreError>;
+
+/// The writer of a [`State`].
+pub struct Applier {
+    state: Arc<State>,
+    meta: Meta,
+    /// Writes of entries not yet committed to the map, newest wins.
+    pending: Batch,
+    events: Vec<Event>,
+    /// Keys deleted because their time had come.
+    expired: u64,
+}
+
+impl Applier {
+    pub fn new(state: Arc<State>, meta: Meta) -> Applier {
+        Applier { state, meta, pending: Batch::new(), events: Vec::new(), expired: 0 }
+    }
+
+    /// As of the last entry added.
+    pub fn meta(&self) -> Meta {
+        self.meta
+    }
+
+    /// Adds an entry. Nothing shows before [`Applier::commit`].
+    pub fn entry(
+        &mut self,
+        index: u64,
+        term: u64,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        assert!(index > self.meta.index, "entries are applied once, in order");
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            outcomes.push(match command {
+                Command::Put { key, expected, value, expiry } => Ok(self.put(key, expected, value, expiry)?),
+                Command::Delete { key, expected } => Ok(self.delete(key, expected)?),
+                Command::Compact { revision } => self.compact(revision),
+                Command::Expire { now, limit } => Ok(self.expire(now, limit)?),
+            });
+        }
+        self.meta.index = index;
+        self.meta.term = term;
+        Ok(outcomes)
+    }
+
+    /// Whether a key with an expiry was added or removed since the last commit.
+    pub fn expiries_changed(&self) -> bool {
+        self.pending.keys().any(|k| k.first() == Some(&b't'))
+    }
+
+    /// Keys that expired since the start.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Keys waiting for [`Applier::commit`].
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Puts all entries added into the map, as one, and shows them. The events, in order.
+    pub fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.pending.insert(META.to_vec(), Some(self.meta.encode()));
+        let batch = std::mem::take(&mut self.pending);
+        let _gate = self.state.gate.write();
+        self.state.kv.apply(&batch)?;
+        self.state.compacted.store(self.meta.compacted, Ordering::Release);
+        self.state.revision.store(self.meta.revision, Ordering::Release);
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// When the next key expires.
+    pub fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
+        let mut first = None;
+        self.state.kv.scan(b"t", b"u", &mut |k, _| {
+            first = Some(expiry_parts(k).map(|(expiry, _)| expiry));
+            false
+        })?;
+        first.transpose()
+    }
+
+    /// Whether history below the fence is still there.
+    pub fn needs_scrub(&self) -> bool {
+        self.meta.scrubbed < self.meta.compacted
+    }
+
+    /// Removes some of the history nobody can read any more: a bounded step.
+    pub fn scrub(&mut self, records: usize) -> Result<(), StoreError> {
+        let mut step = Vec::new();
+        let fence = self.meta.compacted;
+        self.state.kv.scan(&record_key(self.meta.scrubbed + 1), &record_key(fence + 1), &mut |k, v| {
+            step.push((record_revision(k), v));
+            step.len() < records
+        })?;
+        let whole = step.len() < records;
+        for (revision, bytes) in step {
+            let revision = revision?;
+            let record = Record::decode(&bytes)?;
+            if record.prev > 0 {
+                self.pending.insert(record_key(record.prev), None);
+            }
+            if record.deleted() {
+                self.pending.insert(record_key(revision), None);
+                if self.head(&record.key)?.is_some_and(|h| h.modified == revision) {
+                    self.pending.insert(head_key(&record.key), None);
+                }
+            }
+            self.meta.scrubbed = revision;
+        }
+        if whole {
+            self.meta.scrubbed = fence;
+        }
+        self.commit()?;
+        Ok(())
+    }
+
+    fn read(&self, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
+        match self.pending.get(&key) {
+            Some(value) => Ok(value.as_ref().map(|v| Bytes::copy_from_slice(v))),
+            None => self.state.kv.get(&key),
+        }
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
+        self.read(head_key(key))?.map(|b| Head::decode(&b)).transpose()
+    }
+
+    fn record(&self, revision: Revision) -> Result<Option<Record>, StoreError> {
+        match revision {
+            0 => Ok(None),
+            _ => self.read(record_key(revision))?.map(|b| Record::decode(&b)).transpose(),
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: String,
+        expected: Revision,
+        value: Bytes,
+        expiry: u64,
+    ) -> Result<TxnResult, StoreError> {
+        let head = self.head(&key)?.unwrap_or_default();
+        if let Some(conflict) = self.conflict(&head, expected)? {
+            return Ok(conflict);
+        }
+        let created = if head.created == 0 { self.meta.revision + 1 } else { head.created };
+        self.write(head, created, key, value, expiry)
+    }
+
+    fn delete(&mut self, key: String, expected: Revision) -> Result<TxnResult, StoreError> {
+        let head = self.head(&key)?.unwrap_or_default();
+        if let Some(conflict) = self.conflict(&head, expected)? {
+            return Ok(conflict);
+        }
+        if head.created == 0 {
+            // Expected absent and is absent: nothing to delete, nothing changed.
+            return Ok(TxnResult::Done(self.meta.revision));
+        }
+        self.write(head, 0, key, Bytes::new(), 0)
+    }
+
+    /// The answer where the key is not at the expected revision.
+    fn conflict(&self, head: &Head, expected: Revision) -> Result<Option<TxnResult>, StoreError> {
+        let actual = if head.created == 0 { 0 } else { head.modified };
+        if actual == expected {
+            return Ok(None);
+        }
+        let current = self.record(actual)?.map(|r| KeyValue {
+            key: r.key,
+            value: r.value,
+            create_revision: r.created,
+            mod_revision: actual,
+        });
+        Ok(Some(TxnResult::Conflict(current)))
+    }
+
+    /// The next revision, writing `key`; `created` zero deletes it.
+    fn write(
+        &mut self,
+        head: Head,
+        created: Revision,
+        key: String,
+        value: Bytes,
+        expiry: u64,
+    ) -> Result<TxnResult, StoreError> {
+        let revision = self.meta.revision + 1;
+        let prev = if head.created == 0 { None } else { self.record(head.modified)? };
+        if head.expiry > 0 {
+            self.pending.insert(expiry_key(head.expiry, head.modified), None);
+        }
+        if expiry > 0 {
+            self.pending.insert(expiry_key(expiry, revision), Some(key.clone().into_bytes()));
+        }
+        let new = Head { modified: revision, created, prev: head.modified, expiry };
+        // Its own memory: the command's is shared by the whole batch, and an event may live long.
+        let value = Bytes::copy_from_slice(&value);
+        let record = Record { key, value, created, prev: head.modified, expiry };
+        self.pending.insert(head_key(&record.key), Some(new.encode()));
+        self.pending.insert(record_key(revision), Some(record.encode()));
+        self.events.push(event(revision, record, prev));
+        self.meta.revision = revision;
+        Ok(TxnResult::Done(revision))
+    }
+
+    fn compact(&mut self, revision: Revision) -> Outcome {
+        if revision > self.meta.revision {
+            return Err(StoreError::Future { requested: revision, current: self.meta.revision });
+        }
+        if revision <= self.meta.compacted {
+            return Err(StoreError::Compacted { requested: revision, oldest: self.meta.compacted });
+        }
+        self.meta.compacted = revision;
+        Ok(TxnResult::Done(self.meta.revision))
+    }
+
+    fn expire(&mut self, now: u64, limit: u64) -> Result<TxnResult, StoreError> {
+        // The map and, on top, what this batch has not yet put there: the outcome must not depend on how entries are
+        // grouped into batches.
+        let mut due = std::collections::BTreeMap::new();
+        let last = expiry_key(now, u64::MAX);
+        self.state.kv.scan(b"t", &last, &mut |k, v| {
+            if !self.pending.contains_key(k) {
+                due.insert(k.to_vec(), v.to_vec());
+            }
+            (due.len() as u64) < limit
+        })?;
+        let fresh = self.pending.iter().filter(|(k, _)| k.first() == Some(&b't') && **k < last);
+        due.extend(fresh.filter_map(|(k, v)| Some((k.clone(), v.clone()?))));
+        let due = due.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX));
+        for (at, key) in due {
+            let (_, revision) = expiry_parts(&at)?;
+            let key = String::from_utf8(key).map_err(|_| super::record::corrupt("an expiring key"))?;
+            self.pending.insert(at, None);
+            match self.head(&key)? {
+                Some(head) if head.modified == revision && head.created != 0 => {
+                    self.write(head, 0, key, Bytes::new(), 0)?;
+                    self.expired += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(TxnResult::Done(self.meta.revision))
+    }
+}

@@ -1,0 +1,197 @@
+//! Layout of the applied state, one ordered map with four kinds of key, told apart by their first byte:
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `k` + key | [`Head`]: the newest revision of the key, and where its history begins |
+//! | `v` + revision | [`Record`]: what that revision did; the records of one key are chained by `prev` |
+//! | `t` + expiry + revision | key that expires then, if still at that revision |
+//! | `m` | [`Meta`]: applied index, revision, fences |
+
+use bytes::Bytes;
+
+use super::codec::{Malformed, Reader, put_bytes, put_int};
+use crate::store::{Revision, StoreError};
+
+/// Version of this layout, of the log's and of the snapshot's. A store of a newer one is refused.
+pub const FORMAT: u64 = 1;
+
+/// Key of [`Meta`].
+pub const META: &[u8] = b"m";
+
+pub fn head_key(key: &str) -> Vec<u8> {
+    let mut k = Vec::with_capacity(key.len() + 1);
+    k.push(b'k');
+    k.extend_from_slice(key.as_bytes());
+    k
+}
+
+pub fn record_key(revision: Revision) -> Vec<u8> {
+    let mut k = Vec::with_capacity(9);
+    k.push(b'v');
+    k.extend_from_slice(&revision.to_be_bytes());
+    k
+}
+
+pub fn expiry_key(expiry: u64, revision: Revision) -> Vec<u8> {
+    let mut k = Vec::with_capacity(17);
+    k.push(b't');
+    k.extend_from_slice(&expiry.to_be_bytes());
+    k.extend_from_slice(&revision.to_be_bytes());
+    k
+}
+
+/// Revision in a [`record_key`].
+pub fn record_revision(key: &[u8]) -> Result<Revision, StoreError> {
+    key.get(1..9)
+        .and_then(|b| b.try_into().ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| corrupt("a history key"))
+}
+
+/// Expiry and revision in an [`expiry_key`].
+pub fn expiry_parts(key: &[u8]) -> Result<(u64, Revision), StoreError> {
+    let part = |range: std::ops::Range<usize>| {
+        key.get(range)
+            .and_then(|b| b.try_into().ok())
+            .map(u64::from_be_bytes)
+            .ok_or_else(|| corrupt("an expiry key"))
+    };
+    Ok((part(1..9)?, part(9..17)?))
+}
+
+pub fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "the applied state is damaged: {what} cannot be read; restore the data directory"
+    ))
+}
+
+/// Where a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    pub modified: Revision,
+    /// Zero: the key was deleted at `modified`, and the head stays until that is compacted.
+    pub created: Revision,
+    /// The revision before `modified`; zero for none.
+    pub prev: Revision,
+    /// Unix seconds; zero for never.
+    pub expiry: u64,
+}
+
+impl Head {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        for v in [self.modified, self.created, self.prev, self.expiry] {
+            put_int(&mut out, v);
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Head, StoreError> {
+        let mut r = Reader::new(bytes);
+        let mut int = || r.int().map_err(|_| corrupt("the head of a key"));
+        Ok(Head { modified: int()?, created: int()?, prev: int()?, expiry: int()? })
+    }
+}
+
+/// What one revision did to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: String,
+    pub value: Bytes,
+    /// Zero: a deletion.
+    pub created: Revision,
+    pub prev: Revision,
+    pub expiry: u64,
+}
+
+impl Record {
+    pub fn deleted(&self) -> bool {
+        self.created == 0
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.key.len() + self.value.len() + 32);
+        for v in [self.created, self.prev, self.expiry] {
+            put_int(&mut out, v);
+        }
+        put_bytes(&mut out, self.key.as_bytes());
+        out.extend_from_slice(&self.value);
+        out
+    }
+
+    pub fn decode(bytes: &Bytes) -> Result<Record, StoreError> {
+        let read = || -> Result<Record, Malformed> {
+            let mut r = Reader::new(bytes);
+            let (created, prev, expiry) = (r.int()?, r.int()?, r.int()?);
+            let key = r.str()?.to_owned();
+            Ok(Record { key, value: bytes.slice_ref(r.rest()), created, prev, expiry })
+        };
+        read().map_err(|_| corrupt("a history record"))
+    }
+}
+
+/// State of the whole store, written with every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Raft index and term of the last entry inside.
+    pub index: u64,
+    pub term: u64,
+    pub revision: Revision,
+    /// Reads below this are refused.
+    pub compacted: Revision,
+    /// Up to here history that nobody can read has been removed.
+    pub scrubbed: Revision,
+}
+
+impl Meta {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(40);
+        for v in [FORMAT, self.index, self.term, self.revision, self.compacted, self.scrubbed] {
+            put_int(&mut out, v);
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Meta, StoreError> {
+        let mut r = Reader::new(bytes);
+        let mut int = || r.int().map_err(|_| corrupt("the store's state record"));
+        let format = int()?;
+        if format != FORMAT {
+            return Err(StoreError::Corrupt(format!(
+                "the store has format {format}, this program knows format {FORMAT}; use the release that wrote it"
+            )));
+        }
+        Ok(Meta { index: int()?, term: int()?, revision: int()?, compacted: int()?, scrubbed: int()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_come_back() {
+        let head = Head { modified: 300, created: 1, prev: 299, expiry: 1_700_000_000 };
+        assert_eq!(Head::decode(&head.encode()).unwrap(), head);
+        let record = Record {
+            key: "/registry/x".into(),
+            value: Bytes::from_static(b"v"),
+            created: 3,
+            prev: 2,
+            expiry: 0,
+        };
+        assert_eq!(Record::decode(&Bytes::from(record.encode())).unwrap(), record);
+        let meta = Meta { index: 9, term: 2, revision: 7, compacted: 3, scrubbed: 1 };
+        assert_eq!(Meta::decode(&meta.encode()).unwrap(), meta);
+        assert_eq!(record_revision(&record_key(77)).unwrap(), 77);
+        assert_eq!(expiry_parts(&expiry_key(5, 6)).unwrap(), (5, 6));
+        assert!(record_key(255) < record_key(256));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let mut bytes = Meta::default().encode();
+        bytes[0] = FORMAT as u8 + 1;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("use the release that wrote it"));
+    }
+}

@@ -1,0 +1,15 @@
+//! Tests of the engine as a whole.
+
+mod restart;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Config, Engine};
+use crate::store::Store;
+
+fn open(dir: &Path) -> Arc<dyn Store> {
+    Engine::open(Config { retention_seconds: 0, ..Config::new(dir) }).unwrap()
+}
+
+crate::store::conformance::suite!(open);
