@@ -17,7 +17,12 @@ fn main() -> ExitCode {
     let code = match runtime.block_on(ctl::cmd::run(cli)) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            // What the server said is an error message already.
+            if e.is::<ctl::api::rest::ApiError>() {
+                eprintln!("{e}")
+            } else {
+                eprintln!("error: {e:#}")
+            }
             ExitCode::FAILURE
         }
     };
