@@ -1,8 +1,11 @@
 //! The admission plugins, one file each, named as upstream names them.
 
 pub mod certificates;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod pod_resources;
+pub mod pod_security;
 pub mod pod_topology_labels;
 pub mod priority;
 pub mod runtime_class;
