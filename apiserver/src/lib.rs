@@ -1,13 +1,23 @@
 //! `kube-apiserver`: the Kubernetes API over the embedded store.
 pub mod admission;
 pub mod allocate;
+pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
+pub mod config;
+pub mod connect;
+pub mod discovery;
+pub mod feeds;
 pub mod field;
+pub mod health;
+pub mod http;
 pub mod kinds;
 pub mod lookup;
+pub mod metrics;
 pub mod registry;
 pub mod request;
+pub mod server;
 pub mod status;
 pub mod store;
+pub mod table;

@@ -1,3 +1,92 @@
 //! Generic storage of API objects: one set of handlers for every kind.
+//!
+//! The way of a write: [`codec`] reads the body, the kind's rules ([`strategy`]) default it, [`create`] or
+//! [`update`] does the bookkeeping, calls admission and validation and stores; [`render`] writes the answer from
+//! what was stored. Reads ([`read`], [`watch`]) go from stored bytes to the answer without building objects.
 
+pub mod codec;
+pub mod continue_token;
+pub mod convert;
+pub mod create;
+pub mod delete;
+pub mod fields;
+pub mod labels;
+pub mod managed;
+pub mod meta;
+pub mod names;
+pub mod object;
+pub mod objects;
+pub mod options;
+pub mod patching;
+pub mod read;
+pub mod render;
+pub mod resource;
+pub mod rules;
+pub mod select;
+pub mod storage;
 pub mod strategy;
+pub mod update;
+pub mod watch;
+pub mod write;
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Chain;
+use crate::allocate;
+use crate::status::ApiError;
+use resource::Table;
+
+/// All served resources and what their handlers share.
+pub struct Registry {
+    pub table: Table,
+    pub event_ttl_seconds: u64,
+    pub shutdown: CancellationToken,
+    admission: OnceLock<Arc<Chain>>,
+    allocator: OnceLock<allocate::Services>,
+}
+
+impl Registry {
+    pub fn new(table: Table, event_ttl_seconds: u64, shutdown: CancellationToken) -> Self {
+        Self { table, event_ttl_seconds, shutdown, admission: OnceLock::new(), allocator: OnceLock::new() }
+    }
+
+    /// Sets the admission chain, which itself needs the registry: once, before the first request.
+    pub fn set_admission(&self, chain: Arc<Chain>) {
+        // A second chain would be a programming error without effect.
+        let _ = self.admission.set(chain);
+    }
+
+    /// Sets what gives services their cluster IPs and node ports: once, before the first request.
+    pub fn set_allocator(&self, services: allocate::Services) {
+        let _ = self.allocator.set(services);
+    }
+
+    /// The allocator, for resources that take part in allocation.
+    fn allocator(&self, r: &resource::Resource) -> Option<&allocate::Services> {
+        if r.group.is_empty() && r.resource == "services" { self.allocator.get() } else { None }
+    }
+
+    /// The admission chain.
+    ///
+    /// # Panics
+    /// When a request comes before [`Self::set_admission`]: letting it pass unchecked would be worse.
+    pub fn admission(&self) -> &Chain {
+        match self.admission.get() {
+            Some(c) => c,
+            None => panic!("a write came before admission was set up"),
+        }
+    }
+}
+
+/// The answer to a verb that the resource does not have.
+pub fn method_not_allowed() -> ApiError {
+    let mut e = ApiError::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    );
+    e.details = Some(Box::default());
+    e
+}

@@ -1,0 +1,39 @@
+//! What every request needs, built once at start.
+
+use std::sync::Arc;
+
+use crate::admission::Chain;
+use crate::authn::Authenticator;
+use crate::authn::token_request::Issuer;
+use crate::authz::Authorizer;
+use crate::connect::Kubelets;
+use crate::discovery::Discovery;
+use crate::health::Health;
+use crate::http::inflight::InFlight;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+/// The server's parts.
+pub struct App {
+    pub registry: Arc<Registry>,
+    pub authenticator: Authenticator,
+    pub authorizer: Arc<Authorizer>,
+    pub admission: Arc<Chain>,
+    /// None where no signing key is configured.
+    pub issuer: Option<Issuer>,
+    pub discovery: Discovery,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub in_flight: InFlight,
+    pub kubelets: Kubelets,
+    pub settings: Settings,
+}
+
+/// Facts from the flags that handlers use.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub request_timeout: std::time::Duration,
+    /// Keys that verify service-account tokens, as a JWKS; none where none are configured.
+    pub jwks: Option<serde_json::Value>,
+    pub openid_configuration: Option<serde_json::Value>,
+}

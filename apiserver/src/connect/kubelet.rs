@@ -1,0 +1,150 @@
+//! Connections to kubelets: where a node's kubelet listens, and the TLS identity with which this server calls it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::registry::{object, render};
+use crate::status::{ApiError, ApiResult};
+
+/// HTTP client for kubelets.
+pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// How kubelets are reached.
+pub struct Kubelets {
+    pub client: HttpClient,
+    /// For connections that are upgraded.
+    pub tls: Arc<ClientConfig>,
+    /// `--kubelet-preferred-address-types`
+    pub address_types: Vec<String>,
+}
+
+/// Contents of the `--kubelet-*` files.
+#[derive(Default)]
+pub struct Files {
+    pub certificate: Option<Vec<u8>>,
+    pub key: Option<Vec<u8>>,
+    pub authority: Option<Vec<u8>>,
+}
+
+impl Kubelets {
+    pub fn new(files: &Files, address_types: Vec<String>) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .context("TLS versions")?;
+        let builder = match &files.authority {
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for c in CertificateDer::pem_slice_iter(pem) {
+                    roots.add(c.context("--kubelet-certificate-authority")?)?;
+                }
+                builder.with_root_certificates(roots)
+            }
+            // As upstream: without an authority the kubelet's certificate is not verified.
+            None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+        };
+        let tls = match (&files.certificate, &files.key) {
+            (Some(cert), Some(key)) => {
+                let chain: Vec<_> = CertificateDer::pem_slice_iter(cert)
+                    .collect::<Result<_, _>>()
+                    .context("--kubelet-client-certificate")?;
+                let key = PrivateKeyDer::from_pem_slice(key).context("--kubelet-client-key")?;
+                builder.with_client_auth_cert(chain, key).context("--kubelet-client-certificate")?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(std::time::Duration::from_secs(10)));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls.clone())
+            .https_only()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(2).build(connector);
+        Ok(Self { client, tls: Arc::new(tls), address_types })
+    }
+
+    /// `HOST:PORT` of the kubelet on a node.
+    pub fn address(&self, node: &Value) -> ApiResult<String> {
+        let addresses = node.pointer("/status/addresses").and_then(Value::as_array);
+        let addresses = addresses.map(Vec::as_slice).unwrap_or_default();
+        let port = node
+            .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
+            .and_then(Value::as_u64)
+            .filter(|p| *p > 0)
+            .unwrap_or(10250);
+        for t in &self.address_types {
+            if let Some(a) = addresses.iter().find(|a| a["type"] == t.as_str()).and_then(|a| a["address"].as_str())
+            {
+                return Ok(if a.contains(':') { format!("[{a}]:{port}") } else { format!("{a}:{port}") });
+            }
+        }
+        Err(ApiError::internal(format!(
+            "no preferred addresses found; known addresses: {}",
+            Value::from(addresses.to_vec())
+        )))
+    }
+}
+
+/// `HOST:PORT` of the kubelet that runs on the node named `name`.
+pub async fn of_node(app: &App, name: &str) -> ApiResult<String> {
+    let nodes =
+        app.registry.table.get("", "v1", "nodes").ok_or_else(|| ApiError::internal("nodes are not served"))?;
+    let node = render::value(nodes, &app.registry.get(nodes, "", name).await?)?;
+    debug_assert_eq!(object::name(&node), name);
+    app.kubelets.address(&node)
+}
+
+/// Accepts any certificate whose key the peer holds.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

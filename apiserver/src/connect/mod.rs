@@ -1,0 +1,30 @@
+//! Requests that this server passes on to a kubelet, a pod or a service: logs, exec, attach, port-forward and the
+//! proxy subresources.
+//!
+//! [`answer`] is the one entrance: it receives the request with its body and connection (upgrades work through
+//! [`hyper::upgrade::on`]), already authenticated and authorized.
+
+pub mod kubelet;
+pub mod logs;
+
+use std::sync::Arc;
+
+pub use kubelet::Kubelets;
+
+use crate::app::App;
+use crate::http::Response;
+use crate::http::router::Call;
+use crate::registry::resource::Resource;
+use crate::status::{ApiError, ApiResult};
+
+/// Answers a connecting subresource.
+pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    match (r.resource, call.info.subresource.as_str()) {
+        ("pods", "log") => logs::answer(app, call, r).await,
+        (resource, sub) => Err(ApiError::new(
+            501,
+            "NotImplemented",
+            format!("{resource}/{sub} is not yet available in this server"),
+        )),
+    }
+}

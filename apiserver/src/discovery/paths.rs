@@ -1,0 +1,70 @@
+//! Paths that are no resources: discovery, health, metrics, version, OpenAPI, token issuer discovery.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::json;
+
+use super::documents;
+use crate::app::App;
+use crate::http::negotiate::{Offer, Wanted};
+use crate::http::router::Call;
+use crate::http::{Response, respond};
+use crate::status::ApiResult;
+
+/// Answers a request for no resource.
+pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
+    let path = call.parts.uri.path();
+    let wanted = call.wanted(Offer::Plain).unwrap_or(Wanted { pretty: call.pretty, ..Wanted::JSON });
+    if let Some(r) = app.health.answer(path, &call.query) {
+        return Ok(r);
+    }
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Ok(respond::text(405, "405 method not allowed\n"));
+    }
+    if let Some(r) = app.discovery.answer(path, &call.parts.headers, wanted) {
+        return Ok(r);
+    }
+    Ok(match path {
+        "/" => respond::json(200, Wanted { pretty: true, ..Wanted::JSON }, &json!({"paths": paths(app)})),
+        "/version" | "/version/" => respond::json_text(
+            200,
+            Wanted { pretty: true, ..Wanted::JSON },
+            component_base::serving::health::version().into(),
+        ),
+        "/metrics" => respond::bytes(200, component_base::metrics::CONTENT_TYPE, app.metrics.render()),
+        "/.well-known/openid-configuration" => match &app.settings.openid_configuration {
+            Some(v) => respond::json(200, wanted, v),
+            None => not_found(),
+        },
+        "/openid/v1/jwks" => match &app.settings.jwks {
+            Some(v) => respond::bytes(200, "application/jwk-set+json", v.to_string()),
+            None => not_found(),
+        },
+        _ => not_found(),
+    })
+}
+
+fn not_found() -> Response {
+    respond::text(404, "404 page not found\n")
+}
+
+fn paths(app: &App) -> Vec<String> {
+    let mut out: Vec<String> = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+    for g in &app.registry.table.groups {
+        if !g.name.is_empty() {
+            out.push(format!("/apis/{}", g.name));
+        }
+        out.extend(g.versions.iter().map(|v| documents::path(g.name, v.name)));
+    }
+    out.extend(app.health.paths());
+    for p in ["/metrics", "/version"] {
+        out.push(p.to_owned());
+    }
+    if app.settings.jwks.is_some() {
+        out.push("/.well-known/openid-configuration".to_owned());
+        out.push("/openid/v1/jwks".to_owned());
+    }
+    out.sort();
+    out
+}

@@ -1,0 +1,127 @@
+//! Keeps what authorization holds in memory up to date: the RBAC policy and the graph of what belongs to which node,
+//! each from a list and then a watch of the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::authz::graph::Graph;
+use crate::authz::rbac::Kind;
+use crate::authz::{Authorizer, rbac};
+use crate::registry::Registry;
+use crate::registry::storage::Storage;
+use crate::status::ApiResult;
+use crate::store::{RangeRequest, Revision, StoreError, WatchBatch, prefix_end};
+
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What an object's change goes to.
+#[derive(Clone)]
+enum Sink {
+    Rbac(Arc<rbac::Rbac>, Kind),
+    Graph(Arc<Graph>),
+}
+
+impl Sink {
+    fn upsert(&self, storage: &Storage, key: &str, bytes: &[u8], revision: Revision) {
+        match storage.decode_bytes(key, bytes, revision) {
+            Ok(v) => match self {
+                Self::Rbac(r, kind) => r.upsert(*kind, &v),
+                Self::Graph(g) => g.upsert(storage.resource, &v),
+            },
+            Err(e) => tracing::error!(key, error = %e, "an object is left out of authorization"),
+        }
+    }
+
+    fn remove(&self, storage: &Storage, key: &str) {
+        let rel = key.strip_prefix(&storage.prefix).unwrap_or_default();
+        let (namespace, name) = match rel.split_once('/') {
+            Some(x) if storage.namespaced => x,
+            _ => ("", rel),
+        };
+        match self {
+            Self::Rbac(r, kind) => r.remove(*kind, namespace, name),
+            Self::Graph(g) => g.remove(storage.resource, namespace, name),
+        }
+    }
+}
+
+/// Loads everything once and goes on in the background. Returns when all is loaded.
+pub async fn start(registry: &Registry, authorizer: &Authorizer, stop: &CancellationToken) -> ApiResult<()> {
+    let mut feeds: Vec<(Arc<Storage>, Sink)> = Vec::new();
+    for name in ["roles", "clusterroles", "rolebindings", "clusterrolebindings"] {
+        if let (Some(r), Some(kind)) = (registry.table.any_version(RBAC_GROUP, name), Kind::from_resource(name))
+            && let Some(s) = &r.storage
+        {
+            feeds.push((Arc::clone(s), Sink::Rbac(Arc::clone(authorizer.rbac()), kind)));
+        }
+    }
+    for (group, name) in Graph::watches() {
+        if let Some(s) = registry.table.any_version(group, name).and_then(|r| r.storage.as_ref()) {
+            feeds.push((Arc::clone(s), Sink::Graph(Arc::clone(authorizer.graph()))));
+        }
+    }
+    for (storage, sink) in feeds {
+        let revision = load(&storage, &sink, &mut Vec::new()).await?;
+        tokio::spawn(follow(storage, sink, revision, stop.clone()));
+    }
+    Ok(())
+}
+
+/// Feeds the whole range; keys that are no longer there are taken out.
+async fn load(storage: &Storage, sink: &Sink, known: &mut Vec<String>) -> ApiResult<Revision> {
+    let request = RangeRequest {
+        start: storage.prefix.clone(),
+        end: prefix_end(&storage.prefix),
+        revision: 0,
+        limit: 0,
+    };
+    let range = storage.store.range(request).await.map_err(|e| crate::registry::storage::store_error(&e))?;
+    for kv in &range.items {
+        sink.upsert(storage, &kv.key, &kv.value, kv.mod_revision);
+    }
+    for key in known.iter().filter(|k| !range.items.iter().any(|kv| kv.key == **k)) {
+        sink.remove(storage, key);
+    }
+    *known = range.items.into_iter().map(|kv| kv.key).collect();
+    Ok(range.revision)
+}
+
+async fn follow(storage: Arc<Storage>, sink: Sink, mut revision: Revision, stop: CancellationToken) {
+    let end = prefix_end(&storage.prefix);
+    loop {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            r = watch(&storage, &sink, &end, &mut revision) => r,
+        };
+        if let Err(StoreError::Compacted { .. }) = ended {
+            // Too far behind to catch up by events.
+            match load(&storage, &sink, &mut Vec::new()).await {
+                Ok(r) => revision = r,
+                Err(e) => tracing::warn!(prefix = %storage.prefix, error = %e, "authorization cannot reload"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn watch(storage: &Storage, sink: &Sink, end: &str, revision: &mut Revision) -> Result<(), StoreError> {
+    let mut stream = storage.store.watch(&storage.prefix, end, *revision).await?;
+    while let Some(batch) = stream.recv().await {
+        match batch? {
+            WatchBatch::Progress(r) => *revision = (*revision).max(r),
+            WatchBatch::Events(events) => {
+                for e in events {
+                    *revision = (*revision).max(e.kv.mod_revision);
+                    if e.deleted {
+                        sink.remove(storage, &e.kv.key);
+                    } else {
+                        sink.upsert(storage, &e.kv.key, &e.kv.value, e.kv.mod_revision);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

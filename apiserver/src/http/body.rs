@@ -1,0 +1,85 @@
+//! The one response body type: bytes that are ready, a stream fed by a task (watches), or a proxied body.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::mpsc;
+
+
+/// A response body.
+pub enum Body {
+    /// Nothing (left).
+    Empty,
+    /// One buffer.
+    Full(Bytes),
+    /// Chunks as a task produces them; the body ends when the sender is dropped.
+    Channel(mpsc::Receiver<Bytes>),
+    /// Somebody else's body, for instance a kubelet's.
+    Boxed(UnsyncBoxBody<Bytes, io::Error>),
+}
+
+impl From<Bytes> for Body {
+    fn from(b: Bytes) -> Self {
+        if b.is_empty() { Self::Empty } else { Self::Full(b) }
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(b: Vec<u8>) -> Self {
+        Bytes::from(b).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(b: String) -> Self {
+        Bytes::from(b).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(b: &'static str) -> Self {
+        Bytes::from_static(b.as_bytes()).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(b) => {
+                let b = std::mem::take(b);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(b))))
+            }
+            Self::Channel(rx) => rx.poll_recv(cx).map(|o| o.map(|b| Ok(Frame::data(b)))),
+            Self::Boxed(b) => Pin::new(b).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) | Self::Channel(_) => false,
+            Self::Boxed(b) => b.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(b) => SizeHint::with_exact(b.len() as u64),
+            Self::Channel(_) => SizeHint::default(),
+            Self::Boxed(b) => b.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! HTTP: the filter chain in upstream's order, content negotiation and the rendering of answers.
+//! What a request *does* lives in [`crate::registry`], [`crate::discovery`] and [`crate::connect`].
+
+pub mod body;
+pub mod filters;
+pub mod inflight;
+pub mod negotiate;
+pub mod pretty;
+pub mod query;
+pub mod request_info;
+pub mod respond;
+pub mod router;
+pub mod verbs;
+
+pub use body::Body;
+
+/// Answer of every handler.
+pub type Response = http::Response<Body>;

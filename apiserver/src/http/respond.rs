@@ -1,0 +1,112 @@
+//! Turns results into HTTP answers in the negotiated format: JSON, YAML or protobuf, pretty, compressed.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use super::negotiate::{Format, Wanted};
+use super::{Body, Response, pretty};
+use crate::registry::codec;
+use crate::status::ApiError;
+
+/// Smaller answers are not worth compressing.
+const GZIP_THRESHOLD: usize = 128 * 1024;
+
+/// An answer with its type.
+pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut r = Response::new(body.into());
+    *r.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let h = r.headers_mut();
+    h.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    h.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    r
+}
+
+/// Plain text.
+pub fn text(code: u16, body: impl Into<Body>) -> Response {
+    let mut r = bytes(code, "text/plain; charset=utf-8", body);
+    r.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    r
+}
+
+/// JSON text that is ready, in the wanted format if that is JSON or YAML.
+pub fn json_text(code: u16, wanted: Wanted, json: Bytes) -> Response {
+    match wanted.format {
+        Format::Yaml => match serde_json::from_slice::<Value>(&json).ok().and_then(|v| yaml(&v)) {
+            Some(y) => bytes(code, Format::Yaml.media_type(), y),
+            None => bytes(500, "text/plain; charset=utf-8", "the answer cannot be written as YAML\n"),
+        },
+        _ if wanted.pretty => bytes(code, Format::Json.media_type(), pretty::indent(&json)),
+        _ => bytes(code, Format::Json.media_type(), json),
+    }
+}
+
+/// A JSON value, in the wanted format if that is JSON or YAML.
+pub fn json(code: u16, wanted: Wanted, value: &Value) -> Response {
+    json_text(code, wanted, Bytes::from(serde_json::to_vec(value).unwrap_or_default()))
+}
+
+fn yaml(v: &Value) -> Option<String> {
+    serde_yaml::to_string(v).ok()
+}
+
+/// A `Status`, or any other object of `meta/v1` that has a wire form.
+pub fn meta_object(code: u16, wanted: Wanted, api_version: &str, kind: &str, value: &Value) -> Response {
+    if wanted.format == Format::Protobuf
+        && let Some(b) = codec::meta_to_wire(api_version, kind, value)
+    {
+        return bytes(code, Format::Protobuf.media_type(), b);
+    }
+    json(code, wanted, value)
+}
+
+/// A failure as the client reads it.
+pub fn error(wanted: Wanted, e: &ApiError) -> Response {
+    let mut r = meta_object(e.code, wanted, "v1", "Status", &e.to_status());
+    if let Some(d) = &e.details
+        && d.retry_after_seconds > 0
+    {
+        r.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(d.retry_after_seconds));
+    }
+    r
+}
+
+/// Compresses a big whole body.
+pub fn compress(mut r: Response) -> Response {
+    let Body::Full(b) = r.body() else { return r };
+    if b.len() < GZIP_THRESHOLD || r.headers().contains_key(header::CONTENT_ENCODING) {
+        return r;
+    }
+    let mut z = flate2::write::GzEncoder::new(Vec::with_capacity(b.len() / 4), flate2::Compression::fast());
+    if z.write_all(b).is_err() {
+        return r;
+    }
+    let Ok(out) = z.finish() else { return r };
+    *r.body_mut() = Body::from(out);
+    r.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    r.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    r
+}
+
+/// Adds `Warning` headers.
+pub fn warn(r: &mut Response, warnings: &[String]) {
+    let mut seen: Vec<&String> = Vec::new();
+    let mut size = 0;
+    for w in warnings {
+        if seen.contains(&w) {
+            continue;
+        }
+        seen.push(w);
+        let clean: String = w.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
+        size += quoted.len();
+        if size > 4096 {
+            break;
+        }
+        if let Ok(v) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            r.headers_mut().append(header::WARNING, v);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! From an authorized request to its handler.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::negotiate::{self, Offer, Wanted};
+use super::query::Query;
+use super::{Response, respond, verbs};
+use crate::app::App;
+use crate::registry::method_not_allowed;
+use crate::registry::resource::Resource;
+use crate::request::{RequestInfo, UserInfo};
+use crate::status::{ApiError, ApiResult};
+use crate::{connect, discovery};
+
+/// Bodies may have this many bytes.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// One request on its way through a handler.
+pub struct Call<'a> {
+    pub parts: Parts,
+    /// None once it was read.
+    pub body: Option<Incoming>,
+    pub info: &'a RequestInfo,
+    pub query: Query,
+    pub user: UserInfo,
+    pub pretty: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Call<'_> {
+    /// The format and shape that the client wants.
+    pub fn wanted(&self, offer: Offer) -> ApiResult<Wanted> {
+        negotiate::accept(&self.parts.headers, self.pretty, offer)
+    }
+
+    /// Reads the whole body; empty when it was read before.
+    pub async fn read_body(&mut self) -> ApiResult<Bytes> {
+        match self.body.take() {
+            Some(b) => read(b).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+}
+
+/// Reads a whole body.
+async fn read(body: Incoming) -> ApiResult<Bytes> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(b) => Ok(b.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => {
+            Err(ApiError::too_large(format!("Request entity too large: limit is {BODY_LIMIT}")))
+        }
+        Err(e) => Err(ApiError::bad_request(format!("the body of the request could not be read: {e}"))),
+    }
+}
+
+/// Answers an authorized request.
+pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
+    let info = call.info;
+    if !info.is_resource {
+        return discovery::paths::answer(app, call).await;
+    }
+    let table = &app.registry.table;
+    if !table.serves(&info.api_group, &info.api_version) {
+        return Ok(respond::text(404, "404 page not found\n"));
+    }
+    let Some(r) = table.get(&info.api_group, &info.api_version, &info.resource) else {
+        return Err(ApiError::no_such_path());
+    };
+    let r = Arc::clone(r);
+    check_scope(&r, info)?;
+    if info.subresource.is_empty() {
+        if info.parts.len() > 2 {
+            return Err(ApiError::no_such_path());
+        }
+        return main(app, call, &r).await;
+    }
+    subresource(app, call, &r).await
+}
+
+/// Namespaced resources are listed everywhere but named and created only in a namespace; others only outside.
+fn check_scope(r: &Resource, info: &RequestInfo) -> ApiResult<()> {
+    let named = info.parts.len() > 1;
+    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    if r.namespaced && !in_namespace && named {
+        return Err(ApiError::no_such_path());
+    }
+    if !r.namespaced && in_namespace {
+        return Err(ApiError::no_such_path());
+    }
+    Ok(())
+}
+
+async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
+    let info = call.info;
+    let named = info.parts.len() > 1;
+    let verb = match info.verb.as_str() {
+        // A selector for one name makes no get out of a list.
+        "get" if !named => "list",
+        v => v,
+    };
+    let fits = match verb {
+        "create" => !named && (!r.namespaced || !info.namespace.is_empty()),
+        "list" | "deletecollection" => !named,
+        "get" | "update" | "patch" | "delete" => named,
+        "watch" => true,
+        _ => false,
+    };
+    if !fits || !r.has_verb(verb) {
+        return Err(method_not_allowed());
+    }
+    if r.storage.is_none() {
+        return verbs::review::answer(app, call, r).await;
+    }
+    match verb {
+        "get" => verbs::get(app, call, r).await,
+        "list" => verbs::list(app, call, r).await,
+        "watch" => verbs::watch(app, call, r).await,
+        "create" => verbs::create(app, call, r).await,
+        "update" => verbs::update(app, call, r).await,
+        "patch" => verbs::patch::patch(app, call, r).await,
+        "delete" => verbs::delete::delete(app, call, r).await,
+        _ => verbs::delete::delete_collection(app, call, r).await,
+    }
+}
+
+async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
+    let info = call.info;
+    let Some(sub) = r.subresource(&info.subresource) else { return Err(ApiError::no_such_path()) };
+    if info.parts.len() > 3 && sub.name != "proxy" {
+        return Err(ApiError::no_such_path());
+    }
+    let verb = match call.parts.method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    };
+    if !sub.verbs.contains(&verb) && sub.name != "proxy" {
+        return Err(method_not_allowed());
+    }
+    match (r.resource, sub.name) {
+        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => connect::answer(app, call, r).await,
+        (_, "scale") => verbs::scale::answer(app, call, r, verb).await,
+        ("pods", "binding") => verbs::binding::create(app, call, r).await,
+        ("pods", "eviction") => verbs::eviction::create(app, call, r).await,
+        ("serviceaccounts", "token") => verbs::token::create(app, call, r).await,
+        _ => match verb {
+            "get" => verbs::get(app, call, r).await,
+            "update" => verbs::update(app, call, r).await,
+            "patch" => verbs::patch::patch(app, call, r).await,
+            _ => Err(method_not_allowed()),
+        },
+    }
+}

@@ -1,0 +1,132 @@
+//! `pods/binding` and `bindings`: the scheduler's decision where a pod runs.
+
+use serde_json::{Value, json};
+
+use crate::admission::Operation;
+use crate::app::App;
+use crate::field::{Error, ErrorList, Path};
+use crate::http::negotiate::{self, Offer};
+use crate::http::router::Call;
+use crate::http::{Response, respond};
+use crate::registry::options::{WriteKind, WriteOptions};
+use crate::registry::resource::Resource;
+use crate::registry::write::WriteCx;
+use crate::registry::{codec, object};
+use crate::status::{ApiError, ApiResult};
+
+/// POST of a `Binding`.
+pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Plain)?;
+    let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
+    let format = negotiate::content_type(&call.parts.headers)?;
+    let gvk = ("", "v1", "Binding");
+    let schema = proto::schema::by_gvk(gvk.0, gvk.1, gvk.2)
+        .ok_or_else(|| ApiError::internal("the type table has no Binding"))?;
+    let body = call.read_body().await?;
+    let mut binding =
+        codec::decode_as(schema, gvk, &body, format, options.field_validation, &mut call.warnings)?;
+    let namespace = call.info.namespace.as_str();
+    let sent = object::namespace(&binding);
+    if !sent.is_empty() && sent != namespace {
+        return Err(ApiError::bad_request("namespace in URL didn't match namespace in binding"));
+    }
+    let name = if r.resource == "pods" { call.info.name.clone() } else { object::name(&binding).to_owned() };
+    if !object::name(&binding).is_empty() && object::name(&binding) != name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
+    object::set_meta(&mut binding, "name", &name);
+    object::set_meta(&mut binding, "namespace", namespace);
+    let cx = WriteCx {
+        user: &call.user,
+        manager: "",
+        subresource: if r.resource == "pods" { "binding" } else { "" },
+        dry_run: options.dry_run,
+        internal: false,
+        raw: false,
+        warnings: Vec::new(),
+    };
+    let attrs = app.registry.attributes(r, &cx, namespace, &name, Operation::Create, None);
+    app.admission.admit(&attrs, Some(&mut binding)).await?;
+    validate(&binding, &name)?;
+    app.admission.validate(&attrs, Some(&binding)).await?;
+    assign(app, namespace, &name, &binding, options.dry_run).await?;
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    Ok(respond::meta_object(201, wanted, "v1", "Status", &status))
+}
+
+fn validate(binding: &Value, name: &str) -> ApiResult<()> {
+    let mut e = ErrorList::new();
+    let target = Path::new("target");
+    let text = |f: &str| binding.pointer(&format!("/target/{f}")).and_then(Value::as_str).unwrap_or_default();
+    if !matches!(text("kind"), "" | "Node") {
+        e.push(Error::not_supported(&target.child("kind"), text("kind"), &["Node", "<empty>"]));
+    }
+    if text("name").is_empty() {
+        e.push(Error::required(&target.child("name"), ""));
+    }
+    if e.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Binding", name, &e)) }
+}
+
+/// Puts the node into the pod, if the pod has none yet.
+async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run: bool) -> ApiResult<()> {
+    let pods = app.registry.table.get("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
+    let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
+    let mut cx = WriteCx {
+        subresource: "binding",
+        dry_run,
+        raw: true,
+        ..WriteCx::internal(&crate::registry::objects::LOOPBACK)
+    };
+    let refuse = |why: String| ApiError::conflict("", "pods/binding", name, why);
+    let mut change = |old: Option<&Value>| -> ApiResult<Value> {
+        let Some(old) = old else { return Err(ApiError::not_found("", "pods", name)) };
+        let uid = object::uid(binding);
+        if !uid.is_empty() && uid != object::uid(old) {
+            return Err(refuse(format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(old)
+            )));
+        }
+        if object::is_deleting(old) {
+            return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
+        }
+        let assigned = old.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+        if !assigned.is_empty() {
+            return Err(refuse(format!("pod {name} is already assigned to node \"{assigned}\"")));
+        }
+        let gates = old.pointer("/spec/schedulingGates").and_then(Value::as_array);
+        if gates.is_some_and(|g| !g.is_empty()) {
+            return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
+        }
+        let mut pod = old.clone();
+        object::child_mut(object::root_mut(&mut pod), "spec").insert("nodeName".to_owned(), json!(node));
+        if let Some(extra) = object::meta(binding).get("annotations").and_then(Value::as_object) {
+            let a = object::child_mut(object::meta_mut(&mut pod), "annotations");
+            for (k, v) in extra {
+                a.insert(k.clone(), v.clone());
+            }
+        }
+        mark_scheduled(&mut pod);
+        Ok(pod)
+    };
+    app.registry.update(pods, &mut cx, namespace, name, false, &mut change).await.map(|_| ())
+}
+
+/// Sets the condition `PodScheduled`.
+fn mark_scheduled(pod: &mut Value) {
+    let status = object::child_mut(object::root_mut(pod), "status");
+    let list = status.entry("conditions").or_insert_with(|| json!([]));
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let Some(list) = list.as_array_mut() else { return };
+    let at = list.iter().position(|c| c["type"] == "PodScheduled");
+    let fresh = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": object::now()});
+    match at {
+        Some(i) if list[i]["status"] == "True" => {}
+        Some(i) => list[i] = fresh,
+        None => list.push(fresh),
+    }
+}

@@ -1,0 +1,217 @@
+//! The verbs on stored objects, between HTTP and the registry: options in, negotiated answers out.
+
+pub mod binding;
+pub mod delete;
+pub mod eviction;
+pub mod patch;
+pub mod review;
+pub mod scale;
+pub mod token;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::negotiate::{self, Offer, Wanted};
+use super::router::Call;
+use super::{Response, respond};
+use crate::app::App;
+use crate::registry::options::{ListOptions, WriteKind, WriteOptions};
+use crate::registry::resource::Resource;
+use crate::registry::select::Filter;
+use crate::registry::write::{WriteCx, Written};
+use crate::registry::{codec, object, render};
+use crate::status::{ApiError, ApiResult};
+use crate::table::Include;
+
+/// GET of one object (or of a subresource that shows the object).
+pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let stored = app.registry.get(r, namespace(r, &call), &call.info.name).await?;
+    render::object_answer(r, &stored, 200, wanted, include)
+}
+
+/// The namespace in which the object lives; empty for cluster-scoped ones.
+pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
+    if r.namespaced { &call.info.namespace } else { "" }
+}
+
+/// GET of a collection.
+pub async fn list(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let options = ListOptions::parse(&call.query, false)?;
+    let filter = Filter::new(r, &options)?;
+    let page = app.registry.list(r, namespace(r, &call), &options, &filter).await?;
+    render::list_answer(r, &page.items, &page.meta, wanted, include)
+}
+
+/// GET with `watch`.
+pub async fn watch(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let options = ListOptions::parse(&call.query, true)?;
+    let name = if call.info.parts.len() > 1 { call.info.name.as_str() } else { "" };
+    app.registry.watch(r, namespace(r, &call), name, &options, wanted, include).await
+}
+
+/// Name under which managed fields are recorded: as asked, else the first part of the user agent.
+pub fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
+    if !options.field_manager.is_empty() {
+        return options.field_manager.clone();
+    }
+    let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
+    let first = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+    first.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+/// POST to a collection.
+pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let format = negotiate::content_type(&call.parts.headers)?;
+    let manager_of = WriteOptions::parse(&call.query, WriteKind::Create)?;
+    let manager = manager(&call, &manager_of);
+    let body = call.read_body().await?;
+    let mut o = codec::decode_body(r, &body, format, manager_of.field_validation, &mut call.warnings)?;
+    app.registry.to_hub(r, &mut o)?;
+    let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
+    let mut cx = WriteCx {
+        user: &call.user,
+        manager: &manager,
+        subresource: "",
+        dry_run: manager_of.dry_run,
+        internal: false,
+        raw: false,
+        warnings: call.warnings,
+    };
+    let done = app.registry.create(r, &mut cx, namespace, o).await?;
+    answer_written(r, &done, wanted, include, &cx.warnings)
+}
+
+/// The answer to a create or update.
+pub fn answer_written(
+    r: &Resource,
+    done: &Written,
+    wanted: Wanted,
+    include: Include,
+    warnings: &[String],
+) -> ApiResult<Response> {
+    let code = if done.created { 201 } else { 200 };
+    let mut answer = render::object_answer(r, &done.stored, code, wanted, include)?;
+    respond::warn(&mut answer, warnings);
+    Ok(answer)
+}
+
+/// PUT of an object or of one of its subresources.
+pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let format = negotiate::content_type(&call.parts.headers)?;
+    let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
+    let manager = manager(&call, &options);
+    let body = call.read_body().await?;
+    let mut o = codec::decode_body(r, &body, format, options.field_validation, &mut call.warnings)?;
+    check_name(r, &mut o, call.info)?;
+    app.registry.to_hub(r, &mut o)?;
+    let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
+    let mut cx = WriteCx {
+        user: &call.user,
+        manager: &manager,
+        subresource: &call.info.subresource,
+        dry_run: options.dry_run,
+        internal: false,
+        raw: false,
+        warnings: call.warnings,
+    };
+    let may_create = r.rules.create_on_update && call.info.subresource.is_empty();
+    let mut change = |_: Option<&Value>| Ok(o.clone());
+    let done = app.registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await?;
+    answer_written(r, &done, wanted, include, &cx.warnings)
+}
+
+/// The object in the body must be the one in the path.
+pub fn check_name(r: &Resource, o: &mut Value, info: &crate::request::RequestInfo) -> ApiResult<()> {
+    let sent = object::name(o);
+    if sent.is_empty() {
+        return Err(ApiError::bad_request(
+            "the name of the object (<nil>) could not be determined: name must be provided",
+        ));
+    }
+    if sent != info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({sent}) does not match the name on the URL ({})",
+            info.name
+        )));
+    }
+    let ns = object::namespace(o);
+    if r.namespaced && !ns.is_empty() && ns != info.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({ns}) does not match the namespace on the URL ({})",
+            info.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// The answer with an object that is not stored.
+pub fn answer_virtual(
+    schema: &'static proto::schema::TypeDef,
+    api_version: &str,
+    kind: &str,
+    code: u16,
+    wanted: Wanted,
+    o: &Value,
+    warnings: &[String],
+) -> ApiResult<Response> {
+    let raw = proto::wire::to_proto(o, schema)
+        .map_err(|e| ApiError::internal(format!("unable to encode a {kind}: {e}")))?;
+    let mut answer = if wanted.format == negotiate::Format::Protobuf {
+        let media = negotiate::Format::Protobuf.media_type();
+        respond::bytes(code, media, proto::envelope::wrap(api_version, kind, &raw))
+    } else {
+        // Through the wire form, so that the text is the same as for stored objects.
+        let mut out = Vec::new();
+        proto::wire::proto_to_json(&raw, schema, api_version, kind, &mut out)
+            .map_err(|e| ApiError::internal(format!("unable to write a {kind}: {e}")))?;
+        respond::json_text(code, wanted, out.into())
+    };
+    respond::warn(&mut answer, warnings);
+    Ok(answer)
+}
+
+/// The answer with a list of objects that are not stored.
+pub fn list_virtual(
+    r: &Resource,
+    items: Vec<Value>,
+    wanted: Wanted,
+    include: Include,
+    warnings: &[String],
+) -> ApiResult<Response> {
+    let mut answer = match wanted.shape {
+        negotiate::Shape::Table { beta } => {
+            let t = crate::table::of(r, &items, serde_json::json!({}), beta, include, true);
+            respond::json(200, wanted, &t)
+        }
+        _ if wanted.format == negotiate::Format::Protobuf => {
+            let raw: Vec<Vec<u8>> = items
+                .iter()
+                .map(|o| proto::wire::to_proto(o, r.schema))
+                .collect::<Result<_, _>>()
+                .map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", r.kind)))?;
+            let meta = proto::envelope::ListMeta::default();
+            let kind = format!("{}List", r.kind);
+            let body = proto::envelope::list(&r.api_version(), &kind, &meta, raw.iter().map(Vec::as_slice));
+            respond::bytes(200, negotiate::Format::Protobuf.media_type(), body)
+        }
+        _ => {
+            let list = serde_json::json!({
+                "kind": format!("{}List", r.kind), "apiVersion": r.api_version(), "metadata": {}, "items": items,
+            });
+            respond::json(200, wanted, &list)
+        }
+    };
+    respond::warn(&mut answer, warnings);
+    Ok(answer)
+}

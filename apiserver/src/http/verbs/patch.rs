@@ -1,0 +1,70 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use serde_json::Value;
+
+use super::{answer_written, manager};
+use crate::app::App;
+use crate::http::Response;
+use crate::http::negotiate::Offer;
+use crate::http::router::Call;
+use crate::registry::options::{WriteKind, WriteOptions};
+use crate::registry::resource::Resource;
+use crate::registry::write::WriteCx;
+use crate::registry::{codec, object, patching};
+use crate::status::{ApiError, ApiResult};
+use crate::table::Include;
+
+/// PATCH of an object or of one of its subresources.
+pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let include = Include::parse(&call.query)?;
+    let kind = patching::Kind::of(&call.parts.headers)?;
+    let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == patching::Kind::Apply })?;
+    let manager = manager(&call, &options);
+    let body = call.read_body().await?;
+    let patch = patching::Patch::parse(r, kind, &body, &options)?;
+    let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
+    let name = call.info.name.clone();
+    let sub = call.info.subresource.clone();
+    let mut cx = WriteCx {
+        user: &call.user,
+        manager: &manager,
+        subresource: &sub,
+        dry_run: options.dry_run,
+        internal: false,
+        raw: false,
+        warnings: std::mem::take(&mut call.warnings),
+    };
+    let may_create = kind == patching::Kind::Apply && sub.is_empty();
+    let mut patch_warnings: Vec<String> = Vec::new();
+    let registry = &app.registry;
+    let mut change = |old: Option<&Value>| -> ApiResult<Value> {
+        patch_warnings.clear();
+        let mut current = match old {
+            Some(v) => {
+                let mut v = v.clone();
+                codec::from_storage(r, &mut v)?;
+                Some(v)
+            }
+            None => None,
+        };
+        let mut new = patch.apply(r, &manager, &sub, current.as_mut(), &mut patch_warnings)?;
+        if let Some(old) = old {
+            if object::name(&new) != object::name(old) && !object::name(&new).is_empty() {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({}) does not match the name on the URL ({})",
+                    object::name(&new),
+                    object::name(old)
+                )));
+            }
+        } else if object::name(&new).is_empty() {
+            object::set_meta(&mut new, "name", &name);
+        }
+        registry.to_hub(r, &mut new)?;
+        Ok(new)
+    };
+    let done = registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await?;
+    let mut warnings = cx.warnings;
+    warnings.append(&mut patch_warnings);
+    answer_written(r, &done, wanted, include, &warnings)
+}

@@ -1,0 +1,66 @@
+//! Kinds that are asked and not stored: access and token reviews, bindings, component statuses.
+
+use serde_json::{Value, json};
+
+use super::{answer_virtual, binding};
+use crate::app::App;
+use crate::authn::token_review;
+use crate::authz::review;
+use crate::http::Response;
+use crate::http::negotiate::{self, Offer};
+use crate::http::router::Call;
+use crate::registry::options::{WriteKind, WriteOptions};
+use crate::registry::resource::Resource;
+use crate::registry::{codec, method_not_allowed};
+use crate::status::{ApiError, ApiResult};
+
+/// Answers a request for a resource without storage.
+pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    if r.resource == "componentstatuses" {
+        return component_status(&call, r);
+    }
+    if r.resource == "bindings" {
+        return binding::create(app, call, r).await;
+    }
+    let wanted = call.wanted(Offer::Plain)?;
+    let format = negotiate::content_type(&call.parts.headers)?;
+    let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
+    let body = call.read_body().await?;
+    let mut o = codec::decode_body(r, &body, format, options.field_validation, &mut call.warnings)?;
+    let manager = super::manager(&call, &options);
+    crate::registry::managed::on_virtual(r, &manager, &mut o);
+    let answer = match r.resource {
+        "tokenreviews" => token_review::review(&app.authenticator, o).await?,
+        "selfsubjectreviews" => review::self_subject(&call.user, o),
+        "subjectaccessreviews" => review::subject_access(&app.authorizer, o)?,
+        "localsubjectaccessreviews" => {
+            review::local_subject_access(&app.authorizer, &call.info.namespace, o)?
+        }
+        "selfsubjectaccessreviews" => review::self_subject_access(&app.authorizer, &call.user, o)?,
+        "selfsubjectrulesreviews" => review::self_subject_rules(&app.authorizer, &call.user, o)?,
+        _ => return Err(method_not_allowed()),
+    };
+    answer_virtual(r.schema, &r.api_version(), r.kind, 201, wanted, &answer, &call.warnings)
+}
+
+/// Component statuses are deprecated upstream; the store is the one component whose health is known here.
+fn component_status(call: &Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Transformed)?;
+    let healthy = |name: &str| {
+        json!({
+            "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
+            "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}],
+        })
+    };
+    let warnings = ["v1 ComponentStatus is deprecated in v1.19+".to_owned()];
+    let names = ["etcd-0"];
+    if call.info.parts.len() > 1 {
+        let name = call.info.name.as_str();
+        if !names.contains(&name) {
+            return Err(ApiError::not_found(r.group, r.resource, name));
+        }
+        return answer_virtual(r.schema, "v1", r.kind, 200, wanted, &healthy(name), &warnings);
+    }
+    let items: Vec<Value> = names.iter().map(|n| healthy(n)).collect();
+    super::list_virtual(r, items, wanted, crate::table::Include::parse(&call.query)?, &warnings)
+}

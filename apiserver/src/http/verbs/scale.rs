@@ -1,0 +1,160 @@
+//! The `scale` subresource: an `autoscaling/v1` `Scale` as a view of the workload's replicas.
+
+use serde_json::{Value, json};
+
+use super::{answer_virtual, manager};
+use crate::app::App;
+use crate::field::{Error, ErrorList, Path};
+use crate::http::Response;
+use crate::http::negotiate::{self, Offer};
+use crate::http::router::Call;
+use crate::registry::options::{WriteKind, WriteOptions};
+use crate::registry::resource::Resource;
+use crate::registry::write::WriteCx;
+use crate::registry::{codec, method_not_allowed, object, patching, render};
+use crate::status::{ApiError, ApiResult};
+
+const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+/// The view of a workload.
+fn view(o: &Value) -> Value {
+    let mut meta = serde_json::Map::new();
+    for f in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(v) = object::meta(o).get(f) {
+            meta.insert(f.to_owned(), v.clone());
+        }
+    }
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
+        "spec": {"replicas": o.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0)},
+        "status": {"replicas": o.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0)},
+    });
+    let selector = selector_text(o.pointer("/spec/selector"));
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
+    }
+    scale
+}
+
+/// A selector in its text form: a plain map (replication controllers) or a `LabelSelector`.
+fn selector_text(s: Option<&Value>) -> String {
+    let Some(s) = s.and_then(Value::as_object) else { return String::new() };
+    let typed = s.contains_key("matchLabels") || s.contains_key("matchExpressions");
+    let labels = if typed { s.get("matchLabels").and_then(Value::as_object) } else { Some(s) };
+    let mut parts: Vec<(String, String)> = labels
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), format!("{k}={}", v.as_str().unwrap_or_default())))
+        .collect();
+    let expressions = s.get("matchExpressions").and_then(Value::as_array).filter(|_| typed);
+    for e in expressions.into_iter().flatten() {
+        let key = e["key"].as_str().unwrap_or_default();
+        let mut values: Vec<&str> =
+            e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let text = match e["operator"].as_str().unwrap_or_default() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        };
+        parts.push((key.to_owned(), text));
+    }
+    parts.sort();
+    parts.into_iter().map(|(_, t)| t).collect::<Vec<_>>().join(",")
+}
+
+/// GET, PUT and PATCH.
+pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> ApiResult<Response> {
+    let wanted = call.wanted(Offer::Plain)?;
+    let schema = proto::schema::by_gvk(GVK.0, GVK.1, GVK.2)
+        .ok_or_else(|| ApiError::internal("the type table has no Scale"))?;
+    let namespace = if r.namespaced { call.info.namespace.clone() } else { String::new() };
+    let name = call.info.name.clone();
+    if verb == "get" {
+        let stored = app.registry.get(r, &namespace, &name).await?;
+        let scale = view(&render::value(r, &stored)?);
+        return answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &[]);
+    }
+    let (sent, patch, options) = match verb {
+        "update" => {
+            let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
+            let format = negotiate::content_type(&call.parts.headers)?;
+            let body = call.read_body().await?;
+            let o = codec::decode_as(schema, GVK, &body, format, options.field_validation, &mut call.warnings)?;
+            if object::name(&o) != name {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({}) does not match the name on the URL ({name})",
+                    object::name(&o)
+                )));
+            }
+            (Some(o), None, options)
+        }
+        "patch" => {
+            let kind = patching::Kind::of(&call.parts.headers)?;
+            let apply = kind == patching::Kind::Apply;
+            let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply })?;
+            let body = call.read_body().await?;
+            (None, Some(patching::Patch::parse_as(schema, GVK, kind, &body, &options)?), options)
+        }
+        _ => return Err(method_not_allowed()),
+    };
+    let manager = manager(&call, &options);
+    let mut cx = WriteCx {
+        user: &call.user,
+        manager: &manager,
+        subresource: "scale",
+        dry_run: options.dry_run,
+        internal: false,
+        raw: false,
+        warnings: std::mem::take(&mut call.warnings),
+    };
+    let mut change = |old: Option<&Value>| -> ApiResult<Value> {
+        let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, &name)) };
+        let mut current = view(old);
+        let scale = match (&sent, &patch) {
+            (Some(s), _) => s.clone(),
+            (None, Some(p)) => p.apply_plain(&mut current, &mut Vec::new())?,
+            (None, None) => current,
+        };
+        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        if replicas < 0 {
+            let mut e = ErrorList::new();
+            let p = Path::new("spec").child("replicas");
+            e.push(Error::invalid(&p, replicas, "must be greater than or equal to 0"));
+            return Err(ApiError::invalid(GVK.0, GVK.2, &name, &e));
+        }
+        let mut new = old.clone();
+        object::child_mut(object::root_mut(&mut new), "spec").insert("replicas".to_owned(), replicas.into());
+        let version = object::resource_version(&scale).to_owned();
+        object::set_meta(&mut new, "resourceVersion", &version);
+        if !object::uid(&scale).is_empty() {
+            let uid = object::uid(&scale).to_owned();
+            object::set_meta(&mut new, "uid", &uid);
+        }
+        Ok(new)
+    };
+    let done = app.registry.update(r, &mut cx, &namespace, &call.info.name, false, &mut change).await?;
+    let warnings = cx.warnings;
+    let scale = view(&render::value(r, &done.stored)?);
+    answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_replicas_and_selector() {
+        let d = json!({
+            "metadata": {"name": "d", "resourceVersion": "4", "labels": {"x": "y"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [
+                {"key": "c", "operator": "In", "values": ["z", "y"]}, {"key": "d", "operator": "Exists"}]}},
+            "status": {"replicas": 2},
+        });
+        let s = view(&d);
+        assert_eq!(s["status"], json!({"replicas": 2, "selector": "a=1,b=2,c in (y,z),d"}));
+        assert_eq!(s["metadata"], json!({"name": "d", "resourceVersion": "4"}));
+        assert_eq!(selector_text(Some(&json!({"app": "x"}))), "app=x");
+    }
+}

@@ -1,0 +1,176 @@
+//! Between bytes and objects: request bodies to values, values to what is stored, and back.
+
+use bytes::Bytes;
+use proto::json::{DecodeError, Strictness};
+use proto::schema::TypeDef;
+use serde_json::Value;
+
+use super::options::FieldValidation;
+use super::resource::{Resource, api_version};
+use super::{convert, object};
+use crate::http::negotiate::Format;
+use crate::status::{ApiError, ApiResult};
+
+/// Decodes a request body as an object of `r`'s kind, in the version of the request.
+pub fn decode_body(
+    r: &Resource,
+    body: &[u8],
+    format: Format,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> ApiResult<Value> {
+    decode_as(r.schema, (r.group, r.version, r.kind), body, format, validation, warnings)
+}
+
+/// Decodes a request body as an object of the given type; a body without apiVersion and kind is taken for one.
+pub fn decode_as(
+    schema: &'static TypeDef,
+    gvk: (&str, &str, &str),
+    body: &[u8],
+    format: Format,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> ApiResult<Value> {
+    let (group, version, kind) = gvk;
+    let yaml;
+    let json = match format {
+        Format::Protobuf => return decode_protobuf(schema, gvk, body),
+        Format::Json => body,
+        Format::Yaml => {
+            let v: Value = serde_yaml::from_slice(body).map_err(|e| {
+                ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: error converting YAML to JSON: {e}"
+                ))
+            })?;
+            yaml = serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            &yaml
+        }
+    };
+    let fail = |e: &DecodeError, v: &str, k: &str| ApiError::bad_request(e.message(kind, v, k, body));
+    let (sent_version, sent_kind) = proto::json::interpret(json).map_err(|e| fail(&e, "", ""))?;
+    check_kind(schema, gvk, &sent_version, &sent_kind)?;
+    let strictness = match validation {
+        FieldValidation::Ignore => Strictness::Ignore,
+        FieldValidation::Warn => Strictness::Warn,
+        FieldValidation::Strict => Strictness::Strict,
+    };
+    let decoded = proto::json::decode(json, schema, strictness).map_err(|e| fail(&e, version, kind))?;
+    if !decoded.strict_errors.is_empty() {
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.extend(decoded.strict_errors),
+            FieldValidation::Strict => {
+                let why = proto::json::strict_error(&decoded.strict_errors);
+                return Err(ApiError::bad_request(proto::json::cannot_be_handled(kind, version, kind, &why)));
+            }
+        }
+    }
+    let mut value = decoded.value;
+    object::set_type(&mut value, &api_version(group, version), kind);
+    Ok(value)
+}
+
+fn decode_protobuf(schema: &'static TypeDef, gvk: (&str, &str, &str), body: &[u8]) -> ApiResult<Value> {
+    let (group, version, kind) = gvk;
+    let bad = |e: String| {
+        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}"))
+    };
+    let env = proto::envelope::unwrap(body).map_err(|e| bad(e.to_string()))?;
+    check_kind(schema, gvk, env.api_version, env.kind)?;
+    let mut value = proto::wire::from_proto(env.raw, schema).map_err(|e| bad(e.to_string()))?;
+    object::set_type(&mut value, &api_version(group, version), kind);
+    Ok(value)
+}
+
+/// The body must be of the kind and version that the endpoint takes.
+fn check_kind(
+    schema: &'static TypeDef,
+    (group, version, kind): (&str, &str, &str),
+    sent_version: &str,
+    sent_kind: &str,
+) -> ApiResult<()> {
+    if sent_version.is_empty() && sent_kind.is_empty() {
+        return Ok(());
+    }
+    let expected = api_version(group, version);
+    if sent_version == expected && sent_kind == kind {
+        return Ok(());
+    }
+    if sent_version.is_empty() || sent_kind.is_empty() {
+        let what = if sent_kind.is_empty() { "Kind" } else { "apiVersion" };
+        return Err(ApiError::bad_request(format!(
+            "Object '{what}' is missing in '{{\"apiVersion\":\"{sent_version}\",\"kind\":\"{sent_kind}\"}}'"
+        )));
+    }
+    let (g, v) = proto::resources::split_api_version(sent_version);
+    let handled = |why: String| {
+        Err(ApiError::bad_request(proto::json::cannot_be_handled(sent_kind, sent_version, kind, &why)))
+    };
+    let Some(sent) = proto::schema::by_gvk(g, v, sent_kind) else {
+        return handled(format!(
+            "no kind \"{sent_kind}\" is registered for version \"{sent_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    };
+    if g == group && sent_kind == kind {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({sent_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    let package = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) };
+    handled(format!("converting ({}) to ({package}.{}): unknown conversion", sent.go, schema.short()))
+}
+
+/// Brings a value in `r`'s version to the storage version.
+pub fn to_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
+    if let Some(s) = &r.storage
+        && !r.is_storage_version()
+    {
+        convert::convert(r.group, r.resource, r.version, s.version, o)?;
+        object::set_type(o, &s.api_version, s.kind);
+    }
+    Ok(())
+}
+
+/// Brings a value in the storage version to `r`'s version.
+pub fn from_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
+    if let Some(s) = &r.storage
+        && !r.is_storage_version()
+    {
+        convert::convert(r.group, r.resource, s.version, r.version, o)?;
+        object::set_type(o, &r.api_version(), r.kind);
+    }
+    Ok(())
+}
+
+/// The value in stored bytes; without apiVersion and kind.
+pub fn decode_stored(schema: &'static TypeDef, bytes: &[u8]) -> Result<Value, String> {
+    let env = proto::envelope::unwrap(bytes).map_err(|e| e.to_string())?;
+    proto::wire::from_proto(env.raw, schema).map_err(|e| e.to_string())
+}
+
+/// The bytes that are stored for a value: no resourceVersion is among them.
+pub fn encode_stored(
+    schema: &'static TypeDef,
+    api_version: &str,
+    kind: &str,
+    o: &Value,
+) -> Result<Bytes, String> {
+    let cleaned;
+    let o = if object::meta(o).contains_key("resourceVersion") {
+        let mut c = o.clone();
+        object::meta_mut(&mut c).remove("resourceVersion");
+        cleaned = c;
+        &cleaned
+    } else {
+        o
+    };
+    let raw = proto::wire::to_proto(o, schema).map_err(|e| e.to_string())?;
+    Ok(Bytes::from(proto::envelope::wrap(api_version, kind, &raw)))
+}
+
+/// A wire message of a `meta/v1` kind (`Status`, …) where the kind has one.
+pub fn meta_to_wire(api_version: &str, kind: &str, o: &Value) -> Option<Vec<u8>> {
+    let schema = proto::schema::by_name(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"))?;
+    let raw = proto::wire::to_proto(o, schema).ok()?;
+    Some(proto::envelope::wrap(api_version, kind, &raw))
+}

@@ -1,0 +1,95 @@
+//! The registry as the parts around it see it: [`ObjectLookup`] and [`ObjectWriter`].
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::options::{DeleteOptions, ListOptions};
+use super::select::Filter;
+use super::write::WriteCx;
+use super::{Registry, render, resource};
+use crate::lookup::{ObjectLookup, ObjectWriter, Resource};
+use crate::request::UserInfo;
+use crate::status::{ApiError, ApiResult};
+
+/// The identity of the server's own writes.
+pub static LOOPBACK: LazyLock<UserInfo> = LazyLock::new(|| UserInfo {
+    name: "system:apiserver".to_owned(),
+    groups: vec!["system:authenticated".to_owned(), "system:masters".to_owned()],
+    ..UserInfo::default()
+});
+
+impl Registry {
+    fn resource(&self, r: Resource) -> ApiResult<&Arc<resource::Resource>> {
+        self.table
+            .get(r.group, r.version, r.resource)
+            .ok_or_else(|| ApiError::internal(format!("{}/{} {} is not served", r.group, r.version, r.resource)))
+    }
+}
+
+#[async_trait]
+impl ObjectLookup for Registry {
+    async fn get(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>> {
+        let r = self.resource(r)?;
+        match Registry::get(self, r, namespace, name).await {
+            Ok(s) => Ok(Some(Arc::new(render::value(r, &s)?))),
+            Err(e) if e.code == 404 => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {
+        let r = self.resource(r)?;
+        let page = Registry::list(self, r, namespace, &ListOptions::default(), &Filter::default()).await?;
+        page.items.iter().map(|s| render::value(r, s).map(Arc::new)).collect()
+    }
+}
+
+#[async_trait]
+impl ObjectWriter for Registry {
+    async fn create(&self, r: Resource, namespace: &str, mut object: Value) -> ApiResult<Value> {
+        let r = self.resource(r)?;
+        let mut cx = WriteCx::internal(&LOOPBACK);
+        self.to_hub(r, &mut object)?;
+        let done = Registry::create(self, r, &mut cx, namespace, object).await?;
+        render::value(r, &done.stored)
+    }
+
+    async fn update(&self, r: Resource, namespace: &str, object: Value) -> ApiResult<Value> {
+        self.replace(r, namespace, object, "").await
+    }
+
+    async fn update_status(&self, r: Resource, namespace: &str, object: Value) -> ApiResult<Value> {
+        self.replace(r, namespace, object, "status").await
+    }
+
+    async fn delete(&self, r: Resource, namespace: &str, name: &str, uid: Option<&str>) -> ApiResult<()> {
+        let r = self.resource(r)?;
+        let cx = WriteCx::internal(&LOOPBACK);
+        let options =
+            DeleteOptions { grace_seconds: Some(0), uid: uid.map(str::to_owned), ..DeleteOptions::default() };
+        Registry::delete(self, r, &cx, namespace, name, &options).await.map(|_| ())
+    }
+}
+
+impl Registry {
+    async fn replace(&self, r: Resource, namespace: &str, mut o: Value, sub: &str) -> ApiResult<Value> {
+        let r = self.resource(r)?;
+        let mut cx = WriteCx { subresource: sub, ..WriteCx::internal(&LOOPBACK) };
+        self.to_hub(r, &mut o)?;
+        let name = super::object::name(&o).to_owned();
+        let mut change = |_: Option<&Value>| Ok(o.clone());
+        let done = Registry::update(self, r, &mut cx, namespace, &name, false, &mut change).await?;
+        render::value(r, &done.stored)
+    }
+
+    /// A decoded object to the form that is stored: storage version, defaults applied.
+    pub fn to_hub(&self, r: &resource::Resource, o: &mut Value) -> ApiResult<()> {
+        super::codec::to_storage(r, o)?;
+        if let Some(s) = r.strategy {
+            super::write::step(r, s.default(o))?;
+        }
+        Ok(())
+    }
+}

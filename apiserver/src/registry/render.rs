@@ -1,0 +1,208 @@
+//! Stored bytes to what clients read. In the storage version protobuf is copied, with the resourceVersion put in,
+//! and JSON transcoded without building a value; other versions and shapes go through a value.
+
+use proto::envelope;
+use serde_json::{Value, json};
+
+use super::resource::Resource;
+use super::write::Stored;
+use super::{codec, object};
+use crate::http::negotiate::{Format, Shape, Wanted};
+use crate::http::{Response, respond};
+use crate::status::{ApiError, ApiResult};
+use crate::table;
+
+/// What lists say about themselves.
+#[derive(Debug, Clone, Default)]
+pub struct ListMeta {
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+}
+
+impl ListMeta {
+    fn to_json(&self) -> Value {
+        let mut m = json!({"resourceVersion": self.revision.to_string()});
+        if !self.continue_token.is_empty() {
+            m["continue"] = self.continue_token.as_str().into();
+        }
+        if let Some(n) = self.remaining {
+            m["remainingItemCount"] = n.into();
+        }
+        m
+    }
+
+    fn to_wire(&self) -> envelope::ListMeta {
+        envelope::ListMeta {
+            resource_version: self.revision.to_string(),
+            continue_token: self.continue_token.clone(),
+            remaining_item_count: self.remaining.and_then(|n| i64::try_from(n).ok()),
+        }
+    }
+}
+
+/// apiVersion of tables and partial metadata.
+fn meta_version(beta: bool) -> &'static str {
+    if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+}
+
+fn corrupt(key: &str, e: impl std::fmt::Display) -> ApiError {
+    ApiError::internal(format!("unable to decode the value stored at {key}: {e}"))
+}
+
+/// The object as a value in `r`'s version, with apiVersion, kind and resourceVersion.
+pub fn value(r: &Resource, s: &Stored) -> ApiResult<Value> {
+    let mut v = r.storage()?.decode_bytes(&s.key, &s.bytes, s.revision)?;
+    if s.revision == 0 {
+        object::meta_mut(&mut v).remove("resourceVersion");
+    }
+    codec::from_storage(r, &mut v)?;
+    Ok(v)
+}
+
+/// The protobuf message of the object in `r`'s version, with resourceVersion, without envelope.
+fn wire(r: &Resource, s: &Stored) -> ApiResult<Vec<u8>> {
+    if r.is_storage_version() {
+        let env = proto::envelope::unwrap(&s.bytes).map_err(|e| corrupt(&s.key, e))?;
+        if s.revision == 0 {
+            return Ok(env.raw.to_vec());
+        }
+        return proto::wire::with_resource_version(env.raw, &s.revision.to_string())
+            .map_err(|e| corrupt(&s.key, e));
+    }
+    let v = value(r, s)?;
+    proto::wire::to_proto(&v, r.schema).map_err(|e| corrupt(&s.key, e))
+}
+
+/// Appends the object's JSON in `r`'s version; `typed` puts kind and apiVersion first.
+pub fn json_into(r: &Resource, s: &Stored, typed: bool, out: &mut Vec<u8>) -> ApiResult<()> {
+    let raw = wire(r, s)?;
+    let (version, kind) = if typed { (r.api_version(), r.kind) } else { (String::new(), "") };
+    proto::wire::proto_to_json(&raw, r.schema, &version, kind, out).map_err(|e| corrupt(&s.key, e))
+}
+
+/// `PartialObjectMetadata` of an object.
+pub fn partial(v: &Value, beta: bool) -> Value {
+    let version = meta_version(beta);
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": object::meta(v)})
+}
+
+/// The message of `PartialObjectMetadata`: the object's field 1, which is its metadata in every kind, comes first.
+fn partial_wire(raw: &[u8], key: &str) -> ApiResult<Vec<u8>> {
+    let Some(mut rest) = raw.strip_prefix(&[0x0a]) else { return Ok(Vec::new()) };
+    let length = prost::encoding::decode_varint(&mut rest).map_err(|e| corrupt(key, e))?;
+    let head = raw.len() - rest.len();
+    let end = usize::try_from(length).ok().and_then(|l| l.checked_add(head)).filter(|e| *e <= raw.len());
+    match end {
+        Some(end) => Ok(raw[..end].to_vec()),
+        None => Err(corrupt(key, "its metadata is cut off")),
+    }
+}
+
+/// Bytes of one object in the wanted format and shape, with their content type.
+pub fn object(
+    r: &Resource,
+    s: &Stored,
+    wanted: Wanted,
+    include: table::Include,
+    headings: bool,
+) -> ApiResult<(Vec<u8>, &'static str)> {
+    let format = wanted.format;
+    let json_of = |v: &Value| serde_json::to_vec(v).unwrap_or_default();
+    let body = match wanted.shape {
+        Shape::Object if format == Format::Protobuf => {
+            proto::envelope::wrap(&r.api_version(), r.kind, &wire(r, s)?)
+        }
+        Shape::Object => {
+            let mut out = Vec::with_capacity(s.bytes.len() * 2);
+            json_into(r, s, true, &mut out)?;
+            out
+        }
+        Shape::Metadata { beta } if format == Format::Protobuf => {
+            let version = meta_version(beta);
+            proto::envelope::wrap(version, "PartialObjectMetadata", &partial_wire(&wire(r, s)?, &s.key)?)
+        }
+        Shape::Metadata { beta } => json_of(&partial(&value(r, s)?, beta)),
+        Shape::Table { beta } => {
+            let v = value(r, s)?;
+            json_of(&table::of(r, &[v], json!({"resourceVersion": s.revision.to_string()}), beta, include, headings))
+        }
+    };
+    Ok((body, format.media_type()))
+}
+
+/// The answer with one object.
+pub fn object_answer(
+    r: &Resource,
+    s: &Stored,
+    code: u16,
+    wanted: Wanted,
+    include: table::Include,
+) -> ApiResult<Response> {
+    let (body, media) = object(r, s, wanted, include, true)?;
+    Ok(match wanted.format {
+        Format::Protobuf => respond::bytes(code, media, body),
+        _ => respond::json_text(code, wanted, body.into()),
+    })
+}
+
+/// The answer with a list.
+pub fn list_answer(
+    r: &Resource,
+    items: &[Stored],
+    meta: &ListMeta,
+    wanted: Wanted,
+    include: table::Include,
+) -> ApiResult<Response> {
+    let size: usize = items.iter().map(|s| s.bytes.len()).sum();
+    if wanted.format == Format::Protobuf {
+        let metadata_only = matches!(wanted.shape, Shape::Metadata { .. });
+        let messages: Vec<Vec<u8>> = items
+            .iter()
+            .map(|s| {
+                let raw = wire(r, s)?;
+                if metadata_only { partial_wire(&raw, &s.key) } else { Ok(raw) }
+            })
+            .collect::<ApiResult<_>>()?;
+        let (version, kind) = match wanted.shape {
+            Shape::Metadata { beta } => (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned()),
+            _ => (r.api_version(), format!("{}List", r.kind)),
+        };
+        let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(Vec::as_slice));
+        return Ok(respond::bytes(200, Format::Protobuf.media_type(), body));
+    }
+    let out = match wanted.shape {
+        Shape::Object => {
+            let mut out = Vec::with_capacity(size * 2 + 256);
+            let head = format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+                r.kind,
+                r.api_version(),
+                meta.to_json()
+            );
+            out.extend_from_slice(head.as_bytes());
+            for (i, s) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                json_into(r, s, false, &mut out)?;
+            }
+            out.extend_from_slice(b"]}");
+            out
+        }
+        Shape::Metadata { beta } => {
+            let version = meta_version(beta);
+            let items: Vec<Value> = items
+                .iter()
+                .map(|s| value(r, s).map(|v| json!({"metadata": object::meta(&v)})))
+                .collect::<ApiResult<_>>()?;
+            serde_json::to_vec(&json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": meta.to_json(), "items": items}))
+                .unwrap_or_default()
+        }
+        Shape::Table { beta } => {
+            let values: Vec<Value> = items.iter().map(|s| value(r, s)).collect::<ApiResult<_>>()?;
+            serde_json::to_vec(&table::of(r, &values, meta.to_json(), beta, include, true)).unwrap_or_default()
+        }
+    };
+    Ok(respond::json_text(200, wanted, out.into()))
+}

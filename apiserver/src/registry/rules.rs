@@ -1,0 +1,124 @@
+//! The few ways in which kinds differ for the generic handlers: where they are stored, how they are named, what
+//! a PUT may do, what a delete answers.
+
+use super::names::Rule;
+
+/// Default fate of dependents when the delete does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GarbageCollection {
+    /// Dependents are deleted in the background, unless the object's finalizers say otherwise.
+    Dependents,
+    /// The kind takes no part in garbage collection.
+    Unsupported,
+}
+
+/// The differences of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub name: Rule,
+    /// PUT may create.
+    pub create_on_update: bool,
+    /// PUT without resourceVersion may replace.
+    pub unconditional_update: bool,
+    /// A delete answers with the object instead of a `Status`.
+    pub returns_deleted: bool,
+    pub garbage_collection: GarbageCollection,
+}
+
+/// Key prefix of a resource, with the slash at the end.
+pub fn key_prefix(group: &str, resource: &str) -> String {
+    let dir = match (group, resource) {
+        ("", "replicationcontrollers") => "controllers",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "services") => "services/specs",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        ("events.k8s.io", "events") => "events",
+        ("apiregistration.k8s.io" | "apiextensions.k8s.io", r) => return format!("/registry/{group}/{r}/"),
+        (_, r) => r,
+    };
+    format!("/registry/{dir}/")
+}
+
+/// The group and version in which a resource is stored, where it is not its only or newest one.
+pub fn storage_group_version(group: &str, resource: &str) -> Option<(&'static str, &'static str)> {
+    match (group, resource) {
+        ("events.k8s.io", "events") => Some(("", "v1")),
+        ("autoscaling", "horizontalpodautoscalers") => Some(("autoscaling", "v2")),
+        _ => None,
+    }
+}
+
+/// The differences of a resource.
+pub fn of(group: &str, resource: &str) -> Rules {
+    let name = match (group, resource) {
+        ("", "namespaces" | "services") => Rule::Label,
+        ("rbac.authorization.k8s.io", _) => Rule::PathSegment,
+        ("certificates.k8s.io", "certificatesigningrequests") => Rule::Any,
+        ("apiregistration.k8s.io", _) | ("certificates.k8s.io", "clustertrustbundles") => Rule::PathSegment,
+        ("networking.k8s.io", "ipaddresses") => Rule::Any,
+        _ => Rule::Subdomain,
+    };
+    let create_on_update = matches!(
+        (group, resource),
+        ("", "endpoints" | "events" | "limitranges" | "services")
+            | ("events.k8s.io", "events")
+            | ("coordination.k8s.io", _)
+            | ("node.k8s.io", "runtimeclasses")
+            | ("rbac.authorization.k8s.io", _)
+    );
+    let unconditional_update = !matches!(
+        (group, resource),
+        ("admissionregistration.k8s.io" | "internal.apiserver.k8s.io" | "storagemigration.k8s.io", _)
+            | ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests")
+            | ("coordination.k8s.io", _)
+            | ("node.k8s.io", "runtimeclasses")
+            | ("policy", "poddisruptionbudgets")
+            | (
+                "storage.k8s.io",
+                "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments"
+            )
+            | ("apiextensions.k8s.io" | "apiregistration.k8s.io", _)
+    );
+    let returns_deleted = matches!(
+        (group, resource),
+        ("resource.k8s.io", _)
+            | (
+                "storage.k8s.io",
+                "csidrivers" | "storageclasses" | "volumeattachments" | "csinodes" | "volumeattributesclasses"
+            )
+            | (
+                "",
+                "resourcequotas"
+                    | "persistentvolumes"
+                    | "serviceaccounts"
+                    | "persistentvolumeclaims"
+                    | "namespaces"
+                    | "pods"
+                    | "services"
+                    | "podtemplates"
+            )
+    );
+    let garbage_collection = if resource == "events" {
+        GarbageCollection::Unsupported
+    } else {
+        GarbageCollection::Dependents
+    };
+    Rules { name, create_on_update, unconditional_update, returns_deleted, garbage_collection }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        assert_eq!(key_prefix("", "pods"), "/registry/pods/");
+        assert_eq!(key_prefix("", "services"), "/registry/services/specs/");
+        assert_eq!(key_prefix("events.k8s.io", "events"), "/registry/events/");
+        assert_eq!(
+            key_prefix("apiregistration.k8s.io", "apiservices"),
+            "/registry/apiregistration.k8s.io/apiservices/"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Where the objects of one resource live: keys, the encoding of what is stored, and reads and writes through
+//! the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::schema::TypeDef;
+use serde_json::Value;
+
+use super::codec;
+use super::object;
+use crate::status::{ApiError, ApiResult};
+use crate::store::{KeyValue, Op, Revision, Store, StoreError, Txn, TxnResult};
+
+/// Storage of one resource, shared by the versions in which it is served.
+pub struct Storage {
+    pub store: Arc<dyn Store>,
+    /// `/registry/pods/`
+    pub prefix: String,
+    pub namespaced: bool,
+    /// Group and version in which objects are encoded.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub resource: &'static str,
+    pub kind: &'static str,
+    pub api_version: String,
+    pub schema: &'static TypeDef,
+}
+
+impl Storage {
+    /// Storage of `def` under `prefix`, encoded as `group`/`version`, whose type is `schema`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        prefix: String,
+        group: &'static str,
+        version: &'static str,
+        def: &'static proto::Resource,
+        schema: &'static TypeDef,
+    ) -> Self {
+        Self {
+            store,
+            prefix,
+            namespaced: def.namespaced,
+            group,
+            version,
+            resource: def.resource,
+            kind: def.kind,
+            api_version: super::resource::api_version(group, version),
+            schema,
+        }
+    }
+
+    /// The key of one object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced {
+            format!("{}{namespace}/{name}", self.prefix)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    /// The prefix of all objects of a namespace (empty: of the cluster).
+    pub fn range(&self, namespace: &str) -> String {
+        if namespace.is_empty() || !self.namespaced {
+            self.prefix.clone()
+        } else {
+            format!("{}{namespace}/", self.prefix)
+        }
+    }
+
+    /// Decodes a stored object: its value in the storage version with resourceVersion, apiVersion and kind.
+    pub fn decode(&self, kv: &KeyValue) -> ApiResult<Value> {
+        self.decode_bytes(&kv.key, &kv.value, kv.mod_revision)
+    }
+
+    pub fn decode_bytes(&self, key: &str, bytes: &[u8], revision: Revision) -> ApiResult<Value> {
+        let mut v = codec::decode_stored(self.schema, bytes)
+            .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?;
+        object::set_type(&mut v, &self.api_version, self.kind);
+        object::set_revision(&mut v, revision);
+        Ok(v)
+    }
+
+    /// Encodes an object for the store; resourceVersion is never stored.
+    pub fn encode(&self, o: &Value) -> ApiResult<Bytes> {
+        codec::encode_stored(self.schema, &self.api_version, self.kind, o)
+            .map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", self.kind)))
+    }
+
+    /// Reads one object as it is now.
+    pub async fn read(&self, key: &str) -> ApiResult<Option<KeyValue>> {
+        self.store.get(key, 0).await.map_err(|e| store_error(&e))
+    }
+
+    /// Writes if the object still is at `expected` (zero: absent). The error branch of the inner result carries
+    /// what is there instead.
+    pub async fn put(
+        &self,
+        key: &str,
+        expected: Revision,
+        value: Bytes,
+        ttl_seconds: u64,
+    ) -> ApiResult<Result<Revision, Option<KeyValue>>> {
+        self.txn(Txn { key: key.to_owned(), expected, op: Op::Put { value, ttl_seconds } }).await
+    }
+
+    /// Deletes if the object still is at `expected`.
+    pub async fn remove(&self, key: &str, expected: Revision) -> ApiResult<Result<Revision, Option<KeyValue>>> {
+        self.txn(Txn { key: key.to_owned(), expected, op: Op::Delete }).await
+    }
+
+    async fn txn(&self, txn: Txn) -> ApiResult<Result<Revision, Option<KeyValue>>> {
+        match self.store.txn(txn).await.map_err(|e| store_error(&e))? {
+            TxnResult::Done(r) => Ok(Ok(r)),
+            TxnResult::Conflict(kv) => Ok(Err(kv)),
+        }
+    }
+}
+
+/// What a client is told when the store cannot answer.
+pub fn store_error(e: &StoreError) -> ApiError {
+    match e {
+        StoreError::Compacted { .. } => ApiError::expired(
+            "The provided resource version is no longer available: the history it refers to has been compacted.",
+        ),
+        StoreError::Future { requested, current } => too_large_version(*requested, *current),
+        StoreError::TooLarge { .. } => ApiError::too_large(e.to_string()),
+        StoreError::Unavailable(m) => ApiError::new(503, "ServiceUnavailable", format!("the store is not available: {m}")),
+        StoreError::Corrupt(m) => ApiError::internal(m),
+    }
+}
+
+/// The answer to a resource version that lies ahead.
+pub fn too_large_version(requested: Revision, current: Revision) -> ApiError {
+    let mut e = ApiError::new(
+        504,
+        "Timeout",
+        format!("Timeout: Too large resource version: {requested}, current: {current}"),
+    );
+    e.details = Some(Box::new(crate::status::Details {
+        retry_after_seconds: 1,
+        causes: vec![crate::status::Cause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        }],
+        ..Default::default()
+    }));
+    e
+}

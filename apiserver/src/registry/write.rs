@@ -1,0 +1,152 @@
+//! What creates and updates have in common: who writes, the checks around every write, and its result.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::object;
+use super::resource::Resource;
+use super::strategy::Context;
+use super::{Registry, meta};
+use crate::admission::{Attributes, Operation};
+use crate::field::ErrorList;
+use crate::request::UserInfo;
+use crate::status::{ApiError, ApiResult};
+use crate::store::Revision;
+
+/// Who writes, and how.
+pub struct WriteCx<'a> {
+    pub user: &'a UserInfo,
+    /// Name under which managed fields are recorded.
+    pub manager: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub dry_run: bool,
+    /// The server's own writes pass no admission.
+    pub internal: bool,
+    /// A change that the server itself made to an object: the kind's rules are not asked.
+    pub raw: bool,
+    /// Sentences for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> WriteCx<'a> {
+    /// A write by the server itself.
+    pub fn internal(user: &'a UserInfo) -> Self {
+        Self {
+            user,
+            manager: "kube-apiserver",
+            subresource: "",
+            dry_run: false,
+            internal: true,
+            raw: false,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// An object as it is stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub key: String,
+    pub bytes: Bytes,
+    pub revision: Revision,
+}
+
+/// Outcome of a create or update.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub stored: Stored,
+    pub created: bool,
+    /// The update removed the last finalizer of an object that was being deleted.
+    pub deleted: bool,
+}
+
+/// Runs a strategy step; objects of kinds without rules pass.
+pub fn step<T>(r: &Resource, result: Result<T, serde_json::Error>) -> ApiResult<T> {
+    result.map_err(|e| {
+        ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {0}: {e}", r.kind, r.version))
+    })
+}
+
+/// The context that strategies see.
+pub fn context(cx: &WriteCx<'_>, o: &Value) -> Context {
+    Context {
+        namespace: object::namespace(o).to_owned(),
+        name: object::name(o).to_owned(),
+        subresource: cx.subresource.to_owned(),
+        user: cx.user.clone(),
+        ..Context::default()
+    }
+}
+
+/// Fails with everything in `errors`, if anything.
+pub fn ensure_valid(r: &Resource, name: &str, errors: &ErrorList) -> ApiResult<()> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(r.group, r.kind, name, errors)) }
+}
+
+/// Removes repeated owner references, warning about them.
+pub fn dedup_owners(o: &mut Value, warnings: &mut Vec<String>) {
+    let Some(refs) = object::meta(o).get("ownerReferences").and_then(Value::as_array) else { return };
+    if refs.len() < 2 {
+        return;
+    }
+    let mut seen: Vec<(Value, bool)> = Vec::new();
+    for r in refs {
+        match seen.iter_mut().find(|(s, _)| s.get("uid") == r.get("uid") && s == r) {
+            Some((_, twice)) => *twice = true,
+            None => seen.push((r.clone(), false)),
+        }
+    }
+    if seen.len() == refs.len() {
+        return;
+    }
+    let repeated: Vec<&str> = seen
+        .iter()
+        .filter(|(_, twice)| *twice)
+        .filter_map(|(r, _)| r.get("uid").and_then(Value::as_str))
+        .collect();
+    warnings.push(format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        repeated.join(", ")
+    ));
+    let unique = seen.into_iter().map(|(r, _)| r).collect();
+    object::meta_mut(o).insert("ownerReferences".to_owned(), Value::Array(unique));
+}
+
+impl Registry {
+    /// The attributes that admission sees.
+    pub fn attributes<'v>(
+        &self,
+        r: &'v Resource,
+        cx: &'v WriteCx<'_>,
+        namespace: &'v str,
+        name: &'v str,
+        operation: Operation,
+        old: Option<&'v Value>,
+    ) -> Attributes<'v> {
+        Attributes {
+            user: cx.user,
+            group: r.group,
+            version: r.version,
+            resource: r.resource,
+            kind: r.kind,
+            subresource: cx.subresource,
+            namespace,
+            name,
+            operation,
+            dry_run: cx.dry_run,
+            old,
+        }
+    }
+
+    /// Everything wrong with a new object.
+    pub fn validate_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &Value) -> ApiResult<()> {
+        let mut errors = meta::validate(o, r.namespaced, r.rules.name);
+        if let Some(s) = r.strategy {
+            let mut scx = context(cx, o);
+            errors.extend(step(r, s.validate(&mut scx, o))?);
+            cx.warnings.append(&mut scx.warnings);
+        }
+        ensure_valid(r, object::name(o), &errors)
+    }
+}
