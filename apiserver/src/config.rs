@@ -99,6 +99,12 @@ pub struct Flags {
     /// Default admission plugins not to run
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// How long pods stay on a node that is not ready, where they do not say
+    #[arg(long, default_value_t = 300)]
+    pub default_not_ready_toleration_seconds: i64,
+    /// How long pods stay on a node that is unreachable, where they do not say
+    #[arg(long, default_value_t = 300)]
+    pub default_unreachable_toleration_seconds: i64,
     /// Let requests without credentials through to authorization; health checks alone where this is not given
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub anonymous_auth: Option<bool>,
@@ -174,7 +180,9 @@ impl Flags {
     /// Checks what clap cannot.
     pub fn check(&self) -> anyhow::Result<()> {
         if !self.etcd_servers.is_empty() {
-            bail!("--etcd-servers is not yet available in this server: leave it out to use the embedded store");
+            bail!(
+                "--etcd-servers is not yet available in this server: leave it out to use the embedded store"
+            );
         }
         if self.tls_cert_file.is_some() != self.tls_private_key_file.is_some() {
             bail!("--tls-cert-file and --tls-private-key-file must be given together");
@@ -183,8 +191,11 @@ impl Flags {
             bail!("--service-account-signing-key-file needs --service-account-issuer");
         }
         for f in self.feature_gates.iter().filter(|f| !f.is_empty()) {
-            let (name, value) = f.split_once('=').with_context(|| format!("--feature-gates: {f:?} is not NAME=BOOL"))?;
-            value.parse::<bool>().with_context(|| format!("--feature-gates: the value of {name} is not a boolean"))?;
+            let (name, value) =
+                f.split_once('=').with_context(|| format!("--feature-gates: {f:?} is not NAME=BOOL"))?;
+            value
+                .parse::<bool>()
+                .with_context(|| format!("--feature-gates: the value of {name} is not a boolean"))?;
         }
         RuntimeConfig::parse(&self.runtime_config)?;
         Ok(())
@@ -227,9 +238,7 @@ impl RuntimeConfig {
                 other => bail!("--runtime-config: {key}={other}: the value must be true or false"),
             };
             let special = matches!(key, "api/all" | "api/ga" | "api/beta" | "api/alpha" | "api/legacy");
-            let known = special
-                || key == "v1"
-                || proto::resources().iter().any(|r| key == r.api_version());
+            let known = special || key == "v1" || proto::resources().iter().any(|r| key == r.api_version());
             if !known {
                 bail!("--runtime-config: {key} is no group and version that this server knows");
             }
@@ -263,9 +272,7 @@ mod tests {
 
     #[test]
     fn runtime_config() {
-        let of = |s: &[&str]| {
-            RuntimeConfig::parse(&s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
-        };
+        let of = |s: &[&str]| RuntimeConfig::parse(&s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
         let none = of(&[]).expect("empty");
         assert!(none.enabled("apps", "v1") && !none.enabled("resource.k8s.io", "v1beta1"));
         let beta = of(&["api/beta=true", "resource.k8s.io/v1beta1=false"]).expect("beta");
@@ -276,8 +283,13 @@ mod tests {
 
     #[test]
     fn flags() {
-        let f = Flags::try_parse_from(["kube-apiserver", "--secure-port=7", "--event-ttl=10m", "--allow-privileged"])
-            .expect("flags");
+        let f = Flags::try_parse_from([
+            "kube-apiserver",
+            "--secure-port=7",
+            "--event-ttl=10m",
+            "--allow-privileged",
+        ])
+        .expect("flags");
         assert_eq!((f.secure_port, f.event_ttl.0.as_secs()), (7, 600));
         assert!(Flags::try_parse_from(["kube-apiserver", "--no-such-flag"]).is_err());
         let etcd = Flags::try_parse_from(["kube-apiserver", "--etcd-servers=http://x"]).expect("flags");

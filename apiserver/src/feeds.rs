@@ -51,7 +51,8 @@ impl Sink {
 pub async fn start(registry: &Registry, authorizer: &Authorizer, stop: &CancellationToken) -> ApiResult<()> {
     let mut feeds: Vec<(Arc<Storage>, Sink)> = Vec::new();
     for name in ["roles", "clusterroles", "rolebindings", "clusterrolebindings"] {
-        if let (Some(r), Some(kind)) = (registry.table.any_version(RBAC_GROUP, name), Kind::from_resource(name))
+        if let (Some(r), Some(kind)) =
+            (registry.table.any_version(RBAC_GROUP, name), Kind::from_resource(name))
             && let Some(s) = &r.storage
         {
             feeds.push((Arc::clone(s), Sink::Rbac(Arc::clone(authorizer.rbac()), kind)));

@@ -13,6 +13,7 @@ use component_base::{pki, serving};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 
+use crate::admission::chain::Settings as AdmissionSettings;
 use crate::admission::{Chain, Environment};
 use crate::allocate;
 use crate::app::{App, Settings};
@@ -89,10 +90,9 @@ impl Tokens {
             public.push(s.public().clone());
         }
         let issuer = issuers.first().cloned().unwrap_or_default();
-        let uri = flags
-            .service_account_jwks_uri
-            .clone()
-            .unwrap_or_else(|| format!("https://{}/openid/v1/jwks", host_port(advertised, flags.secure_port)));
+        let uri = flags.service_account_jwks_uri.clone().unwrap_or_else(|| {
+            format!("https://{}/openid/v1/jwks", host_port(advertised, flags.secure_port))
+        });
         let jwks = (!public.is_empty()).then(|| keys::jwks(&public));
         let openid = keys::openid_configuration(&issuer, &uri, &public).filter(|_| jwks.is_some());
         let verify = (!public.is_empty() && !issuers.is_empty()).then(|| service_account::Config {
@@ -151,8 +151,15 @@ impl Server {
             lookup.clone(),
         ))?;
         let authorizer = Arc::new(plain(Authorizer::new(&flags.authorization_mode))?);
-        let environment =
-            Environment { objects: lookup.clone(), writer: writer.clone(), authorizer: authorizer.clone() };
+        let environment = Environment {
+            objects: lookup.clone(),
+            writer: writer.clone(),
+            authorizer: authorizer.clone(),
+            settings: AdmissionSettings {
+                default_not_ready_toleration_seconds: flags.default_not_ready_toleration_seconds,
+                default_unreachable_toleration_seconds: flags.default_unreachable_toleration_seconds,
+            },
+        };
         let admission = Arc::new(plain(Chain::new(
             &environment,
             &flags.enable_admission_plugins,
@@ -174,7 +181,10 @@ impl Server {
         });
         let kubelets = Kubelets::new(
             &Files {
-                certificate: read("--kubelet-client-certificate", flags.kubelet_client_certificate.as_deref())?,
+                certificate: read(
+                    "--kubelet-client-certificate",
+                    flags.kubelet_client_certificate.as_deref(),
+                )?,
                 key: read("--kubelet-client-key", flags.kubelet_client_key.as_deref())?,
                 authority: read(
                     "--kubelet-certificate-authority",
@@ -212,17 +222,14 @@ impl Server {
             let app = self.app.clone();
             move |request| {
                 let app = app.clone();
-                async move {
-                    filters::handle(app, request).await.map(|b| b.boxed_unsync())
-                }
+                async move { filters::handle(app, request).await.map(|b| b.boxed_unsync()) }
             }
         };
         feeds::start(&self.app.registry, &self.app.authorizer, &shutdown)
             .await
             .context("loading the authorization policy")?;
         self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
-        let serving =
-            tokio::spawn(listener::serve(self.listener, Some(self.tls), handler, shutdown.clone()));
+        let serving = tokio::spawn(listener::serve(self.listener, Some(self.tls), handler, shutdown.clone()));
         let writer: &dyn ObjectWriter = &*self.app.registry;
         let summary =
             bootstrap::reconcile(writer, &self.bootstrap).await.context("writing the bootstrap objects")?;
@@ -254,7 +261,9 @@ fn tls_config(
     let pair = match (&flags.tls_cert_file, &flags.tls_private_key_file) {
         (Some(c), Some(k)) => serving::tls::read_pair(c, k)?,
         _ => {
-            tracing::warn!("no --tls-cert-file: serving with a self-signed certificate, which no client trusts");
+            tracing::warn!(
+                "no --tls-cert-file: serving with a self-signed certificate, which no client trusts"
+            );
             let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
             let names = names.iter().map(|n| (*n).to_owned()).collect();
             pki::self_signed("kube-apiserver", names, vec![advertised])?
@@ -271,7 +280,8 @@ fn tls_config(
     let chain = serving::tls::certificates(&pair.cert).context("--tls-cert-file")?;
     let key = {
         use rustls::pki_types::pem::PemObject as _;
-        rustls::pki_types::PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).context("--tls-private-key-file")?
+        rustls::pki_types::PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
+            .context("--tls-private-key-file")?
     };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -89,7 +89,8 @@ impl Kubelets {
             .filter(|p| *p > 0)
             .unwrap_or(10250);
         for t in &self.address_types {
-            if let Some(a) = addresses.iter().find(|a| a["type"] == t.as_str()).and_then(|a| a["address"].as_str())
+            if let Some(a) =
+                addresses.iter().find(|a| a["type"] == t.as_str()).and_then(|a| a["address"].as_str())
             {
                 return Ok(if a.contains(':') { format!("[{a}]:{port}") } else { format!("{a}:{port}") });
             }
@@ -103,8 +104,11 @@ impl Kubelets {
 
 /// `HOST:PORT` of the kubelet that runs on the node named `name`.
 pub async fn of_node(app: &App, name: &str) -> ApiResult<String> {
-    let nodes =
-        app.registry.table.get("", "v1", "nodes").ok_or_else(|| ApiError::internal("nodes are not served"))?;
+    let nodes = app
+        .registry
+        .table
+        .get("", "v1", "nodes")
+        .ok_or_else(|| ApiError::internal("nodes are not served"))?;
     let node = render::value(nodes, &app.registry.get(nodes, "", name).await?)?;
     debug_assert_eq!(object::name(&node), name);
     app.kubelets.address(&node)

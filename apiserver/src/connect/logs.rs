@@ -33,9 +33,12 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<R
     let request = Request::get(&url)
         .body(Full::new(Bytes::new()))
         .map_err(|e| ApiError::internal(format!("{url}: {e}")))?;
-    let answer = app.kubelets.client.request(request).await.map_err(|e| {
-        ApiError::internal(format!("Get \"{url}\": {}", root_cause(&e)))
-    })?;
+    let answer = app
+        .kubelets
+        .client
+        .request(request)
+        .await
+        .map_err(|e| ApiError::internal(format!("Get \"{url}\": {}", root_cause(&e))))?;
     if answer.status() != StatusCode::OK {
         return Err(refusal(answer, name, container).await);
     }
@@ -66,7 +69,9 @@ async fn refusal(answer: http::Response<hyper::body::Incoming>, pod: &str, conta
             "NotFound",
             format!("the server could not find the requested resource ( pods/log {pod}): {text}"),
         ),
-        _ => ApiError::internal(format!("the kubelet answered {code} for container {container} of {pod}: {text}")),
+        _ => ApiError::internal(format!(
+            "the kubelet answered {code} for container {container} of {pod}: {text}"
+        )),
     }
 }
 
@@ -78,7 +83,8 @@ fn options(q: &Query, name: &str) -> ApiResult<String> {
         if let Some(n) = v
             && n < least
         {
-            let word = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            let word =
+                if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
             e.push(Error::invalid(&Path::new(f), n, word));
         }
         Ok(v)
@@ -136,7 +142,8 @@ fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> ApiResult<&'a str> {
             [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {name}"))),
             many => {
                 let choices = format!("[{}]", many.join(" "));
-                let mut m = format!("a container name must be specified for pod {name}, choose one of: {choices}");
+                let mut m =
+                    format!("a container name must be specified for pod {name}, choose one of: {choices}");
                 if !init.is_empty() {
                     m.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
                 }

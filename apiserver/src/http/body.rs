@@ -9,7 +9,6 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::mpsc;
 
-
 /// A response body.
 pub enum Body {
     /// Nothing (left).

@@ -45,17 +45,11 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Response {
         Ok(Ok(Err(e))) => respond::error(wanted, &e),
         Ok(Err(_panic)) => {
             tracing::error!(method = %info.verb, path = %info.path, audit_id = %audit_id, "a handler panicked");
-            respond::text(
-                500,
-                "This request caused apiserver to panic. Look in the logs for details.\n",
-            )
+            respond::text(500, "This request caused apiserver to panic. Look in the logs for details.\n")
         }
         Err(_elapsed) => respond::error(
             wanted,
-            &ApiError::timeout(
-                "request did not complete within the allotted timeout",
-                0,
-            ),
+            &ApiError::timeout("request did not complete within the allotted timeout", 0),
         ),
     };
     if let Ok(v) = HeaderValue::from_str(&audit_id) {
@@ -89,7 +83,11 @@ async fn authorized(
         return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
     };
     app.authorizer.check(&Attributes::new(&user, info, query.get("fieldSelector")))?;
-    router::route(app, router::Call { parts, body: Some(body), info, query, user, pretty, warnings: Vec::new() }).await
+    router::route(
+        app,
+        router::Call { parts, body: Some(body), info, query, user, pretty, warnings: Vec::new() },
+    )
+    .await
 }
 
 async fn authenticate(app: &App, parts: &mut Parts) -> ApiResult<UserInfo> {

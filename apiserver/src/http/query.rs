@@ -10,7 +10,11 @@ impl Query {
     /// Parses what follows the `?`; undecodable escapes are kept as they are.
     pub fn parse(raw: Option<&str>) -> Self {
         let Some(raw) = raw else { return Self::default() };
-        Self(url::form_urlencoded::parse(raw.as_bytes()).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+        Self(
+            url::form_urlencoded::parse(raw.as_bytes())
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect(),
+        )
     }
 
     /// The first value of `name`; empty counts as absent.

@@ -116,12 +116,21 @@ mod tests {
     fn resources() {
         let i = read(Method::GET, "/api/v1/namespaces/a/pods/p/log");
         assert_eq!(
-            (i.verb.as_str(), i.namespace.as_str(), i.resource.as_str(), i.name.as_str(), i.subresource.as_str()),
+            (
+                i.verb.as_str(),
+                i.namespace.as_str(),
+                i.resource.as_str(),
+                i.name.as_str(),
+                i.subresource.as_str()
+            ),
             ("get", "a", "pods", "p", "log")
         );
         assert!(is_long_running(&i));
         let i = read(Method::GET, "/apis/apps/v1/deployments?watch=true");
-        assert_eq!((i.verb.as_str(), i.api_group.as_str(), i.resource.as_str()), ("watch", "apps", "deployments"));
+        assert_eq!(
+            (i.verb.as_str(), i.api_group.as_str(), i.resource.as_str()),
+            ("watch", "apps", "deployments")
+        );
         let i = read(Method::PUT, "/api/v1/namespaces/a/finalize");
         assert_eq!(
             (i.resource.as_str(), i.name.as_str(), i.namespace.as_str(), i.subresource.as_str()),

@@ -170,7 +170,10 @@ mod tests {
         let core = json!({"apiVersion": "v1", "message": "m", "involvedObject": {"name": "p"}, "count": 2});
         let mut o = core.clone();
         convert("events.k8s.io", "events", "v1", "v1", &mut o).expect("convert");
-        assert_eq!((&o["note"], &o["regarding"]["name"], &o["deprecatedCount"]), (&json!("m"), &json!("p"), &json!(2)));
+        assert_eq!(
+            (&o["note"], &o["regarding"]["name"], &o["deprecatedCount"]),
+            (&json!("m"), &json!("p"), &json!(2))
+        );
         o["apiVersion"] = json!("events.k8s.io/v1");
         convert("events.k8s.io", "events", "v1", "v1", &mut o).expect("convert");
         o["apiVersion"] = json!("v1");

@@ -26,12 +26,7 @@ impl Registry {
         }
         dedup_owners(&mut o, &mut cx.warnings);
         self.managed_on_create(r, cx, &mut o);
-        if !cx.internal {
-            let name = object::name(&o).to_owned();
-            let attrs = self.attributes(r, cx, namespace, &name, Operation::Create, None);
-            self.admission().admit(&attrs, Some(&mut o)).await?;
-            dedup_owners(&mut o, &mut cx.warnings);
-        }
+        self.admit(r, cx, (namespace, Operation::Create), None, &mut o).await?;
         let generated = prepare_meta(&mut o);
         let guard = match self.allocator(r) {
             Some(a) => Some(a.create(&mut o, cx.dry_run).await?),
@@ -95,10 +90,7 @@ impl Registry {
     ) -> ApiResult<Written> {
         let storage = r.storage()?;
         let name = object::name(o).to_owned();
-        if !cx.internal {
-            let attrs = self.attributes(r, cx, namespace, &name, Operation::Create, None);
-            self.admission().validate(&attrs, Some(o)).await?;
-        }
+        self.admitted(r, cx, (namespace, Operation::Create), None, o).await?;
         let key = storage.key(namespace, &name);
         let bytes = storage.encode(o)?;
         let exists = || ApiError::already_exists(r.group, r.resource, &name);

@@ -106,9 +106,7 @@ fn check_preconditions(r: &Resource, name: &str, options: &DeleteOptions, o: &Va
             r.group,
             r.resource,
             name,
-            format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}"
-            ),
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}"),
         ))
     };
     if let Some(u) = &options.uid

@@ -1,8 +1,7 @@
 //! Name formats: which strings may name objects, labels and finalizers, with upstream's sentences for those
 //! that may not.
 
-const ALNUM_HINT: &str =
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const ALNUM_HINT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const KEY_FMT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -180,10 +179,7 @@ pub fn qualified_name(s: &str) -> Result<(), Vec<String>> {
         e.push(format!("name part {}", too_long(63)));
     }
     if !is_key_name(name) {
-        e.push(format!(
-            "name part {}",
-            regex_error(ALNUM_HINT, KEY_FMT, &["MyName", "my.name", "123-abc"])
-        ));
+        e.push(format!("name part {}", regex_error(ALNUM_HINT, KEY_FMT, &["MyName", "my.name", "123-abc"])));
     }
     result(e)
 }

@@ -22,9 +22,9 @@ pub static LOOPBACK: LazyLock<UserInfo> = LazyLock::new(|| UserInfo {
 
 impl Registry {
     fn resource(&self, r: Resource) -> ApiResult<&Arc<resource::Resource>> {
-        self.table
-            .get(r.group, r.version, r.resource)
-            .ok_or_else(|| ApiError::internal(format!("{}/{} {} is not served", r.group, r.version, r.resource)))
+        self.table.get(r.group, r.version, r.resource).ok_or_else(|| {
+            ApiError::internal(format!("{}/{} {} is not served", r.group, r.version, r.resource))
+        })
     }
 }
 

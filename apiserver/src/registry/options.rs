@@ -252,7 +252,8 @@ impl DeleteOptions {
             .and_then(Value::as_array)
             .map(|a| a.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
-        let pre = |f: &str| v.pointer(&format!("/preconditions/{f}")).and_then(Value::as_str).map(str::to_owned);
+        let pre =
+            |f: &str| v.pointer(&format!("/preconditions/{f}")).and_then(Value::as_str).map(str::to_owned);
         Self::build(
             &dry,
             v.get("gracePeriodSeconds").and_then(Value::as_i64),
@@ -308,7 +309,8 @@ mod tests {
 
     #[test]
     fn lists() {
-        let bad = |s: &str| ListOptions::parse(&Query::parse(Some(s)), s.contains("watch")).expect_err(s).message;
+        let bad =
+            |s: &str| ListOptions::parse(&Query::parse(Some(s)), s.contains("watch")).expect_err(s).message;
         assert_eq!(
             bad("resourceVersionMatch=Exact"),
             "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
@@ -333,6 +335,9 @@ mod tests {
             &serde_json::json!({"gracePeriodSeconds": -5, "propagationPolicy": "Orphan", "preconditions": {"uid": "u"}}),
         )
         .expect("options");
-        assert_eq!((o.grace_seconds, o.propagation, o.uid.as_deref()), (Some(1), Some(Propagation::Orphan), Some("u")));
+        assert_eq!(
+            (o.grace_seconds, o.propagation, o.uid.as_deref()),
+            (Some(1), Some(Propagation::Orphan), Some("u"))
+        );
     }
 }

@@ -34,7 +34,13 @@ impl Registry {
     }
 
     /// The objects of a namespace (empty: of the cluster) that `o` selects.
-    pub async fn list(&self, r: &Resource, namespace: &str, o: &ListOptions, filter: &Filter) -> ApiResult<Page> {
+    pub async fn list(
+        &self,
+        r: &Resource,
+        namespace: &str,
+        o: &ListOptions,
+        filter: &Filter,
+    ) -> ApiResult<Page> {
         let storage = r.storage()?;
         let prefix = storage.range(filter.namespace().filter(|_| namespace.is_empty()).unwrap_or(namespace));
         let end = prefix_end(&prefix);
@@ -47,7 +53,9 @@ impl Registry {
             let c = continue_token::decode(&o.continue_token, &prefix)
                 .map_err(|e| ApiError::bad_request(format!("invalid continue token: {e}")))?;
             if !o.resource_version.is_empty() && o.resource_version != "0" {
-                return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+                return Err(ApiError::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
             }
             start = c.start;
             at = c.revision;
@@ -145,9 +153,9 @@ fn list_error(e: &StoreError, prefix: &str, start: &str) -> ApiError {
             x.details = None;
             x
         }
-        StoreError::Compacted { requested, oldest } => {
-            ApiError::expired(format!("The resourceVersion for the provided list is too old: {requested} ({oldest})"))
-        }
+        StoreError::Compacted { requested, oldest } => ApiError::expired(format!(
+            "The resourceVersion for the provided list is too old: {requested} ({oldest})"
+        )),
         other => store_error(other),
     }
 }

@@ -125,7 +125,14 @@ pub fn object(
         Shape::Metadata { beta } => json_of(&partial(&value(r, s)?, beta)),
         Shape::Table { beta } => {
             let v = value(r, s)?;
-            json_of(&table::of(r, &[v], json!({"resourceVersion": s.revision.to_string()}), beta, include, headings))
+            json_of(&table::of(
+                r,
+                &[v],
+                json!({"resourceVersion": s.revision.to_string()}),
+                beta,
+                include,
+                headings,
+            ))
         }
     };
     Ok((body, format.media_type()))
@@ -165,7 +172,9 @@ pub fn list_answer(
             })
             .collect::<ApiResult<_>>()?;
         let (version, kind) = match wanted.shape {
-            Shape::Metadata { beta } => (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned()),
+            Shape::Metadata { beta } => {
+                (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned())
+            }
             _ => (r.api_version(), format!("{}List", r.kind)),
         };
         let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(Vec::as_slice));
@@ -201,7 +210,8 @@ pub fn list_answer(
         }
         Shape::Table { beta } => {
             let values: Vec<Value> = items.iter().map(|s| value(r, s)).collect::<ApiResult<_>>()?;
-            serde_json::to_vec(&table::of(r, &values, meta.to_json(), beta, include, true)).unwrap_or_default()
+            serde_json::to_vec(&table::of(r, &values, meta.to_json(), beta, include, true))
+                .unwrap_or_default()
         }
     };
     Ok(respond::json_text(200, wanted, out.into()))

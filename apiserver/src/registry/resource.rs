@@ -131,7 +131,7 @@ impl Table {
         }
         table.groups.sort_by_key(|g| GROUP_ORDER.iter().position(|n| *n == g.name).unwrap_or(usize::MAX));
         for g in &mut table.groups {
-            g.versions.sort_by(|a, b| version_rank(b.name).cmp(&version_rank(a.name)));
+            g.versions.sort_by_key(|v| std::cmp::Reverse(version_rank(v.name)));
             for v in &mut g.versions {
                 v.resources.sort_by_key(|r| r.resource);
             }

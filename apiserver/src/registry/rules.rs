@@ -74,10 +74,7 @@ pub fn of(group: &str, resource: &str) -> Rules {
             | ("coordination.k8s.io", _)
             | ("node.k8s.io", "runtimeclasses")
             | ("policy", "poddisruptionbudgets")
-            | (
-                "storage.k8s.io",
-                "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments"
-            )
+            | ("storage.k8s.io", "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments")
             | ("apiextensions.k8s.io" | "apiregistration.k8s.io", _)
     );
     let returns_deleted = matches!(
@@ -85,7 +82,11 @@ pub fn of(group: &str, resource: &str) -> Rules {
         ("resource.k8s.io", _)
             | (
                 "storage.k8s.io",
-                "csidrivers" | "storageclasses" | "volumeattachments" | "csinodes" | "volumeattributesclasses"
+                "csidrivers"
+                    | "storageclasses"
+                    | "volumeattachments"
+                    | "csinodes"
+                    | "volumeattributesclasses"
             )
             | (
                 "",
@@ -99,11 +100,8 @@ pub fn of(group: &str, resource: &str) -> Rules {
                     | "podtemplates"
             )
     );
-    let garbage_collection = if resource == "events" {
-        GarbageCollection::Unsupported
-    } else {
-        GarbageCollection::Dependents
-    };
+    let garbage_collection =
+        if resource == "events" { GarbageCollection::Unsupported } else { GarbageCollection::Dependents };
     Rules { name, create_on_update, unconditional_update, returns_deleted, garbage_collection }
 }
 

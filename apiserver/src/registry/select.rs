@@ -28,12 +28,7 @@ impl Filter {
                 }
             }
         }
-        Ok(Self {
-            group: r.group,
-            resource: r.resource,
-            labels: o.labels.clone(),
-            fields: o.fields.clone(),
-        })
+        Ok(Self { group: r.group, resource: r.resource, labels: o.labels.clone(), fields: o.fields.clone() })
     }
 
     /// Whether everything is chosen.
@@ -68,8 +63,7 @@ impl Filter {
 
     /// Whether stored bytes are chosen. What cannot be decoded is not.
     pub fn matches_bytes(&self, storage: &Storage, bytes: &[u8]) -> bool {
-        self.is_empty()
-            || super::codec::decode_stored(storage.schema, bytes).is_ok_and(|v| self.matches(&v))
+        self.is_empty() || super::codec::decode_stored(storage.schema, bytes).is_ok_and(|v| self.matches(&v))
     }
 }
 
@@ -77,6 +71,8 @@ fn unsupported(r: &Resource, field: &str) -> String {
     match (r.group, r.resource) {
         // These kinds convert field labels themselves, others by the general rule.
         ("", _) | ("batch", "jobs") => format!("field label not supported: {field}"),
-        _ => format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+        _ => format!(
+            "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ),
     }
 }

@@ -105,7 +105,11 @@ impl Storage {
     }
 
     /// Deletes if the object still is at `expected`.
-    pub async fn remove(&self, key: &str, expected: Revision) -> ApiResult<Result<Revision, Option<KeyValue>>> {
+    pub async fn remove(
+        &self,
+        key: &str,
+        expected: Revision,
+    ) -> ApiResult<Result<Revision, Option<KeyValue>>> {
         self.txn(Txn { key: key.to_owned(), expected, op: Op::Delete }).await
     }
 
@@ -125,7 +129,9 @@ pub fn store_error(e: &StoreError) -> ApiError {
         ),
         StoreError::Future { requested, current } => too_large_version(*requested, *current),
         StoreError::TooLarge { .. } => ApiError::too_large(e.to_string()),
-        StoreError::Unavailable(m) => ApiError::new(503, "ServiceUnavailable", format!("the store is not available: {m}")),
+        StoreError::Unavailable(m) => {
+            ApiError::new(503, "ServiceUnavailable", format!("the store is not available: {m}"))
+        }
         StoreError::Corrupt(m) => ApiError::internal(m),
     }
 }

@@ -75,11 +75,7 @@ impl Registry {
         }
         self.managed_on_update(r, cx, &old, &mut o);
         dedup_owners(&mut o, &mut cx.warnings);
-        if !cx.internal {
-            let attrs = self.attributes(r, cx, namespace, name, Operation::Update, Some(&old));
-            self.admission().admit(&attrs, Some(&mut o)).await?;
-            dedup_owners(&mut o, &mut cx.warnings);
-        }
+        self.admit(r, cx, (namespace, Operation::Update), Some(&old), &mut o).await?;
         check_version(r, name, &mut o, &old)?;
         ensure_namespace(r, &mut o, namespace)?;
         let guard = match self.allocator(r).filter(|_| cx.subresource.is_empty()) {
@@ -87,10 +83,7 @@ impl Registry {
             None => None,
         };
         self.prepare_update(r, cx, &mut o, &old)?;
-        if !cx.internal {
-            let attrs = self.attributes(r, cx, namespace, name, Operation::Update, Some(&old));
-            self.admission().validate(&attrs, Some(&o)).await?;
-        }
+        self.admitted(r, cx, (namespace, Operation::Update), Some(&old), &o).await?;
         let done = self.store_update(r, cx, kv, &old, o).await?;
         if let (Ok(_), Some(g)) = (&done, guard)
             && !cx.dry_run
@@ -100,7 +93,13 @@ impl Registry {
         Ok(done)
     }
 
-    fn prepare_update(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &mut Value, old: &Value) -> ApiResult<()> {
+    fn prepare_update(
+        &self,
+        r: &Resource,
+        cx: &mut WriteCx<'_>,
+        o: &mut Value,
+        old: &Value,
+    ) -> ApiResult<()> {
         object::copy_meta(o, old, "generation");
         match r.strategy {
             _ if cx.raw => {}
@@ -152,7 +151,9 @@ impl Registry {
                 return Ok(Ok(Written { stored, created: false, deleted: true }));
             }
             return Ok(match storage.remove(&kv.key, kv.mod_revision).await? {
-                Ok(revision) => Ok(Written { stored: stored(bytes, revision), created: false, deleted: true }),
+                Ok(revision) => {
+                    Ok(Written { stored: stored(bytes, revision), created: false, deleted: true })
+                }
                 Err(now) => Err(now),
             });
         }

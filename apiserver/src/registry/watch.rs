@@ -281,7 +281,8 @@ impl Watch {
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
         };
-        let bytes = if now { e.kv.value.clone() } else { e.prev.clone().unwrap_or_else(|| e.kv.value.clone()) };
+        let bytes =
+            if now { e.kv.value.clone() } else { e.prev.clone().unwrap_or_else(|| e.kv.value.clone()) };
         let s = Stored { key: e.kv.key.clone(), bytes, revision: e.kv.mod_revision };
         self.encoder.object(kind, &s, out)
     }

@@ -7,7 +7,7 @@ use super::object;
 use super::resource::Resource;
 use super::strategy::Context;
 use super::{Registry, meta};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Warnings};
 use crate::field::ErrorList;
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
@@ -64,7 +64,10 @@ pub struct Written {
 /// Runs a strategy step; objects of kinds without rules pass.
 pub fn step<T>(r: &Resource, result: Result<T, serde_json::Error>) -> ApiResult<T> {
     result.map_err(|e| {
-        ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {0}: {e}", r.kind, r.version))
+        ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {0}: {e}",
+            r.kind, r.version
+        ))
     })
 }
 
@@ -136,7 +139,48 @@ impl Registry {
             operation,
             dry_run: cx.dry_run,
             old,
+            warnings: Warnings::default(),
         }
+    }
+
+    /// Lets the admission plugins change `o`.
+    pub(super) async fn admit(
+        &self,
+        r: &Resource,
+        cx: &mut WriteCx<'_>,
+        (namespace, operation): (&str, Operation),
+        old: Option<&Value>,
+        o: &mut Value,
+    ) -> ApiResult<()> {
+        if cx.internal {
+            return Ok(());
+        }
+        let name = object::name(old.unwrap_or(o)).to_owned();
+        let attrs = self.attributes(r, cx, namespace, &name, operation, old);
+        self.admission().admit(&attrs, Some(o)).await?;
+        let mut said = attrs.warnings.take();
+        cx.warnings.append(&mut said);
+        dedup_owners(o, &mut cx.warnings);
+        Ok(())
+    }
+
+    /// Lets the admission plugins refuse `o`.
+    pub(super) async fn admitted(
+        &self,
+        r: &Resource,
+        cx: &mut WriteCx<'_>,
+        (namespace, operation): (&str, Operation),
+        old: Option<&Value>,
+        o: &Value,
+    ) -> ApiResult<()> {
+        if cx.internal {
+            return Ok(());
+        }
+        let attrs = self.attributes(r, cx, namespace, object::name(old.unwrap_or(o)), operation, old);
+        self.admission().validate(&attrs, Some(o)).await?;
+        let mut said = attrs.warnings.take();
+        cx.warnings.append(&mut said);
+        Ok(())
     }
 
     /// Everything wrong with a new object.

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::http::query::Query;
-use crate::registry::resource::Resource;
 use crate::registry::render;
+use crate::registry::resource::Resource;
 use crate::status::{ApiError, ApiResult};
 
 /// What each row carries of its object.

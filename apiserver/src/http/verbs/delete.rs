@@ -132,7 +132,8 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> A
     for (ns, name) in &names {
         pending.push(delete_one(app, &cx, r, ns, name, &options));
     }
-    let results: Vec<ApiResult<()>> = futures::stream::iter(pending).buffer_unordered(WORKERS).collect().await;
+    let results: Vec<ApiResult<()>> =
+        futures::stream::iter(pending).buffer_unordered(WORKERS).collect().await;
     results.into_iter().collect::<ApiResult<Vec<()>>>()?;
     render::list_answer(r, &page.items, &page.meta, wanted, include)
 }

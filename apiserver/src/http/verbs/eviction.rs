@@ -86,7 +86,8 @@ async fn spend_budget(app: &App, namespace: &str, pod: &Value, dry_run: bool) ->
     for s in &page.items {
         let budget = render::value(r, s)?;
         let selector = budget.pointer("/spec/selector").and_then(labels::Selector::from_value);
-        if selector.is_some_and(|s| s.matches(|k| pod_labels.and_then(|l| l.get(k)).and_then(Value::as_str))) {
+        if selector.is_some_and(|s| s.matches(|k| pod_labels.and_then(|l| l.get(k)).and_then(Value::as_str)))
+        {
             covering.push(budget);
         }
     }
@@ -109,9 +110,11 @@ async fn take(
 ) -> ApiResult<()> {
     let unhealthy_free = !is_ready(pod) && {
         let text = |p: &str| budget.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-        let always = budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str)
-            == Some("AlwaysAllow");
-        always || (text("/status/currentHealthy") >= text("/status/desiredHealthy") && text("/status/desiredHealthy") > 0)
+        let always =
+            budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str) == Some("AlwaysAllow");
+        always
+            || (text("/status/currentHealthy") >= text("/status/desiredHealthy")
+                && text("/status/desiredHealthy") > 0)
     };
     if unhealthy_free {
         return Ok(());
@@ -129,7 +132,8 @@ async fn take(
 /// The budget after one more disruption, or why there is none to give.
 fn disrupt(budget: &Value, name: &str, pod: &str) -> ApiResult<Value> {
     let number = |p: &str| budget.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-    let cause = |message: String| Cause { reason: "DisruptionBudget".to_owned(), message, field: String::new() };
+    let cause =
+        |message: String| Cause { reason: "DisruptionBudget".to_owned(), message, field: String::new() };
     if number("/status/observedGeneration") < number("/metadata/generation") {
         return Err(ApiError::too_many_requests(
             "Cannot evict pod as it would violate the pod's disruption budget.",
@@ -178,7 +182,10 @@ mod tests {
         assert_eq!(after["status"]["disruptionsAllowed"], 0);
         assert!(after["status"]["disruptedPods"]["p"].is_string());
         let e = disrupt(&after, "b", "q").expect_err("spent");
-        assert_eq!((e.code, e.message.as_str()), (429, "Cannot evict pod as it would violate the pod's disruption budget."));
+        assert_eq!(
+            (e.code, e.message.as_str()),
+            (429, "Cannot evict pod as it would violate the pod's disruption budget.")
+        );
         let behind = json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}});
         assert_eq!(disrupt(&behind, "b", "p").expect_err("behind").code, 429);
     }

@@ -19,7 +19,8 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
     let wanted = call.wanted(Offer::Transformed)?;
     let include = Include::parse(&call.query)?;
     let kind = patching::Kind::of(&call.parts.headers)?;
-    let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == patching::Kind::Apply })?;
+    let options =
+        WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == patching::Kind::Apply })?;
     let manager = manager(&call, &options);
     let body = call.read_body().await?;
     let patch = patching::Patch::parse(r, kind, &body, &options)?;

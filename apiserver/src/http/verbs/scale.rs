@@ -81,7 +81,8 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
             let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
             let format = negotiate::content_type(&call.parts.headers)?;
             let body = call.read_body().await?;
-            let o = codec::decode_as(schema, GVK, &body, format, options.field_validation, &mut call.warnings)?;
+            let o =
+                codec::decode_as(schema, GVK, &body, format, options.field_validation, &mut call.warnings)?;
             if object::name(&o) != name {
                 return Err(ApiError::bad_request(format!(
                     "the name of the object ({}) does not match the name on the URL ({name})",

@@ -7,10 +7,10 @@ use crate::app::App;
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
+use crate::registry::codec;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
-use crate::registry::codec;
 use crate::status::{ApiError, ApiResult};
 
 /// POST of a `TokenRequest`.
@@ -27,8 +27,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let schema = proto::schema::by_gvk(gvk.0, gvk.1, gvk.2)
         .ok_or_else(|| ApiError::internal("the type table has no TokenRequest"))?;
     let body = call.read_body().await?;
-    let mut o =
-        codec::decode_as(schema, gvk, &body, format, options.field_validation, &mut call.warnings)?;
+    let mut o = codec::decode_as(schema, gvk, &body, format, options.field_validation, &mut call.warnings)?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     issuer.prepare(namespace, name, &mut o).await?;
     let cx = WriteCx {
@@ -45,5 +44,13 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     app.admission.validate(&attrs, Some(&o)).await?;
     let (answer, mut warnings) = issuer.issue(namespace, name, o, SystemTime::now()).await?;
     call.warnings.append(&mut warnings);
-    super::answer_virtual(schema, "authentication.k8s.io/v1", "TokenRequest", 201, wanted, &answer, &call.warnings)
+    super::answer_virtual(
+        schema,
+        "authentication.k8s.io/v1",
+        "TokenRequest",
+        201,
+        wanted,
+        &answer,
+        &call.warnings,
+    )
 }
