@@ -1,20 +1,13 @@
 # Coxswain's commands. `make up` is the first to try; `make help` lists all.
 
 CARGO ?= cargo
-BIN := target/release
-PAUSE_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATE ?= .cluster
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
-
-deps: ## install what is missing from Debian's packages
-	@./scripts/install-deps
-
-build: deps ## build release binaries
-	$(CARGO) build --release --locked --workspace --bins
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked -p pause --target $(PAUSE_TARGET)
-	@cp target/$(PAUSE_TARGET)/release/pause $(BIN)/pause
 
 up: build ## make a one-node cluster on this machine and run a pod in it
 	$(BIN)/ctl up --state $(STATE)
@@ -22,4 +15,28 @@ up: build ## make a one-node cluster on this machine and run a pod in it
 down: ## remove the cluster with everything it left on this machine
 	@if [ -x $(BIN)/ctl ]; then $(BIN)/ctl down --state $(STATE); else echo "nothing is built, so nothing runs"; fi
 
-.PHONY: help deps build up down
+test: lint unit e2e ## run all tests
+
+bench: build ## measure speed and memory: name, value, unit
+	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench
+
+build: deps ## build release binaries
+	$(CARGO) build --release --locked --workspace --exclude integration-tests --exclude pause
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked -p pause --target $(HOST)
+	@install -m 755 $(TARGET)/$(HOST)/release/pause $(BIN)/pause
+
+deps: ## install what is missing from Debian's packages
+	@./scripts/install-deps
+
+lint: deps ## check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+unit: deps ## run the tests that need no cluster
+	$(CARGO) test --locked --workspace --exclude integration-tests
+
+e2e: build ## run the tests on real clusters (root)
+	@./scripts/install-test-tools
+	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked -p integration-tests -- --test-threads=2
+
+.PHONY: help up down test bench build deps lint unit e2e

@@ -1,0 +1,42 @@
+//! Where the programs under test and the tools are.
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's root folder.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Cargo's target folder.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The folder with the release binaries: `COXSWAIN_BIN`, or where `make build` puts them.
+///
+/// # Panics
+/// If they are not built.
+pub fn folder() -> PathBuf {
+    let dir = std::env::var_os("COXSWAIN_BIN").map_or_else(|| target().join("release"), PathBuf::from);
+    assert!(
+        dir.join("kube-apiserver").exists(),
+        "{} has no kube-apiserver: run `make build` first",
+        dir.display()
+    );
+    dir
+}
+
+/// Upstream's kubectl of this release (`1.36`), or the machine's own (`system`).
+///
+/// # Panics
+/// If it is not installed.
+pub fn kubectl(which: &str) -> PathBuf {
+    if which == "system" {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let found = path.split(':').map(|d| Path::new(d).join("kubectl")).find(|p| p.exists());
+        return found.unwrap_or_else(|| kubectl("1.36"));
+    }
+    let path = target().join("tools/kubectl-1.36");
+    assert!(path.exists(), "{} is missing: run scripts/install-test-tools", path.display());
+    path
+}
