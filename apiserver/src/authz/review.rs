@@ -26,7 +26,7 @@ pub struct UserRules {
 pub fn subject_access(authorizer: &Authorizer, review: Value) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
     validate_empty_metadata(&review, &mut errors);
-    refuse("SubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     Ok(answer(authorizer, review, None))
 }
 
@@ -41,15 +41,16 @@ pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Va
         ));
     }
     let own = text(&review, "/metadata/namespace");
+    let own = if own.is_empty() { namespace } else { own };
     let asked = text(&review, "/spec/resourceAttributes/namespace");
-    if !own.is_empty() && asked != own {
+    if asked != own {
         errors.push(Error::invalid(
             &spec.child("resourceAttributes").child("namespace"),
             asked,
             "must match metadata.namespace",
         ));
     }
-    refuse("LocalSubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     if asked != namespace {
         return Err(ApiError::bad_request(format!(
             "spec.resourceAttributes.namespace must match namespace: {namespace}"
@@ -63,7 +64,7 @@ pub fn self_subject_access(authorizer: &Authorizer, user: &UserInfo, review: Val
     let mut errors = ErrorList::new();
     validate_attributes(&review, &mut errors);
     validate_empty_metadata(&review, &mut errors);
-    refuse("SelfSubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     Ok(answer(authorizer, review, Some(user)))
 }
 
@@ -118,8 +119,9 @@ pub fn user_json(user: &UserInfo) -> Value {
     out
 }
 
-fn refuse(kind: &str, errors: &ErrorList) -> ApiResult<()> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(GROUP, kind, "", errors)) }
+/// Upstream names no kind in these errors.
+fn refuse(errors: &ErrorList) -> ApiResult<()> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(GROUP, "", "", errors)) }
 }
 
 fn set(review: &Value, pointer: &str) -> bool {
