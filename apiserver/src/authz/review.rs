@@ -31,7 +31,7 @@ pub fn subject_access(authorizer: &Authorizer, review: Value) -> ApiResult<Value
 }
 
 /// Answers a `LocalSubjectAccessReview` posted to `namespace`.
-pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Value) -> ApiResult<Value> {
+pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, mut review: Value) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
     let spec = Path::new("spec");
     if review.pointer("/spec/nonResourceAttributes").is_some_and(|v| !v.is_null()) {
@@ -40,8 +40,10 @@ pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Va
             "disallowed on this kind of request",
         ));
     }
+    if text(&review, "/metadata/namespace").is_empty() {
+        review["metadata"]["namespace"] = namespace.into();
+    }
     let own = text(&review, "/metadata/namespace");
-    let own = if own.is_empty() { namespace } else { own };
     let asked = text(&review, "/spec/resourceAttributes/namespace");
     if asked != own {
         errors.push(Error::invalid(
@@ -148,7 +150,11 @@ fn validate_attributes(review: &Value, errors: &mut ErrorList) {
     if resource && other {
         errors.push(Error::invalid(
             &spec.child("nonResourceAttributes"),
-            review.pointer("/spec/nonResourceAttributes"),
+            // Upstream shows its internal form.
+            json!({
+                "Path": text(review, "/spec/nonResourceAttributes/path"),
+                "Verb": text(review, "/spec/nonResourceAttributes/verb"),
+            }),
             "cannot be specified in combination with resourceAttributes",
         ));
     }
