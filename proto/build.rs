@@ -213,7 +213,7 @@ impl<'a> Types<'a> {
             };
             write!(
                 fields,
-                "Field {{ json: {:?}, embed: {:?}, ty: TypeRef::Static(&T{ty}), tag: {tag}, inline: {}, presence: Presence::{presence}, required: {}, patch_merge: {}, retain_keys: {}, patch_replace: {}, merge_key: {:?} }}, ",
+                "Field {{ json: {:?}, embed: {:?}, ty: TypeRef::Static(&T{ty}), tag: {tag}, inline: {}, presence: Presence::{presence}, required: {}, patch_merge: {}, retain_keys: {}, patch_replace: {}, default: {:?}, merge_key: {:?} }}, ",
                 f.json,
                 f.embed,
                 f.inline,
@@ -221,6 +221,7 @@ impl<'a> Types<'a> {
                 patch.contains(&"merge"),
                 patch.contains(&"retainKeys"),
                 patch.contains(&"replace"),
+                default_of(name, &f.json),
                 s(&f.fact, "merge_key"),
             )
             .unwrap();
@@ -327,6 +328,14 @@ impl<'a> Types<'a> {
             write!(out, "(({g:?}, {v:?}, {k:?}), &T{i}), ").unwrap();
         }
         writeln!(out, "];").unwrap();
+    }
+}
+
+/// Defaults of key fields of lists: the only ones that merging needs to know.
+fn default_of(owner: &str, field: &str) -> &'static str {
+    match (owner, field) {
+        ("io.k8s.api.core.v1.ContainerPort" | "io.k8s.api.core.v1.ServicePort", "protocol") => "\"TCP\"",
+        _ => "",
     }
 }
 

@@ -201,6 +201,8 @@ pub struct Field {
     pub retain_keys: bool,
     /// Strategic merge patch replaces the whole structure.
     pub patch_replace: bool,
+    /// Default value as JSON text, where a list key needs one; empty for none.
+    pub default: &'static str,
     /// Strategic merge patch key; empty when elements are scalars.
     pub merge_key: &'static str,
 }

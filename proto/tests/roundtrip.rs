@@ -1,4 +1,5 @@
 //! Every kind of the table, there and back in both forms.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

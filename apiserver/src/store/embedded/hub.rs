@@ -184,10 +184,9 @@ impl Puller {
                 }
             }
         }
-        if self.progressed < self.after {
+        // A receiver with a full queue has newer things to read first; it is told when it has caught up.
+        if self.progressed < self.after && self.tx.try_send(Ok(WatchBatch::Progress(self.after))).is_ok() {
             self.progressed = self.after;
-            // If the receiver is gone, the caller finds out.
-            let _ = self.tx.send(Ok(WatchBatch::Progress(self.after))).await;
         }
         Ok(())
     }

@@ -1,0 +1,380 @@
+//! Server-side apply, and the tracking of who owns what through all other writes.
+
+use proto::json::Strictness;
+use proto::schema::TypeDef;
+use serde_json::{Map, Value, json};
+
+use super::fields::{Comparison, Set, Ty, compare, merge, path_text, remove, to_set, validate, view};
+use super::managed::{self, Id, Managed, Owned};
+use crate::status::{ApiError, ApiResult, Cause};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// Never owned by anyone.
+const STRIPPED: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "metadata",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.creationTimestamp",
+    "metadata.selfLink",
+    "metadata.uid",
+    "metadata.clusterName",
+    "metadata.generation",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+];
+
+/// Through which door a write comes, and when.
+#[derive(Debug, Clone)]
+pub struct Writer<'a> {
+    /// The type of the object; `None` deduces it from the values.
+    pub def: Option<&'a TypeDef>,
+    /// Name of the manager, see [`super::manager_name`].
+    pub manager: &'a str,
+    /// `apiVersion` of the endpoint.
+    pub api_version: &'a str,
+    /// Empty for the main endpoint.
+    pub subresource: &'a str,
+    /// Fields that the endpoint takes no changes of, see [`super::reset_fields`].
+    pub reset: &'a Set,
+    /// Now, as RFC 3339 in whole seconds.
+    pub now: &'a str,
+}
+
+impl Writer<'_> {
+    fn ty(&self) -> Ty<'_> {
+        self.def.map_or(Ty::Deduced, Ty::Def)
+    }
+
+    fn view(&self, v: &Value) -> Value {
+        let mut v = match self.def {
+            Some(d) => view(v, d),
+            None => v.clone(),
+        };
+        managed::strip(&mut v);
+        v
+    }
+
+    /// An object of the type with nothing in it.
+    fn nothing(&self) -> Value {
+        let zero = self.def.and_then(proto::json::zero).unwrap_or_else(|| Value::Object(Map::new()));
+        self.view(&zero)
+    }
+
+    fn id(&self, manager: &str, applied: bool) -> Id {
+        Id::new(manager, applied, self.api_version, self.subresource)
+    }
+}
+
+/// Sets `new.metadata.managedFields` for a create or update: fields that changed become the writer's own.
+///
+/// `live` is the object before the write, `None` on create. Call it once the object holds what the client
+/// asked for and its defaults, before admission.
+pub fn track_update(live: Option<&Value>, new: &mut Value, w: &Writer<'_>) {
+    let mut managed = claimed(live, new, w);
+    managed::strip(new);
+    // An object that nobody tracked so far stays untracked.
+    if !(managed.is_empty() && live.is_some()) {
+        let before = match live {
+            Some(l) => w.view(l),
+            None => w.nothing(),
+        };
+        update(&before, &w.view(new), &mut managed, w.id(w.manager, false), w);
+        managed::cap(&mut managed);
+    }
+    managed::encode(new, &managed);
+}
+
+/// The entries to start from: the client's own where it may and does send any, else those of the object.
+fn claimed(live: Option<&Value>, new: &Value, w: &Writer<'_>) -> Managed {
+    if w.subresource.is_empty() {
+        if managed::is_reset(new) {
+            return Managed::new();
+        }
+        if let Some(m) = managed::decode(new).filter(|m| !m.is_empty()) {
+            return m;
+        }
+    }
+    live.and_then(managed::decode).unwrap_or_default()
+}
+
+/// Puts the old entries back when a write changed nothing but their times.
+pub fn keep_times_on_noop(live: &Value, new: &mut Value) {
+    let timeless = |v: &Value| {
+        let mut v = v.clone();
+        let entries = v.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+        for e in entries.into_iter().flatten() {
+            if let Some(o) = e.as_object_mut() {
+                o.remove("time");
+            }
+        }
+        v
+    };
+    let (Some(old), true) = (live.pointer("/metadata/managedFields"), timeless(live) == timeless(new)) else {
+        return;
+    };
+    let old = old.clone();
+    if let Some(m) = new.pointer_mut("/metadata/managedFields") {
+        *m = old;
+    }
+}
+
+/// One non-apply write: `id` gains what it changed, others lose it.
+fn update(before: &Value, after: &Value, managed: &mut Managed, id: Id, w: &Writer<'_>) {
+    let changes = compare(before, after, w.ty());
+    take(managed, None, &changes.without(w.reset));
+    let set = changes.modified.union(&changes.added).without(w.reset).difference(&Set::of(STRIPPED));
+    if !set.is_empty() {
+        let set = match managed.get(&id) {
+            Some(mine) => mine.set.union(&set),
+            None => set,
+        };
+        let owned = Owned { set, api_version: w.api_version.into(), time: Some(w.now.into()) };
+        managed.insert(id, owned);
+    }
+}
+
+/// Takes changed and removed fields from every manager but `except`.
+fn take(managed: &mut Managed, except: Option<&Id>, changes: &Comparison) {
+    let changed = changes.modified.union(&changes.added).union(&changes.removed);
+    managed.retain(|id, owned| {
+        if Some(id) != except {
+            owned.set = owned.set.difference(&changed);
+        }
+        !owned.set.is_empty()
+    });
+}
+
+/// A field that someone else owns and the apply wants otherwise.
+struct Conflict {
+    manager: Id,
+    path: Vec<String>,
+}
+
+enum Refused {
+    Conflicts(Vec<Conflict>),
+    Other(ApiError),
+}
+
+/// Lays `applied` over `live` (`None` when the object is to be created) for the writer, and gives the object
+/// with its new `managedFields`, in canonical form but not defaulted.
+///
+/// Fields that the writer applied before and now leaves out are removed, unless others own them. Without
+/// `force`, changing what others own is a conflict (409 with one cause per field).
+pub fn apply(live: Option<&Value>, applied: &Value, w: &Writer<'_>, force: bool) -> ApiResult<Value> {
+    check_applied(applied, w)?;
+    let base = match live {
+        Some(l) => l.clone(),
+        None => w.nothing(),
+    };
+    let managed = managed::decode(&base)
+        .ok_or_else(|| ApiError::internal("failed to decode managed fields of the live object"))?;
+    let first = run(&base, applied, managed.clone(), w, force);
+    let result = match first {
+        // What kubectl applied on the client's side before is its own, whoever the entries name.
+        Err(Refused::Conflicts(c)) if w.manager == "kubectl" => {
+            let mine = last_applied_set(&base, w);
+            let rest: Vec<Conflict> =
+                c.into_iter().filter(|c| !mine.as_ref().is_some_and(|s| s.has(&c.path))).collect();
+            if rest.is_empty() {
+                run(&base, applied, managed, w, true)
+            } else {
+                Err(Refused::Conflicts(rest))
+            }
+        }
+        other => other,
+    };
+    let mut out = result.map_err(|e| match e {
+        Refused::Conflicts(c) => conflict_error(&c),
+        Refused::Other(e) => e,
+    })?;
+    if w.manager == "kubectl"
+        && out.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).is_some()
+    {
+        out["metadata"]["annotations"][LAST_APPLIED] = last_applied_text(applied).into();
+    }
+    Ok(out)
+}
+
+fn check_applied(applied: &Value, w: &Writer<'_>) -> ApiResult<()> {
+    let version = applied["apiVersion"].as_str().unwrap_or_default();
+    if version != w.api_version {
+        return Err(ApiError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+            w.api_version
+        )));
+    }
+    if applied.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    validate(applied, w.ty()).map_err(|e| typed_error(applied, &e))
+}
+
+fn typed_error(applied: &Value, why: &str) -> ApiError {
+    let text = |p: &str| applied.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let api_version = text("/apiVersion");
+    ApiError::new(
+        500,
+        "",
+        format!(
+            "failed to create typed patch object ({}/{}; {api_version}, Kind={}): {why}",
+            text("/metadata/namespace"),
+            text("/metadata/name"),
+            text("/kind"),
+        ),
+    )
+}
+
+fn run(
+    live: &Value,
+    applied: &Value,
+    mut managed: Managed,
+    w: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Refused> {
+    let ty = w.ty();
+    let before = w.view(live);
+    if managed.is_empty() {
+        let id = w.id(BEFORE_FIRST_APPLY, false);
+        update(&w.nothing(), &before, &mut managed, id, w);
+    }
+    let id = w.id(w.manager, true);
+    let last = managed.remove(&id);
+    let fail = |e: String| Refused::Other(ApiError::new(500, "", format!("failed to merge config: {e}")));
+    let merged = merge(&before, applied, ty).map_err(fail)?;
+
+    let set = to_set(applied, ty).without(w.reset);
+    let time = last.as_ref().and_then(|l| l.time.clone());
+    managed.insert(id.clone(), Owned { set, api_version: w.api_version.into(), time });
+    let pruned = match &last {
+        Some(last) if !last.set.is_empty() => prune(&merged, &last.set, &managed, ty),
+        _ => merged,
+    };
+
+    let changes = compare(&before, &pruned, ty).without(w.reset);
+    let wanted = changes.modified.union(&changes.added);
+    let mut conflicts = Vec::new();
+    for (other, owned) in managed.iter().filter(|(other, _)| **other != id) {
+        let paths = owned.set.intersection(&wanted).paths();
+        conflicts.extend(paths.into_iter().map(|path| Conflict { manager: other.clone(), path }));
+    }
+    if !force && !conflicts.is_empty() {
+        return Err(Refused::Conflicts(conflicts));
+    }
+    take(&mut managed, Some(&id), &changes);
+
+    let stripped = Set::of(STRIPPED);
+    let unchanged = before == pruned;
+    if let Some(mine) = managed.get_mut(&id) {
+        mine.set = mine.set.difference(&stripped);
+        if mine.set.is_empty() {
+            managed.remove(&id);
+        } else if !unchanged || mine.time.is_none() {
+            mine.time = Some(w.now.into());
+        }
+    }
+    let mut out = if unchanged { live.clone() } else { pruned };
+    if let Some(d) = w.def {
+        managed::strip(&mut out);
+        out = proto::json::normalize(&out, d, Strictness::Ignore)
+            .map_err(|e| Refused::Other(typed_error(applied, &e.to_string())))?
+            .value;
+    }
+    for k in ["apiVersion", "kind"] {
+        if out.get(k).is_none_or(|v| v.as_str().is_none_or(str::is_empty)) {
+            out[k] = applied[k].clone();
+        }
+    }
+    managed::encode(&mut out, &managed);
+    Ok(out)
+}
+
+/// Takes out what the manager applied last time and nobody sets now.
+fn prune(merged: &Value, last: &Set, managed: &Managed, ty: Ty<'_>) -> Value {
+    let all_of = |v: &Value| to_set(v, ty).with_named_fields(ty);
+    let last = last.with_named_fields(ty);
+    let without_last = remove(merged, &last, ty).unwrap_or_else(|| Value::Object(Map::new()));
+    // Put back what anyone owns now.
+    let owned = managed.values().fold(Set::default(), |s, o| s.union(&o.set)).with_named_fields(ty);
+    let all = all_of(merged);
+    let keep = all_of(&without_last).union(&owned);
+    let pruned = remove(merged, &all.difference(&keep), ty).unwrap_or_else(|| Value::Object(Map::new()));
+    // And what went only because its parent did.
+    let gone = all.difference(&all_of(&pruned)).intersection(&last);
+    remove(merged, &gone, ty).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// What the last client-side apply set and nobody changed since.
+fn last_applied_set(live: &Value, w: &Writer<'_>) -> Option<Set> {
+    let text = live.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()?;
+    let last: Value = serde_json::from_str(text).ok()?;
+    if last["apiVersion"].as_str() != Some(w.api_version) {
+        return None;
+    }
+    let c = compare(&last, &w.view(live), w.ty());
+    Some(to_set(&last, w.ty()).difference(&c.modified).difference(&c.added).difference(&c.removed))
+}
+
+fn last_applied_text(applied: &Value) -> String {
+    let mut v = applied.clone();
+    if let Some(a) = v.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        a.remove(LAST_APPLIED);
+    }
+    format!("{v}\n")
+}
+
+fn conflict_error(conflicts: &[Conflict]) -> ApiError {
+    let message = match conflicts {
+        [one] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            one.manager.shown(),
+            path_text(&one.path)
+        ),
+        many => {
+            let mut lines = Vec::new();
+            let mut last = None;
+            for c in many {
+                if last != Some(&c.manager) {
+                    lines.push(format!("conflicts with {}:", c.manager.shown()));
+                    last = Some(&c.manager);
+                }
+                lines.push(format!("- {}", path_text(&c.path)));
+            }
+            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
+        }
+    };
+    let causes = conflicts
+        .iter()
+        .map(|c| Cause {
+            reason: "FieldManagerConflict".into(),
+            message: format!("conflict with {}", c.manager.shown()),
+            field: path_text(&c.path),
+        })
+        .collect();
+    ApiError::new(409, "Conflict", message).with_causes(causes)
+}
+
+/// The body of an apply request (YAML, of which JSON is a part) as a value.
+pub fn parse(body: &[u8]) -> ApiResult<Value> {
+    let bad = |e: String| ApiError::bad_request(format!("error decoding YAML: {e}"));
+    let value: Value = if body.first() == Some(&b'{') {
+        proto::json::decode_any(body, Strictness::Ignore).map_err(|e| bad(e.to_string()))?.value
+    } else {
+        serde_yaml::from_slice(body).map_err(|e| bad(e.to_string()))?
+    };
+    match value {
+        Value::Object(_) => Ok(value),
+        Value::Null => Ok(json!({})),
+        other => Err(bad(format!(
+            "error unmarshaling JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            }
+        ))),
+    }
+}
