@@ -5,6 +5,7 @@ pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
+pub mod cache;
 pub mod config;
 pub mod connect;
 pub mod discovery;

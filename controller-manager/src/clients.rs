@@ -35,7 +35,7 @@ type Http = HttpClient<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
 #[derive(Clone)]
 pub struct Clients {
     root: Client,
-    metadata: Client,
+    config: Arc<Config>,
     per_controller: Option<PerController>,
 }
 
@@ -52,7 +52,6 @@ impl Clients {
         let agent = format!("kube-controller-manager/{}", component_base::version::GIT_VERSION);
         config.headers.push((header::USER_AGENT, agent.parse().context("user agent")?));
         let root = client(&config)?;
-        let metadata = client(&config)?;
         let per_controller = if service_accounts {
             let mut bare = config.clone();
             bare.auth_info = AuthInfo::default();
@@ -60,7 +59,7 @@ impl Clients {
         } else {
             None
         };
-        Ok(Self { root, metadata, per_controller })
+        Ok(Self { root, config: Arc::new(config), per_controller })
     }
 
     /// The daemon's own identity: for watches and leader election.
@@ -68,9 +67,9 @@ impl Clients {
         self.root.clone()
     }
 
-    /// The same identity on a connection of its own: for the many metadata watches of the garbage collector.
-    pub fn metadata(&self) -> Client {
-        self.metadata.clone()
+    /// The same identity on a new connection of its own: for the many metadata watches of the garbage collector.
+    pub fn metadata(&self) -> anyhow::Result<Client> {
+        client(&self.config)
     }
 
     /// What a controller writes with: the service account of that name, or the daemon's own identity.

@@ -167,7 +167,7 @@ pub fn drop_unused(service: &mut Value, old: &Value) {
             remove(service, "clusterIP");
             remove(service, "clusterIPs");
         }
-        for field in ["ipFamilies", "ipFamilyPolicy"] {
+        for field in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
             if old["spec"].get(field) == service["spec"].get(field) {
                 remove(service, field);
             }

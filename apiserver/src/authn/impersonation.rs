@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::request_header::{decode_key, strip_prefix_ignore_case};
 use super::{ANONYMOUS, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP, service_account};
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{Attributes, Authorizer, quoted};
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
 
@@ -38,9 +38,7 @@ pub fn impersonate(
         if asked_groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(None);
         }
-        return Err(ApiError::bad_request(
-            "requested impersonation of groups, UID or extra without impersonating a user",
-        ));
+        return Err(ApiError::bad_request(without_user(&uid, &asked_groups, &extra)));
     }
 
     let check = |group, resource, namespace, subresource, object| {
@@ -81,6 +79,25 @@ pub fn impersonate(
     }
     strip(headers);
     Ok(Some(UserInfo { name, uid, groups, extra }))
+}
+
+/// Upstream shows the nameless user as its own data structure prints.
+fn without_user(uid: &str, groups: &[String], extra: &BTreeMap<String, Vec<String>>) -> String {
+    let list = |l: &[String]| {
+        let quoted: Vec<String> = l.iter().map(|s| quoted(s)).collect();
+        if l.is_empty() { "[]string(nil)".to_owned() } else { format!("[]string{{{}}}", quoted.join(", ")) }
+    };
+    let shown_extra = if extra.is_empty() {
+        "map[string][]string(nil)".to_owned()
+    } else {
+        let entries: Vec<String> = extra.iter().map(|(k, v)| format!("{}:{}", quoted(k), list(v))).collect();
+        format!("map[string][]string{{{}}}", entries.join(", "))
+    };
+    format!(
+        "requested &user.DefaultInfo{{Name:\"\", UID:{}, Groups:{}, Extra:{shown_extra}}} without impersonating a user name",
+        quoted(uid),
+        list(groups)
+    )
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -155,6 +172,13 @@ mod tests {
             403
         );
         assert_eq!(ask(&[("impersonate-user", "jane"), ("impersonate-uid", "1")]).0.unwrap_err().code, 403);
-        assert_eq!(ask(&[("impersonate-group", "dev")]).0.unwrap_err().code, 400);
+        let e = ask(&[("impersonate-group", "dev")]).0.unwrap_err();
+        assert_eq!(
+            (e.code, e.message.as_str()),
+            (
+                400,
+                "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"dev\"}, Extra:map[string][]string(nil)} without impersonating a user name"
+            )
+        );
     }
 }

@@ -77,6 +77,26 @@ async fn client_certificates() {
     assert_eq!(a.authenticate(&request("/api", &[]), None).await.unwrap().name, ANONYMOUS);
 }
 
+/// A CA and a certificate of version 1 that it signed, as `openssl x509 -req` makes it.
+const VERSION1_CA: &str = include_str!("testdata/version1-ca.pem");
+const VERSION1: &str = include_str!("testdata/version1-client.pem");
+
+#[test]
+fn certificates_of_version_1() {
+    let at = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+    let cert = x509::certificates("f", VERSION1.as_bytes()).unwrap();
+    let ours = x509::X509::new("f", VERSION1_CA.as_bytes()).unwrap();
+    let user = ours.authenticate(&cert, at(2_000_000_000)).unwrap();
+    assert_eq!((user.name.as_str(), &user.groups[..]), ("old-style", &["dev".to_owned()][..]));
+    let ours = x509::X509::new("f", VERSION1_CA.as_bytes()).unwrap();
+    assert!(ours.authenticate(&cert, at(1_000_000_000)).unwrap_err().contains("not valid at this time"));
+    assert!(ours.authenticate(&cert, at(9_900_000_000)).is_err());
+    let other = x509::X509::new("f", &ca().pem).unwrap();
+    assert!(
+        other.authenticate(&cert, at(2_000_000_000)).unwrap_err().contains("no CA of the file signed it")
+    );
+}
+
 #[tokio::test]
 async fn anonymous_reaches_health_only_by_default() {
     let a = authenticator(Config::default(), Objects::default());

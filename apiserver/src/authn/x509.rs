@@ -12,7 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{DistinguishedName, RootCertStore};
 use sha2::{Digest as _, Sha256};
 use x509_parser::oid_registry::asn1_rs::oid;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::CREDENTIAL_ID;
 use crate::request::UserInfo;
@@ -25,6 +25,8 @@ const REMEMBER_MAX: usize = 1024;
 /// A set of CAs, and the users whose certificates they signed.
 pub struct X509 {
     verifier: Arc<dyn ClientCertVerifier>,
+    /// The CAs once more, for [`X509::verify_version1`].
+    roots: Vec<CertificateDer<'static>>,
     known: Mutex<HashMap<[u8; 32], (SystemTime, UserInfo)>>,
 }
 
@@ -55,24 +57,48 @@ impl X509 {
     /// Trusts the CAs of a PEM bundle.
     pub fn new(what: &str, pem: &[u8]) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        for cert in certificates(what, pem)? {
+        let certs = certificates(what, pem)?;
+        for cert in certs.clone() {
             roots.add(cert).map_err(|e| format!("{what}: a certificate cannot be a CA: {e}"))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|e| format!("{what}: {e}"))?;
-        Ok(Self { verifier, known: Mutex::default() })
+        Ok(Self { verifier, roots: certs, known: Mutex::default() })
     }
 
     /// Verifies a chain, leaf first, for client use at `now`.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
         let (leaf, rest) = chain.split_first().ok_or("no certificate was sent")?;
         let since = now.duration_since(UNIX_EPOCH).map_err(|_| "the clock is before 1970")?;
+        if version1_key(leaf).is_some() {
+            return self.verify_version1(leaf, i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        }
         self.verifier
             .verify_client_cert(leaf, rest, UnixTime::since_unix_epoch(since))
             .map(drop)
             .map_err(|e| format!("verifying the client certificate: {e}"))
+    }
+
+    /// Certificates of version 1, as `openssl x509 -req` makes them unless told otherwise, have no extensions: no
+    /// usage to check, and never an intermediate CA. What remains is the signature of a root, and the dates.
+    fn verify_version1(&self, leaf: &CertificateDer<'_>, now: i64) -> Result<(), String> {
+        let bad = |e| format!("reading the client certificate: {e}");
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(bad)?;
+        let validity = leaf.validity();
+        if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
+            return Err("verifying the client certificate: it is not valid at this time".to_owned());
+        }
+        let signed = self.roots.iter().filter_map(|r| X509Certificate::from_der(r).ok()).any(|(_, root)| {
+            root.subject().as_raw() == leaf.issuer().as_raw()
+                && leaf.verify_signature(Some(root.public_key())).is_ok()
+                && now <= root.validity().not_after.timestamp()
+        });
+        if signed {
+            return Ok(());
+        }
+        Err("verifying the client certificate: no CA of the file signed it".to_owned())
     }
 
     /// The user of a verified chain.
@@ -123,6 +149,12 @@ fn user_of(leaf: &CertificateDer<'_>) -> Result<(UserInfo, SystemTime), String> 
     let not_after = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
     let user = UserInfo { name: name.to_owned(), uid, groups, extra };
     Ok((user, UNIX_EPOCH + Duration::from_secs(not_after)))
+}
+
+/// The public key of a certificate of version 1; none for any other.
+pub(crate) fn version1_key(cert: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, cert) = X509Certificate::from_der(cert).ok()?;
+    (cert.version() == X509Version::V1).then(|| cert.public_key().raw.to_vec())
 }
 
 /// The common name of a certificate; empty where it has none.

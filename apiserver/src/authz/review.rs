@@ -26,12 +26,12 @@ pub struct UserRules {
 pub fn subject_access(authorizer: &Authorizer, review: Value) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
     validate_empty_metadata(&review, &mut errors);
-    refuse("SubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     Ok(answer(authorizer, review, None))
 }
 
 /// Answers a `LocalSubjectAccessReview` posted to `namespace`.
-pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Value) -> ApiResult<Value> {
+pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, mut review: Value) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
     let spec = Path::new("spec");
     if review.pointer("/spec/nonResourceAttributes").is_some_and(|v| !v.is_null()) {
@@ -40,16 +40,19 @@ pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Va
             "disallowed on this kind of request",
         ));
     }
+    if text(&review, "/metadata/namespace").is_empty() {
+        review["metadata"]["namespace"] = namespace.into();
+    }
     let own = text(&review, "/metadata/namespace");
     let asked = text(&review, "/spec/resourceAttributes/namespace");
-    if !own.is_empty() && asked != own {
+    if asked != own {
         errors.push(Error::invalid(
             &spec.child("resourceAttributes").child("namespace"),
             asked,
             "must match metadata.namespace",
         ));
     }
-    refuse("LocalSubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     if asked != namespace {
         return Err(ApiError::bad_request(format!(
             "spec.resourceAttributes.namespace must match namespace: {namespace}"
@@ -63,7 +66,7 @@ pub fn self_subject_access(authorizer: &Authorizer, user: &UserInfo, review: Val
     let mut errors = ErrorList::new();
     validate_attributes(&review, &mut errors);
     validate_empty_metadata(&review, &mut errors);
-    refuse("SelfSubjectAccessReview", &errors)?;
+    refuse(&errors)?;
     Ok(answer(authorizer, review, Some(user)))
 }
 
@@ -118,8 +121,9 @@ pub fn user_json(user: &UserInfo) -> Value {
     out
 }
 
-fn refuse(kind: &str, errors: &ErrorList) -> ApiResult<()> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(GROUP, kind, "", errors)) }
+/// Upstream names no kind in these errors.
+fn refuse(errors: &ErrorList) -> ApiResult<()> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(GROUP, "", "", errors)) }
 }
 
 fn set(review: &Value, pointer: &str) -> bool {
@@ -146,7 +150,11 @@ fn validate_attributes(review: &Value, errors: &mut ErrorList) {
     if resource && other {
         errors.push(Error::invalid(
             &spec.child("nonResourceAttributes"),
-            review.pointer("/spec/nonResourceAttributes"),
+            // Upstream shows its internal form.
+            json!({
+                "Path": text(review, "/spec/nonResourceAttributes/path"),
+                "Verb": text(review, "/spec/nonResourceAttributes/verb"),
+            }),
             "cannot be specified in combination with resourceAttributes",
         ));
     }

@@ -80,6 +80,7 @@ pub async fn reconcile(writer: &dyn ObjectWriter, settings: &Settings) -> ApiRes
         }
     }
     drop(running);
+    service_cidr_ready(writer).await?;
     kubernetes_service::reconcile(writer, settings).await?;
     authentication_config(writer, settings).await?;
     match failure {
@@ -93,6 +94,22 @@ fn service_cidr(settings: &Settings) -> Value {
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": settings.service_cidrs},
     })
+}
+
+/// The default range is always in use: nothing need wait for a controller to say so.
+async fn service_cidr_ready(writer: &dyn ObjectWriter) -> ApiResult<()> {
+    let Some(cidr) = writer.get(lookup::SERVICE_CIDRS, "", "kubernetes").await? else { return Ok(()) };
+    let dying = !text(&cidr, "/metadata/deletionTimestamp").is_empty();
+    if dying || lookup::items(&cidr, "/status/conditions").iter().any(|c| text(c, "/type") == "Ready") {
+        return Ok(());
+    }
+    let mut new = (*cidr).clone();
+    new["status"] = json!({"conditions": [{
+        "type": "Ready", "status": "True", "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": crate::authn::now_rfc3339(),
+    }]});
+    writer.update_status(lookup::SERVICE_CIDRS, "", new).await.map(drop)
 }
 
 enum Done {

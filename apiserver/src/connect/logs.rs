@@ -127,7 +127,7 @@ fn options(q: &Query, name: &str) -> ApiResult<String> {
 }
 
 /// The container asked for, or the only one.
-fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> ApiResult<&'a str> {
+pub fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> ApiResult<&'a str> {
     let names = |list: &str| -> Vec<&'a str> {
         let all = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
         all.into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()

@@ -6,6 +6,7 @@
 
 pub mod kubelet;
 pub mod logs;
+pub mod streams;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::status::{ApiError, ApiResult};
 pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     match (r.resource, call.info.subresource.as_str()) {
         ("pods", "log") => logs::answer(app, call, r).await,
+        ("pods", "exec" | "attach" | "portforward") => streams::answer(app, call, r).await,
         (resource, sub) => Err(ApiError::new(
             501,
             "NotImplemented",

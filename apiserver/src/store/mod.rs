@@ -123,6 +123,10 @@ pub trait Store: Send + Sync + 'static {
     async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError>;
     /// Forgets history below `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// Asks running watches to tell soon how far they are. For engines that do so of themselves, nothing to do.
+    async fn request_progress(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Whether the store can answer; the reason is fit for `/readyz`.
     fn health(&self) -> Result<(), StoreError> {
         Ok(())

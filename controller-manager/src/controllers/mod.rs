@@ -1,6 +1,7 @@
 //! The controllers: which there are, which are asked for, and starting them.
 
 pub mod deployment;
+pub mod garbage;
 pub mod namespace;
 pub mod replicaset;
 pub mod root_ca;
@@ -36,6 +37,7 @@ const CONTROLLERS: &[Entry] = &[
         replicaset::start_replication_controllers,
     ),
     entry("deployment-controller", "deployment", deployment::start),
+    entry("garbage-collector-controller", "garbagecollector", garbage::start),
 ];
 
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an

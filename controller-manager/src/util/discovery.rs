@@ -2,7 +2,7 @@
 
 use kube::Api;
 use kube::client::{APIGroupDiscoveryList, Client};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::discovery::{Discovery, Scope};
 
 /// A resource in the version the server prefers.
@@ -25,6 +25,11 @@ impl Kind {
             "" => self.resource.plural.clone(),
             group => format!("{}.{group}", self.resource.plural),
         }
+    }
+
+    /// API for the metadata of all objects of the kind.
+    pub fn metadata_api(&self, client: Client) -> Api<PartialObjectMeta<DynamicObject>> {
+        Api::all_with(client, &self.resource)
     }
 
     /// API for one namespace, or for the cluster.

@@ -184,9 +184,10 @@ impl Puller {
                 }
             }
         }
-        // A receiver with a full queue has newer things to read first; it is told when it has caught up.
-        if self.progressed < self.after && self.tx.try_send(Ok(WatchBatch::Progress(self.after))).is_ok() {
+        if self.progressed < self.after {
             self.progressed = self.after;
+            // If the receiver is gone, the caller finds out.
+            let _ = self.tx.send(Ok(WatchBatch::Progress(self.after))).await;
         }
         Ok(())
     }

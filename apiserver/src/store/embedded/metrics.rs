@@ -48,11 +48,6 @@ impl Durations {
         self.count.add(1);
         self.sum_us.add(us);
     }
-
-    /// How many were observed.
-    pub fn count(&self) -> u64 {
-        self.count.get()
-    }
 }
 
 /// The engine's counters.

@@ -35,10 +35,6 @@ impl RaftLog {
         RaftLog { wal, tail: VecDeque::new(), tail_bytes: 0, committed: applied }
     }
 
-    pub fn wal(&self) -> &Wal {
-        &self.wal
-    }
-
     pub fn wal_mut(&mut self) -> &mut Wal {
         &mut self.wal
     }

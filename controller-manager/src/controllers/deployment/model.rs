@@ -88,6 +88,12 @@ pub fn rs_available(rs: &ReplicaSet) -> i32 {
     rs.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
 }
 
+/// Available pods the replica set will still have at its present size: right after a change of size its own account is
+/// out of date.
+pub fn rs_surely_available(rs: &ReplicaSet) -> i32 {
+    rs_available(rs).min(rs_replicas(rs))
+}
+
 pub fn rs_number(rs: &ReplicaSet, annotation: &str) -> Option<i32> {
     meta::annotation(&rs.metadata, annotation)?.parse().ok()
 }

@@ -10,8 +10,8 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::model::{
-    self, HASH, REVISION, ROLLBACK_TO, max_surge, max_unavailable, replicas, rs_actual, rs_available,
-    rs_replicas,
+    self, HASH, REVISION, ROLLBACK_TO, max_surge, max_unavailable, replicas, rs_actual, rs_replicas,
+    rs_surely_available,
 };
 use super::status;
 use crate::util::{hash, meta};
@@ -272,21 +272,21 @@ impl Rollout {
             return false;
         }
         let floor = replicas(&self.d) - max_unavailable(&self.d);
-        let new_unavailable = rs_replicas(&self.sets[new]) - rs_available(&self.sets[new]);
+        let new_unavailable = rs_replicas(&self.sets[new]) - rs_surely_available(&self.sets[new]);
         let mut limit = self.total(rs_replicas) - floor - new_unavailable;
         if limit <= 0 {
             return false;
         }
         let mut shrunk = false;
         for &i in &old {
-            let (size, available) = (rs_replicas(&self.sets[i]), rs_available(&self.sets[i]));
+            let (size, available) = (rs_replicas(&self.sets[i]), rs_surely_available(&self.sets[i]));
             let broken = (size - available).min(limit);
             if broken > 0 {
                 limit -= broken;
                 shrunk |= self.scale_set(i, size - broken);
             }
         }
-        let mut spare = self.total(rs_available) - floor;
+        let mut spare = self.total(rs_surely_available) - floor;
         for &i in &old {
             let size = rs_replicas(&self.sets[i]);
             let take = size.min(spare);

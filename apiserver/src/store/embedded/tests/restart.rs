@@ -185,14 +185,13 @@ async fn history_is_compacted_by_itself() {
     let r1 = put(&s, "/r/a", "1", 0).await;
     let r2 = put(&s, "/r/a", "2", r1).await;
     put(&s, "/r/b", "1", 0).await;
-    time.fetch_add(400, std::sync::atomic::Ordering::Relaxed);
-    // Any write wakes the engine; without one it would have by itself, in real seconds.
-    put(&s, "/r/c", "1", 0).await;
-    time.fetch_add(400, std::sync::atomic::Ordering::Relaxed);
-    put(&s, "/r/d", "1", 0).await;
     let wait = async {
+        let mut at = 0;
         while s.get("/r/a", r1).await.is_ok() {
+            // Any write wakes the engine; without one it would have woken by itself, in real seconds.
+            at = put(&s, "/r/c", "1", at).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
+            time.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
         }
     };
     tokio::time::timeout(Duration::from_secs(10), wait).await.expect("history goes");

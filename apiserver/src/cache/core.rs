@@ -1,0 +1,214 @@
+//! State machine of one cache: the objects, and the last events with what they changed. No I/O and no time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::map::Map;
+use super::object::Object;
+use crate::store::{Event, KeyValue, Revision};
+
+/// Recent events kept: at least so many, and more for watches that come back late.
+const RING: usize = 64;
+const RING_MAX: usize = 4096;
+/// Bytes of objects that only recent events keep alive.
+const RING_BYTES: usize = 128 << 10;
+const RING_BYTES_MAX: usize = 4 << 20;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub struct CacheEvent {
+    pub kind: EventKind,
+    /// The object after the change; of a deletion its last state, with the deletion's revision.
+    pub object: Arc<Object>,
+    /// The object before the change.
+    pub prev: Option<Arc<Object>>,
+}
+
+/// How far a cache is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    No,
+    /// The state is being read; events wait for it.
+    Begun,
+    Yes,
+}
+
+/// One cache.
+pub struct Core {
+    loaded: Loaded,
+    /// Grows when everything held is dropped, which ends all watches of before.
+    generation: u64,
+    objects: Arc<Map>,
+    /// Everything of this resource up to here is in `objects`; the feed may have come further.
+    revision: Revision,
+    waiting: Vec<Event>,
+    ring: VecDeque<CacheEvent>,
+    ring_bytes: usize,
+    /// All events above this are in the ring.
+    floor: Revision,
+    capacity: usize,
+}
+
+impl Core {
+    pub fn new() -> Core {
+        Core {
+            loaded: Loaded::No,
+            generation: 0,
+            objects: Arc::default(),
+            revision: 0,
+            waiting: Vec::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            floor: 0,
+            capacity: RING,
+        }
+    }
+
+    pub fn loaded(&self) -> Loaded {
+        self.loaded
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// From now on events are kept for [`Core::fill`].
+    pub fn begin(&mut self) {
+        self.reset();
+        self.loaded = Loaded::Begun;
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        *self = Core { generation: self.generation + 1, capacity: self.capacity, ..Core::new() };
+    }
+
+    /// Takes the state at `revision`, in key order, and applies the events that waited.
+    pub fn fill(
+        &mut self,
+        objects: Vec<Arc<Object>>,
+        revision: Revision,
+        mut index: impl FnMut(&KeyValue) -> Option<Arc<Object>>,
+    ) {
+        if self.loaded != Loaded::Begun {
+            // Emptied meanwhile; the reader looks again.
+            return;
+        }
+        self.objects = Arc::new(Map::from_sorted(objects));
+        self.revision = revision;
+        self.floor = revision;
+        self.loaded = Loaded::Yes;
+        for event in std::mem::take(&mut self.waiting) {
+            self.apply(&event, &mut index);
+        }
+    }
+
+    /// Takes one event. True if watches have something to see.
+    pub fn apply(&mut self, event: &Event, mut index: impl FnMut(&KeyValue) -> Option<Arc<Object>>) -> bool {
+        match self.loaded {
+            Loaded::No => return false,
+            Loaded::Begun => {
+                self.waiting.push(event.clone());
+                return false;
+            }
+            // The state that was read has it already.
+            Loaded::Yes if event.kv.mod_revision <= self.revision => return false,
+            Loaded::Yes => {}
+        }
+        self.revision = event.kv.mod_revision;
+        let objects = Arc::make_mut(&mut self.objects);
+        let object = index(&event.kv);
+        let event = match (event.deleted, object) {
+            (false, Some(object)) => {
+                let prev = objects.insert(Arc::clone(&object));
+                let kind = if prev.is_some() { EventKind::Modified } else { EventKind::Added };
+                CacheEvent { kind, object, prev }
+            }
+            // What cannot be served any more is gone for clients.
+            (deleted, object) => {
+                let Some(prev) = objects.remove(&event.kv.key) else { return false };
+                let object = object.filter(|_| deleted).unwrap_or_else(|| Arc::clone(&prev));
+                CacheEvent { kind: EventKind::Deleted, object, prev: Some(prev) }
+            }
+        };
+        self.remember(event);
+        true
+    }
+
+    fn remember(&mut self, event: CacheEvent) {
+        self.ring_bytes += cost(&event);
+        self.ring.push_back(event);
+        let bytes = (RING_BYTES * self.capacity / RING).min(RING_BYTES_MAX);
+        while self.ring.len() > self.capacity || (self.ring_bytes > bytes && self.ring.len() > 1) {
+            let Some(old) = self.ring.pop_front() else { break };
+            self.ring_bytes = self.ring_bytes.saturating_sub(cost(&old));
+            self.floor = old.object.mod_revision;
+        }
+    }
+
+    /// A snapshot, and the revision it is exact at. `feed`: how far the feed has come, read while this is locked.
+    pub fn snapshot(&self, feed: Revision) -> (Arc<Map>, Revision) {
+        (Arc::clone(&self.objects), self.revision(feed))
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.objects.get(key).cloned()
+    }
+
+    /// The revision up to which the cache is complete.
+    pub fn revision(&self, feed: Revision) -> Revision {
+        if self.loaded == Loaded::Yes { self.revision.max(feed) } else { 0 }
+    }
+
+    /// Revision of the last change; the snapshot is the same from there on.
+    pub fn changed_at(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether all events above `revision` are in the ring.
+    pub fn reaches_back_to(&self, revision: Revision) -> bool {
+        self.loaded != Loaded::Yes || revision >= self.floor
+    }
+
+    /// Events of `[start, end)` above `after`, at most `limit`, and the revision up to which that is complete. None:
+    /// the ring does not reach back so far; it will keep more from now on.
+    pub fn events(
+        &mut self,
+        start: &str,
+        end: &str,
+        after: Revision,
+        limit: usize,
+        feed: Revision,
+    ) -> Option<(Vec<CacheEvent>, Revision)> {
+        if after < self.floor {
+            self.capacity = (self.capacity * 2).min(RING_MAX);
+            return None;
+        }
+        let from = self.ring.partition_point(|e| e.object.mod_revision <= after);
+        let mut found = Vec::new();
+        for e in self.ring.range(from..) {
+            if *e.object.key >= *start && (end.is_empty() || *e.object.key < *end) {
+                found.push(e.clone());
+                if found.len() == limit {
+                    return Some((found, e.object.mod_revision));
+                }
+            }
+        }
+        Some((found, self.revision(feed)))
+    }
+}
+
+/// What a recent event keeps alive that would otherwise be gone, at most.
+fn cost(e: &CacheEvent) -> usize {
+    // Rendered JSON may come later and is not counted: the cost must be the same when the event leaves.
+    let of = |o: &Object| o.key.len() + o.bytes.len() + size_of::<Object>();
+    of(&e.object) + e.prev.as_deref().map_or(0, of)
+}
