@@ -24,8 +24,7 @@ fn main() -> ExitCode {
         let engine = open.await?.with_context(|| format!("opening the store in {}", dir.display()))?;
         let store: Arc<dyn Store> = engine.clone();
         let server = Server::build(&flags, store, &shutdown).await?;
-        let result = server.run(shutdown, process::ready).await;
-        drop(engine);
-        result
+        server.run(shutdown, process::ready).await?;
+        engine.close().await.context("closing the store")
     })
 }

@@ -201,7 +201,7 @@ impl Server {
             admission,
             issuer,
             discovery,
-            health: health(&bootstrapped, shutdown),
+            health: health(&bootstrapped, shutdown, &store),
             metrics: Metrics::default(),
             in_flight: InFlight::new(flags.max_requests_inflight, flags.max_mutating_requests_inflight),
             kubelets,
@@ -329,11 +329,13 @@ fn bootstrap_settings(
 }
 
 /// The named checks. Those that upstream's tools ask for by name have its names.
-fn health(bootstrapped: &Arc<AtomicBool>, shutdown: &Shutdown) -> Health {
+fn health(bootstrapped: &Arc<AtomicBool>, shutdown: &Shutdown, store: &Arc<dyn Store>) -> Health {
     let mut h = Health::default();
     h.add("ping", Scope::All, || Ok(()));
     h.add("log", Scope::All, || Ok(()));
-    h.add("etcd", Scope::All, || Ok(()));
+    // Upstream's name for the store, whatever it is.
+    let store = Arc::clone(store);
+    h.add("etcd", Scope::All, move || store.health().map_err(|e| e.to_string()));
     for name in [
         "poststarthook/start-system-namespaces-controller",
         "poststarthook/rbac/bootstrap-roles",

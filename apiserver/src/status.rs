@@ -19,6 +19,8 @@ pub struct ApiError {
     pub message: String,
     /// What the failure is about.
     pub details: Option<Box<Details>>,
+    /// Where an expired list may go on; empty otherwise.
+    pub continue_token: String,
 }
 
 /// `StatusDetails`: the object and the causes.
@@ -53,7 +55,7 @@ pub fn qualified(group: &str, resource: &str) -> String {
 impl ApiError {
     /// A failure with nothing but code, reason and message.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -202,6 +204,9 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
         });
+        if !self.continue_token.is_empty() {
+            s["metadata"]["continue"] = self.continue_token.as_str().into();
+        }
         if !self.reason.is_empty() {
             s["reason"] = self.reason.into();
         }

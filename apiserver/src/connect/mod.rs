@@ -18,6 +18,11 @@ use crate::http::router::Call;
 use crate::registry::resource::Resource;
 use crate::status::{ApiError, ApiResult};
 
+/// Subresources whose bodies and connections are passed on.
+pub fn is_connecting(subresource: &str) -> bool {
+    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
 /// Answers a connecting subresource.
 pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     match (r.resource, call.info.subresource.as_str()) {

@@ -32,7 +32,7 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
             Wanted { pretty: true, ..Wanted::JSON },
             component_base::serving::health::version().into(),
         ),
-        "/metrics" => respond::bytes(200, component_base::metrics::CONTENT_TYPE, app.metrics.render()),
+        "/metrics" => respond::bytes(200, component_base::metrics::CONTENT_TYPE, metrics(app)),
         "/.well-known/openid-configuration" => match &app.settings.openid_configuration {
             Some(v) => respond::json(200, wanted, v),
             None => not_found(),
@@ -43,6 +43,20 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
         },
         _ => not_found(),
     })
+}
+
+/// All metrics; the end mark of the text form comes last.
+fn metrics(app: &App) -> String {
+    let mut text = app.metrics.render();
+    if let Some(s) = app.registry.table.iter().find_map(|r| r.storage.as_ref()) {
+        let mark = "# EOF\n";
+        if text.ends_with(mark) {
+            text.truncate(text.len() - mark.len());
+        }
+        s.store.render_metrics(&mut text);
+        text.push_str(mark);
+    }
+    text
 }
 
 fn not_found() -> Response {

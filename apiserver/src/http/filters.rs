@@ -85,7 +85,16 @@ async fn authorized(
     app.authorizer.check(&Attributes::new(&user, info, query.get("fieldSelector")))?;
     router::route(
         app,
-        router::Call { parts, body: Some(body), info, query, user, pretty, warnings: Vec::new() },
+        router::Call {
+            parts,
+            body: Some(body),
+            bytes: Default::default(),
+            info,
+            query,
+            user,
+            pretty,
+            warnings: Vec::new(),
+        },
     )
     .await
 }

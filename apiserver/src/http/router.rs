@@ -26,6 +26,8 @@ pub struct Call<'a> {
     pub parts: Parts,
     /// None once it was read.
     pub body: Option<Incoming>,
+    /// The body, where it was read.
+    pub bytes: Bytes,
     pub info: &'a RequestInfo,
     pub query: Query,
     pub user: UserInfo,
@@ -39,12 +41,12 @@ impl Call<'_> {
         negotiate::accept(&self.parts.headers, self.pretty, offer)
     }
 
-    /// Reads the whole body; empty when it was read before.
+    /// Reads the whole body, the first time; it is kept.
     pub async fn read_body(&mut self) -> ApiResult<Bytes> {
-        match self.body.take() {
-            Some(b) => read(b).await,
-            None => Ok(Bytes::new()),
+        if let Some(b) = self.body.take() {
+            self.bytes = read(b).await?;
         }
+        Ok(self.bytes.clone())
     }
 }
 
@@ -60,7 +62,7 @@ async fn read(body: Incoming) -> ApiResult<Bytes> {
 }
 
 /// Answers an authorized request.
-pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
+pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     let info = call.info;
     if !info.is_resource {
         return discovery::paths::answer(app, call).await;
@@ -74,6 +76,10 @@ pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     };
     let r = Arc::clone(r);
     check_scope(&r, info)?;
+    if !connect::is_connecting(&info.subresource) {
+        // Read whatever comes of it: a connection with an unread body cannot be used again.
+        call.read_body().await?;
+    }
     if info.subresource.is_empty() {
         if info.parts.len() > 2 {
             return Err(ApiError::no_such_path());
@@ -147,7 +153,7 @@ async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiRe
         return Err(method_not_allowed());
     }
     match (r.resource, sub.name) {
-        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => connect::answer(app, call, r).await,
+        (_, s) if connect::is_connecting(s) => connect::answer(app, call, r).await,
         (_, "scale") => verbs::scale::answer(app, call, r, verb).await,
         ("pods", "binding") => verbs::binding::create(app, call, r).await,
         ("pods", "eviction") => verbs::eviction::create(app, call, r).await,

@@ -1,7 +1,9 @@
 //! The `continue` token of chunked lists: where to go on, and at which revision.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -31,9 +33,12 @@ pub fn encode(last: &str, prefix: &str, revision: i64) -> String {
 /// Reads a token back. The error is upstream's message.
 pub fn decode(token: &str, prefix: &str) -> Result<Continue, String> {
     let bad = |m: String| format!("continue key is not valid: {m}");
-    let raw = URL_SAFE_NO_PAD
+    // As lenient about what is left over in the last character as upstream's decoder.
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone);
+    let raw = GeneralPurpose::new(&URL_SAFE, lenient)
         .decode(token)
-        .or_else(|_| STANDARD_NO_PAD.decode(token))
         .map_err(|_| bad("illegal base64 data".to_owned()))?;
     let t: Token = serde_json::from_slice(&raw).map_err(|_| match raw.first() {
         Some(&b) if b != b'{' => {

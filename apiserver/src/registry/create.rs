@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::resource::Resource;
-use super::write::{Stored, WriteCx, Written, context, dedup_owners, step};
+use super::write::{WriteCx, Written, context, dedup_owners, step};
 use super::{Registry, names, object};
 use crate::admission::Operation;
 use crate::status::{ApiError, ApiResult};
@@ -98,12 +98,12 @@ impl Registry {
             if storage.read(&key).await?.is_some() {
                 return Err(exists());
             }
-            let stored = Stored { key, bytes, revision: 0 };
+            let stored = storage.stored(&key, &bytes, 0)?;
             return Ok(Written { stored, created: true, deleted: false });
         }
         match storage.put(&key, 0, bytes.clone(), self.ttl(r)).await? {
             Ok(revision) => {
-                Ok(Written { stored: Stored { key, bytes, revision }, created: true, deleted: false })
+                Ok(Written { stored: storage.stored(&key, &bytes, revision)?, created: true, deleted: false })
             }
             Err(_) => Err(exists()),
         }

@@ -1,5 +1,6 @@
 //! Delete: preconditions, grace, finalizers of garbage collection, then either a mark or the removal.
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -59,36 +60,36 @@ impl Registry {
             }
             let uid = object::uid(&o).to_owned();
             let fate = decide(r, &mut o, options, Timestamp::now());
-            let done = |kv: &KeyValue, bytes, revision, gone| Deleted {
-                stored: Stored { key: kv.key.clone(), bytes, revision },
-                uid: uid.clone(),
-                gone,
+            let done = |kv: &KeyValue, bytes: &Bytes, revision, gone| {
+                let stored = storage.stored(&kv.key, bytes, revision)?;
+                Ok(Deleted { stored, uid: uid.clone(), gone })
             };
             let outcome = match fate {
-                Fate::Pending => return Ok(done(&kv, kv.value.clone(), kv.mod_revision, false)),
+                Fate::Pending => return done(&kv, &kv.value, kv.mod_revision, false),
                 Fate::Mark => {
                     let bytes = storage.encode(&o)?;
                     if cx.dry_run || bytes == kv.value {
-                        return Ok(done(&kv, bytes, kv.mod_revision, false));
+                        return done(&kv, &bytes, kv.mod_revision, false);
                     }
                     storage
                         .put(&kv.key, kv.mod_revision, bytes.clone(), self.ttl(r))
                         .await?
-                        .map(|revision| done(&kv, bytes, revision, false))
+                        .map(|revision| done(&kv, &bytes, revision, false))
                 }
                 Fate::Remove => {
                     let bytes = storage.encode(&o)?;
                     if cx.dry_run {
-                        return Ok(done(&kv, bytes, kv.mod_revision, true));
+                        return done(&kv, &bytes, kv.mod_revision, true);
                     }
                     storage
                         .remove(&kv.key, kv.mod_revision)
                         .await?
-                        .map(|_| done(&kv, bytes, kv.mod_revision, true))
+                        .map(|_| done(&kv, &bytes, kv.mod_revision, true))
                 }
             };
             match outcome {
                 Ok(d) => {
+                    let d: Deleted = d?;
                     if let Some(a) = self.allocator(r).filter(|_| d.gone) {
                         a.release(&o).await;
                     }

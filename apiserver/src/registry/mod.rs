@@ -10,6 +10,7 @@ pub mod convert;
 pub mod create;
 pub mod delete;
 pub mod fields;
+pub mod index;
 pub mod labels;
 pub mod managed;
 pub mod meta;

@@ -1,23 +1,17 @@
-//! Get and list.
+//! Get and list, from the watch cache.
+
+use std::sync::Arc;
 
 use super::options::{ListOptions, Match};
 use super::render::ListMeta;
 use super::resource::Resource;
 use super::select::Filter;
-use super::storage::{store_error, too_large_version};
+use super::storage::store_error;
 use super::write::Stored;
 use super::{Registry, continue_token};
+use crate::cache::{Freshness, Object};
 use crate::status::{ApiError, ApiResult};
-use crate::store::{KeyValue, RangeRequest, Revision, StoreError, prefix_end};
-
-/// Keys read at a time while a selective list fills its page.
-const CHUNK: u64 = 500;
-
-impl From<KeyValue> for Stored {
-    fn from(kv: KeyValue) -> Self {
-        Self { key: kv.key, bytes: kv.value, revision: kv.mod_revision }
-    }
-}
+use crate::store::{StoreError, prefix_end};
 
 /// One page of a list.
 pub struct Page {
@@ -25,12 +19,35 @@ pub struct Page {
     pub meta: ListMeta,
 }
 
+/// How new an answer must be for the resource version that was asked for.
+pub fn freshness(resource_version: &str) -> Freshness {
+    match resource_version.parse() {
+        Ok(0) => Freshness::Any,
+        Ok(n) => Freshness::AtLeast(n),
+        Err(_) => Freshness::Newest,
+    }
+}
+
 impl Registry {
     /// One object as it is now.
     pub async fn get(&self, r: &Resource, namespace: &str, name: &str) -> ApiResult<Stored> {
+        self.get_at(r, namespace, name, Freshness::Newest).await
+    }
+
+    /// One object, as new as asked.
+    pub async fn get_at(
+        &self,
+        r: &Resource,
+        namespace: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> ApiResult<Stored> {
         let storage = r.storage()?;
-        let kv = storage.read(&storage.key(namespace, name)).await?;
-        kv.map(Stored::from).ok_or_else(|| ApiError::not_found(r.group, r.resource, name))
+        let found = storage.cache.get(&storage.key(namespace, name), freshness).await;
+        match found.map_err(|e| store_error(&e))? {
+            Some(o) => Ok(Stored::from(&o)),
+            None => Err(ApiError::not_found(r.group, r.resource, name)),
+        }
     }
 
     /// The objects of a namespace (empty: of the cluster) that `o` selects.
@@ -42,118 +59,110 @@ impl Registry {
         filter: &Filter,
     ) -> ApiResult<Page> {
         let storage = r.storage()?;
-        let prefix = storage.range(filter.namespace().filter(|_| namespace.is_empty()).unwrap_or(namespace));
+        let only = filter.namespace().filter(|_| namespace.is_empty());
+        let prefix = storage.range(only.unwrap_or(namespace));
         let end = prefix_end(&prefix);
-        let mut start = prefix.clone();
-        let mut at: Revision = match o.version_match {
-            Some(Match::Exact) => o.revision(),
-            _ => 0,
-        };
         if !o.continue_token.is_empty() {
-            let c = continue_token::decode(&o.continue_token, &prefix)
-                .map_err(|e| ApiError::bad_request(format!("invalid continue token: {e}")))?;
-            if !o.resource_version.is_empty() && o.resource_version != "0" {
-                return Err(ApiError::bad_request(
-                    "specifying resource version is not allowed when using continue",
-                ));
-            }
-            start = c.start;
-            at = c.revision;
-        } else if at == 0 && o.revision() > 0 {
-            // Not older than what the client saw; the newest is that, if it was ever reached.
-            let now = storage.store.current_revision().await.map_err(|e| store_error(&e))?;
-            if o.revision() > now {
-                return Err(too_large_version(o.revision(), now));
-            }
-            if o.limit > 0 && o.version_match.is_none() {
-                at = o.revision();
-            }
+            return self.go_on(r, &prefix, &end, o, filter).await;
         }
-        self.fill(r, (prefix, start, end), at, o.limit, filter).await
+        if o.version_match == Some(Match::Exact) {
+            let (list, beyond) = storage
+                .cache
+                .list_at(&prefix, &end, o.revision(), page_of(o, filter))
+                .await
+                .map_err(|e| list_error(&e, false))?;
+            let after = list.len() as u64 + beyond;
+            return Ok(page(list.iter(), after, list.revision, &prefix, o.limit, filter));
+        }
+        let list = storage
+            .cache
+            .list(&prefix, &end, freshness(&o.resource_version))
+            .await
+            .map_err(|e| list_error(&e, false))?;
+        // Upstream serves "any version" whole, whatever the limit.
+        let limit = if o.resource_version == "0" { 0 } else { o.limit };
+        Ok(page(list.iter(), list.len() as u64, list.revision, &prefix, limit, filter))
     }
 
-    /// The objects with keys in `[start, end)`, for a watch to begin with.
-    pub(super) async fn list_range(
+    /// The next page.
+    async fn go_on(
         &self,
         r: &Resource,
-        start: &str,
+        prefix: &str,
         end: &str,
-        not_older_than: Revision,
+        o: &ListOptions,
         filter: &Filter,
     ) -> ApiResult<Page> {
-        let storage = r.storage()?;
-        if not_older_than > 0 {
-            let now = storage.store.current_revision().await.map_err(|e| store_error(&e))?;
-            if not_older_than > now {
-                return Err(too_large_version(not_older_than, now));
-            }
+        let c = continue_token::decode(&o.continue_token, prefix)
+            .map_err(|e| ApiError::bad_request(format!("invalid continue token: {e}")))?;
+        if !o.resource_version.is_empty() && o.resource_version != "0" {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
-        self.fill(r, (start.to_owned(), start.to_owned(), end.to_owned()), 0, 0, filter).await
-    }
-
-    async fn fill(
-        &self,
-        r: &Resource,
-        (prefix, mut start, end): (String, String, String),
-        mut at: Revision,
-        limit: u64,
-        filter: &Filter,
-    ) -> ApiResult<Page> {
-        let storage = r.storage()?;
-        let mut items: Vec<Stored> = Vec::new();
-        loop {
-            let want = if limit == 0 {
-                0
-            } else if filter.is_empty() {
-                limit - items.len() as u64
-            } else {
-                CHUNK
-            };
-            let request = RangeRequest { start: start.clone(), end: end.clone(), revision: at, limit: want };
-            let range = storage.store.range(request).await.map_err(|e| list_error(&e, &prefix, &start))?;
-            if at == 0 {
-                at = range.revision;
-            }
-            let n = range.items.len();
-            let mut last = None;
-            for (i, kv) in range.items.into_iter().enumerate() {
-                last = Some(kv.key.clone());
-                if filter.matches_bytes(storage, &kv.value) {
-                    items.push(kv.into());
-                    if limit > 0 && items.len() as u64 == limit {
-                        let rest = range.remaining + (n - i - 1) as u64;
-                        let mut meta = ListMeta { revision: at, ..ListMeta::default() };
-                        if rest > 0 {
-                            let last = last.as_deref().unwrap_or_default();
-                            meta.continue_token =
-                                continue_token::encode(last, &prefix, i64::try_from(at).unwrap_or(i64::MAX));
-                            meta.remaining = filter.is_empty().then_some(rest);
-                        }
-                        return Ok(Page { items, meta });
-                    }
-                }
-            }
-            match last {
-                Some(l) if range.remaining > 0 => start = format!("{l}\0"),
-                _ => {
-                    return Ok(Page { items, meta: ListMeta { revision: at, ..ListMeta::default() } });
-                }
-            }
+        let cache = &r.storage()?.cache;
+        if c.revision == 0 {
+            let list =
+                cache.list(&c.start, end, Freshness::Newest).await.map_err(|e| list_error(&e, true))?;
+            return Ok(page(list.iter(), list.len() as u64, list.revision, prefix, o.limit, filter));
         }
+        let (list, beyond) =
+            cache.list_at(&c.start, end, c.revision, page_of(o, filter)).await.map_err(|e| match e {
+                StoreError::Compacted { .. } => gone(&c.start, prefix),
+                e => list_error(&e, true),
+            })?;
+        let after = list.len() as u64 + beyond;
+        Ok(page(list.iter(), after, list.revision, prefix, o.limit, filter))
     }
 }
 
-/// A page of a list whose revision is gone tells the client how to go on without consistency.
-fn list_error(e: &StoreError, prefix: &str, start: &str) -> ApiError {
-    match e {
-        StoreError::Compacted { .. } if start != prefix => {
-            let mut x = ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
-            );
-            x.details = None;
-            x
+/// How many objects to read from history: a page, unless some may be left out.
+fn page_of(o: &ListOptions, filter: &Filter) -> u64 {
+    if filter.is_empty() { o.limit } else { 0 }
+}
+
+/// Cuts a page out of a range that has `total` objects.
+fn page<'a>(
+    objects: impl Iterator<Item = &'a Arc<Object>>,
+    total: u64,
+    revision: u64,
+    prefix: &str,
+    limit: u64,
+    filter: &Filter,
+) -> Page {
+    let everything = filter.is_empty();
+    let mut items: Vec<Stored> = Vec::new();
+    let mut meta = ListMeta { revision, ..ListMeta::default() };
+    for (i, o) in objects.enumerate() {
+        if !everything && !filter.matches(o) {
+            continue;
         }
-        StoreError::Compacted { requested, oldest } => ApiError::expired(format!(
+        items.push(Stored::from(o));
+        if limit > 0 && items.len() as u64 == limit {
+            let rest = total - i as u64 - 1;
+            if rest > 0 {
+                meta.continue_token =
+                    continue_token::encode(&o.key, prefix, i64::try_from(revision).unwrap_or(i64::MAX));
+                meta.remaining = everything.then_some(rest);
+            }
+            break;
+        }
+    }
+    Page { items, meta }
+}
+
+/// A page whose revision is gone: the client may start over, or go on with what is there now.
+fn gone(start: &str, prefix: &str) -> ApiError {
+    let mut e = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    e.continue_token = continue_token::encode(start.trim_end_matches('\0'), prefix, -1);
+    e
+}
+
+fn list_error(e: &StoreError, continued: bool) -> ApiError {
+    match e {
+        StoreError::Compacted { requested, oldest } if !continued => ApiError::expired(format!(
             "The resourceVersion for the provided list is too old: {requested} ({oldest})"
         )),
         other => store_error(other),

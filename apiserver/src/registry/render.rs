@@ -1,6 +1,9 @@
 //! Stored bytes to what clients read. In the storage version protobuf is copied, with the resourceVersion put in,
 //! and JSON transcoded without building a value; other versions and shapes go through a value.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use proto::envelope;
 use serde_json::{Value, json};
 
@@ -50,35 +53,41 @@ fn corrupt(key: &str, e: impl std::fmt::Display) -> ApiError {
     ApiError::internal(format!("unable to decode the value stored at {key}: {e}"))
 }
 
+/// The message inside stored bytes.
+fn raw(s: &Stored) -> ApiResult<&[u8]> {
+    Ok(envelope::unwrap(&s.bytes).map_err(|e| corrupt(&s.key, e))?.raw)
+}
+
 /// The object as a value in `r`'s version, with apiVersion, kind and resourceVersion.
 pub fn value(r: &Resource, s: &Stored) -> ApiResult<Value> {
-    let mut v = r.storage()?.decode_bytes(&s.key, &s.bytes, s.revision)?;
-    if s.revision == 0 {
-        object::meta_mut(&mut v).remove("resourceVersion");
-    }
+    let storage = r.storage()?;
+    let mut v = proto::wire::from_proto(raw(s)?, storage.schema).map_err(|e| corrupt(&s.key, e))?;
+    object::set_type(&mut v, &storage.api_version, storage.kind);
     codec::from_storage(r, &mut v)?;
     Ok(v)
 }
 
-/// The protobuf message of the object in `r`'s version, with resourceVersion, without envelope.
-fn wire(r: &Resource, s: &Stored) -> ApiResult<Vec<u8>> {
+/// The protobuf message of the object in `r`'s version, without envelope.
+fn wire<'a>(r: &Resource, s: &'a Stored) -> ApiResult<Cow<'a, [u8]>> {
     if r.is_storage_version() {
-        let env = proto::envelope::unwrap(&s.bytes).map_err(|e| corrupt(&s.key, e))?;
-        if s.revision == 0 {
-            return Ok(env.raw.to_vec());
-        }
-        return proto::wire::with_resource_version(env.raw, &s.revision.to_string())
-            .map_err(|e| corrupt(&s.key, e));
+        return raw(s).map(Cow::Borrowed);
     }
     let v = value(r, s)?;
-    proto::wire::to_proto(&v, r.schema).map_err(|e| corrupt(&s.key, e))
+    proto::wire::to_proto(&v, r.schema).map(Cow::Owned).map_err(|e| corrupt(&s.key, e))
 }
 
-/// Appends the object's JSON in `r`'s version; `typed` puts kind and apiVersion first.
-pub fn json_into(r: &Resource, s: &Stored, typed: bool, out: &mut Vec<u8>) -> ApiResult<()> {
-    let raw = wire(r, s)?;
-    let (version, kind) = if typed { (r.api_version(), r.kind) } else { (String::new(), "") };
-    proto::wire::proto_to_json(&raw, r.schema, &version, kind, out).map_err(|e| corrupt(&s.key, e))
+/// The object's JSON in `r`'s version, rendered once per object where it came from the cache.
+pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
+    let render = || {
+        let mut out = Vec::with_capacity(s.bytes.len() * 2);
+        proto::wire::proto_to_json(&wire(r, s)?, r.schema, &r.api_version(), r.kind, &mut out)
+            .map_err(|e| corrupt(&s.key, e))?;
+        Ok(Bytes::from(out))
+    };
+    match &s.shared {
+        Some(o) if r.is_storage_version() => o.json(|_| render()),
+        _ => render(),
+    }
 }
 
 /// `PartialObjectMetadata` of an object.
@@ -106,21 +115,19 @@ pub fn object(
     wanted: Wanted,
     include: table::Include,
     headings: bool,
-) -> ApiResult<(Vec<u8>, &'static str)> {
+) -> ApiResult<(Bytes, &'static str)> {
     let format = wanted.format;
-    let json_of = |v: &Value| serde_json::to_vec(v).unwrap_or_default();
+    let json_of = |v: &Value| Bytes::from(serde_json::to_vec(v).unwrap_or_default());
     let body = match wanted.shape {
+        Shape::Object if format == Format::Protobuf && r.is_storage_version() => s.bytes.clone(),
         Shape::Object if format == Format::Protobuf => {
-            proto::envelope::wrap(&r.api_version(), r.kind, &wire(r, s)?)
+            proto::envelope::wrap(&r.api_version(), r.kind, &wire(r, s)?).into()
         }
-        Shape::Object => {
-            let mut out = Vec::with_capacity(s.bytes.len() * 2);
-            json_into(r, s, true, &mut out)?;
-            out
-        }
+        Shape::Object => json(r, s)?,
         Shape::Metadata { beta } if format == Format::Protobuf => {
             let version = meta_version(beta);
             proto::envelope::wrap(version, "PartialObjectMetadata", &partial_wire(&wire(r, s)?, &s.key)?)
+                .into()
         }
         Shape::Metadata { beta } => json_of(&partial(&value(r, s)?, beta)),
         Shape::Table { beta } => {
@@ -149,7 +156,7 @@ pub fn object_answer(
     let (body, media) = object(r, s, wanted, include, true)?;
     Ok(match wanted.format {
         Format::Protobuf => respond::bytes(code, media, body),
-        _ => respond::json_text(code, wanted, body.into()),
+        _ => respond::json_text(code, wanted, body),
     })
 }
 
@@ -164,11 +171,11 @@ pub fn list_answer(
     let size: usize = items.iter().map(|s| s.bytes.len()).sum();
     if wanted.format == Format::Protobuf {
         let metadata_only = matches!(wanted.shape, Shape::Metadata { .. });
-        let messages: Vec<Vec<u8>> = items
+        let messages: Vec<Cow<'_, [u8]>> = items
             .iter()
             .map(|s| {
                 let raw = wire(r, s)?;
-                if metadata_only { partial_wire(&raw, &s.key) } else { Ok(raw) }
+                if metadata_only { partial_wire(&raw, &s.key).map(Cow::Owned) } else { Ok(raw) }
             })
             .collect::<ApiResult<_>>()?;
         let (version, kind) = match wanted.shape {
@@ -177,7 +184,7 @@ pub fn list_answer(
             }
             _ => (r.api_version(), format!("{}List", r.kind)),
         };
-        let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(Vec::as_slice));
+        let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(|m| &**m));
         return Ok(respond::bytes(200, Format::Protobuf.media_type(), body));
     }
     let out = match wanted.shape {
@@ -190,11 +197,20 @@ pub fn list_answer(
                 meta.to_json()
             );
             out.extend_from_slice(head.as_bytes());
+            // Items do not repeat kind and apiVersion, which a rendered object begins with.
+            let typed = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", r.kind, r.api_version());
             for (i, s) in items.iter().enumerate() {
                 if i > 0 {
                     out.push(b',');
                 }
-                json_into(r, s, false, &mut out)?;
+                let one = json(r, s)?;
+                match one.strip_prefix(typed.as_bytes()) {
+                    Some(rest) => {
+                        out.push(b'{');
+                        out.extend_from_slice(rest);
+                    }
+                    None => out.extend_from_slice(&one),
+                }
             }
             out.extend_from_slice(b"]}");
             out

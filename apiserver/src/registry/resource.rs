@@ -9,6 +9,7 @@ use proto::schema::TypeDef;
 use super::rules::{self, Rules};
 use super::storage::Storage;
 use super::strategy::DynStrategy;
+use crate::cache::Feed;
 use crate::status::ApiResult;
 use crate::store::Store;
 
@@ -98,6 +99,7 @@ impl Table {
 
     /// Builds the table of all built-in resources that `enabled` (group, version) lets through.
     pub fn build(store: &Arc<dyn Store>, enabled: impl Fn(&str, &str) -> bool) -> Result<Self, String> {
+        let feed = Feed::new(Arc::clone(store), "/registry/");
         let mut storages: HashMap<String, Arc<Storage>> = HashMap::new();
         let mut table = Self::default();
         for def in proto::resources() {
@@ -113,7 +115,7 @@ impl Table {
                         let (group, version) = rules::storage_group_version(def.group, def.resource)
                             .unwrap_or((def.group, def.version));
                         let schema = find_schema(group, version, def.kind)?;
-                        let s = Storage::new(Arc::clone(store), v.key().clone(), group, version, def, schema);
+                        let s = Storage::new(&feed, v.key().clone(), group, version, def, schema);
                         Arc::clone(v.insert(Arc::new(s)))
                     }
                 };

@@ -1,18 +1,16 @@
 //! Which stored objects a label and a field selector choose.
 
-use serde_json::Value;
+use std::sync::Arc;
 
 use super::options::ListOptions;
 use super::resource::Resource;
-use super::storage::Storage;
-use super::{fields, labels, object};
+use super::{fields, labels};
+use crate::cache::{Object, Predicate};
 use crate::status::{ApiError, ApiResult};
 
 /// The selectors of one list or watch.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    group: &'static str,
-    resource: &'static str,
     labels: labels::Selector,
     fields: fields::Selector,
 }
@@ -28,7 +26,7 @@ impl Filter {
                 }
             }
         }
-        Ok(Self { group: r.group, resource: r.resource, labels: o.labels.clone(), fields: o.fields.clone() })
+        Ok(Self { labels: o.labels.clone(), fields: o.fields.clone() })
     }
 
     /// Whether everything is chosen.
@@ -46,24 +44,18 @@ impl Filter {
         self.fields.exact("metadata.namespace")
     }
 
-    /// Whether a decoded object is chosen.
-    pub fn matches(&self, o: &Value) -> bool {
-        if !self.labels.is_empty() {
-            let l = object::meta(o).get("labels").and_then(Value::as_object);
-            if !self.labels.matches(|k| l.and_then(|l| l.get(k)).and_then(Value::as_str)) {
-                return false;
-            }
-        }
-        if self.fields.is_empty() {
-            return true;
-        }
-        let f = crate::kinds::selectable_fields(self.group, self.resource, o);
-        self.fields.matches(|name| f.iter().find(|(k, _)| *k == name).map(|(_, v)| v.as_str()))
+    /// Whether an object is chosen.
+    pub fn matches(&self, o: &Object) -> bool {
+        self.labels.matches(|k| o.labels.get(k)) && self.fields.matches(|f| o.fields.get(f))
     }
 
-    /// Whether stored bytes are chosen. What cannot be decoded is not.
-    pub fn matches_bytes(&self, storage: &Storage, bytes: &[u8]) -> bool {
-        self.is_empty() || super::codec::decode_stored(storage.schema, bytes).is_ok_and(|v| self.matches(&v))
+    /// The filter as the cache's watches take it; none where everything is chosen.
+    pub fn predicate(&self) -> Option<Predicate> {
+        if self.is_empty() {
+            return None;
+        }
+        let filter = self.clone();
+        Some(Arc::new(move |o: &Object| filter.matches(o)))
     }
 }
 

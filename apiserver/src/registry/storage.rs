@@ -8,7 +8,10 @@ use proto::schema::TypeDef;
 use serde_json::Value;
 
 use super::codec;
+use super::index::ObjectIndexer;
 use super::object;
+use super::write::Stored;
+use crate::cache::{Cache, Feed};
 use crate::status::{ApiError, ApiResult};
 use crate::store::{KeyValue, Op, Revision, Store, StoreError, Txn, TxnResult};
 
@@ -25,27 +28,34 @@ pub struct Storage {
     pub kind: &'static str,
     pub api_version: String,
     pub schema: &'static TypeDef,
+    pub cache: Arc<Cache>,
+    indexer: Arc<ObjectIndexer>,
 }
 
 impl Storage {
     /// Storage of `def` under `prefix`, encoded as `group`/`version`, whose type is `schema`.
     pub fn new(
-        store: Arc<dyn Store>,
+        feed: &Arc<Feed>,
         prefix: String,
         group: &'static str,
         version: &'static str,
         def: &'static proto::Resource,
         schema: &'static TypeDef,
     ) -> Self {
+        let api_version = super::resource::api_version(group, version);
+        let indexer =
+            Arc::new(ObjectIndexer::new(schema, group, def.resource, api_version.clone(), def.kind));
         Self {
-            store,
+            store: Arc::clone(feed.store()),
+            cache: Cache::new(feed, &prefix, indexer.clone()),
+            indexer,
             prefix,
             namespaced: def.namespaced,
             group,
             version,
             resource: def.resource,
             kind: def.kind,
-            api_version: super::resource::api_version(group, version),
+            api_version,
             schema,
         }
     }
@@ -66,6 +76,18 @@ impl Storage {
         } else {
             format!("{}{namespace}/", self.prefix)
         }
+    }
+
+    /// What clients get of stored bytes; revision zero (a dry run's) shows no resourceVersion.
+    pub fn stored(&self, key: &str, bytes: &Bytes, revision: Revision) -> ApiResult<Stored> {
+        let served = if revision == 0 {
+            bytes.clone()
+        } else {
+            self.indexer
+                .served(bytes, revision)
+                .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?
+        };
+        Ok(Stored { key: key.to_owned(), bytes: served, revision, shared: None })
     }
 
     /// Decodes a stored object: its value in the storage version with resourceVersion, apiVersion and kind.

@@ -1,10 +1,11 @@
 //! Update: read, change, check, compare-and-swap, again on conflict. PUT and every kind of PATCH end here.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::create::{ensure_namespace, has_generation};
 use super::resource::Resource;
-use super::write::{Stored, WriteCx, Written, context, dedup_owners, ensure_valid, step};
+use super::write::{WriteCx, Written, context, dedup_owners, ensure_valid, step};
 use super::{Registry, meta, object};
 use crate::admission::Operation;
 use crate::field::{Error, ErrorList, Path};
@@ -144,25 +145,25 @@ impl Registry {
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
         let storage = r.storage()?;
         let bytes = storage.encode(&o)?;
-        let stored = |bytes, revision| Stored { key: kv.key.clone(), bytes, revision };
+        let stored = |bytes: &Bytes, revision| storage.stored(&kv.key, bytes, revision);
         if ends_deletion(r, &o, old) {
             if cx.dry_run {
-                let stored = stored(bytes, kv.mod_revision);
+                let stored = stored(&bytes, kv.mod_revision)?;
                 return Ok(Ok(Written { stored, created: false, deleted: true }));
             }
             return Ok(match storage.remove(&kv.key, kv.mod_revision).await? {
                 Ok(revision) => {
-                    Ok(Written { stored: stored(bytes, revision), created: false, deleted: true })
+                    Ok(Written { stored: stored(&bytes, revision)?, created: false, deleted: true })
                 }
                 Err(now) => Err(now),
             });
         }
         if bytes == kv.value || cx.dry_run {
-            let stored = stored(bytes, kv.mod_revision);
+            let stored = stored(&bytes, kv.mod_revision)?;
             return Ok(Ok(Written { stored, created: false, deleted: false }));
         }
         Ok(match storage.put(&kv.key, kv.mod_revision, bytes.clone(), self.ttl(r)).await? {
-            Ok(revision) => Ok(Written { stored: stored(bytes, revision), created: false, deleted: false }),
+            Ok(revision) => Ok(Written { stored: stored(&bytes, revision)?, created: false, deleted: false }),
             Err(now) => Err(now),
         })
     }

@@ -1,5 +1,6 @@
 //! Watch: the state or a revision to begin with, then every change, filtered as the client asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,24 +9,28 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::options::ListOptions;
+use super::read::freshness;
 use super::resource::Resource;
 use super::select::Filter;
 use super::write::Stored;
-use super::{Registry, read, render};
+use super::{Registry, render};
+use crate::cache::{EventKind, From, Watch, WatchItem};
 use crate::http::negotiate::{Format, Shape, Wanted};
 use crate::http::{Body, Response, respond};
 use crate::status::{ApiError, ApiResult};
-use crate::store::{Event, Revision, StoreError, WatchBatch, WatchStream, prefix_end};
+use crate::store::{Revision, StoreError, prefix_end};
 use crate::table::Include;
 
 /// Chunks that may wait for a slow client before its watch waits too.
 const QUEUE: usize = 16;
+/// Bytes after which a chunk is sent.
+const CHUNK: usize = 64 * 1024;
 /// How often a bookmark is due.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
 /// Writes the events of one watch in the client's format.
 struct Encoder {
-    resource: std::sync::Arc<Resource>,
+    resource: Arc<Resource>,
     wanted: Wanted,
     include: Include,
     headings: bool,
@@ -99,16 +104,12 @@ impl Encoder {
 }
 
 /// A watch that is ready to run.
-struct Watch {
+struct Running {
     encoder: Encoder,
-    filter: Filter,
+    watch: Watch,
     bookmarks: bool,
-    /// What the client is sent first.
-    initial: Vec<Stored>,
+    /// The client asked to be told when it has the whole state.
     initial_end: bool,
-    /// Everything up to here was sent.
-    revision: Revision,
-    stream: WatchStream,
     deadline: Instant,
 }
 
@@ -116,7 +117,7 @@ impl Registry {
     /// Starts a watch and answers with its stream.
     pub async fn watch(
         &self,
-        r: &std::sync::Arc<Resource>,
+        r: &Arc<Resource>,
         namespace: &str,
         name: &str,
         o: &ListOptions,
@@ -130,25 +131,19 @@ impl Registry {
             ));
         }
         let storage = r.storage()?;
-        let mut prefix = storage.range(namespace);
-        let mut end = prefix_end(&prefix);
+        let mut start = storage.range(namespace);
+        let mut end = prefix_end(&start);
         let name = filter.name().unwrap_or(name);
         if !name.is_empty() && (!storage.namespaced || !namespace.is_empty()) {
-            prefix = storage.key(namespace, name);
-            end = format!("{prefix}\0");
+            start = storage.key(namespace, name);
+            end = format!("{start}\0");
         }
         let asked = o.revision();
-        let want_state = match o.send_initial_events {
-            Some(s) => s,
-            None => asked == 0,
-        };
-        let (initial, revision) = if want_state {
-            let read::Page { items, meta } = self.list_range(r, &prefix, &end, asked, &filter).await?;
-            (items, meta.revision)
-        } else if asked == 0 {
-            (Vec::new(), storage.store.current_revision().await.map_err(|e| super::storage::store_error(&e))?)
-        } else {
-            (Vec::new(), asked)
+        let from = match o.send_initial_events {
+            Some(true) => From::State(freshness(&o.resource_version)),
+            Some(false) if asked == 0 => From::Now,
+            None if asked == 0 => From::State(freshness(&o.resource_version)),
+            _ => From::After(asked),
         };
         let encoder = Encoder { resource: r.clone(), wanted, include, headings: true };
         let timeout = o
@@ -161,30 +156,28 @@ impl Registry {
             _ => "application/json",
         };
         let response = respond::bytes(200, media, Body::Channel(rx));
-        let stream = match storage.store.watch(&prefix, &end, revision).await {
-            Ok(s) => s,
-            Err(e) => {
+        let watch = match storage.cache.watch(&start, &end, from, filter.predicate()).await {
+            Ok(w) => w,
+            Err(e @ StoreError::Compacted { .. }) => {
                 let mut out = Vec::new();
-                encoder.error(&watch_error(&e, revision), &mut out);
+                encoder.error(&watch_error(&e, asked), &mut out);
                 // The queue is empty: there is room.
                 let _ = tx.try_send(Bytes::from(out));
                 return Ok(response);
             }
+            Err(e) => return Err(watch_error(&e, asked)),
         };
-        let watch = Watch {
+        let running = Running {
             encoder,
-            filter,
+            watch,
             bookmarks: o.bookmarks,
-            initial,
             initial_end: o.send_initial_events == Some(true),
-            revision,
-            stream,
             deadline: Instant::now() + timeout,
         };
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = watch.run(tx) => {}
+                () = running.run(tx, asked) => {}
                 () = shutdown.cancelled() => {}
             }
         });
@@ -202,88 +195,67 @@ fn watch_error(e: &StoreError, revision: Revision) -> ApiError {
     }
 }
 
-impl Watch {
-    async fn run(mut self, tx: mpsc::Sender<Bytes>) {
-        if self.send_initial(&tx).await.is_none() {
-            return;
-        }
+impl Running {
+    async fn run(mut self, tx: mpsc::Sender<Bytes>, asked: Revision) {
         let mut next_bookmark = Instant::now() + BOOKMARKS;
+        let mut out = Vec::new();
         loop {
-            let mut out = Vec::new();
-            tokio::select! {
-                batch = self.stream.recv() => match batch {
-                    Some(Ok(WatchBatch::Events(events))) => {
-                        for e in &events {
-                            self.revision = self.revision.max(e.kv.mod_revision);
-                            if let Err(err) = self.event(e, &mut out) {
-                                self.encoder.error(&err, &mut out);
-                                let _ = tx.send(Bytes::from(out)).await;
-                                return;
-                            }
-                        }
-                    }
-                    Some(Ok(WatchBatch::Progress(r))) => self.revision = self.revision.max(r),
-                    Some(Err(e)) => {
-                        self.encoder.error(&watch_error(&e, self.revision), &mut out);
-                        let _ = tx.send(Bytes::from(out)).await;
-                        return;
-                    }
-                    None => return,
-                },
-                () = tokio::time::sleep_until(next_bookmark), if self.bookmarks => {
-                    next_bookmark = Instant::now() + BOOKMARKS;
-                    self.encoder.bookmark(self.revision, false, &mut out);
-                }
+            let item = tokio::select! {
+                item = self.watch.next() => Some(item),
+                () = tokio::time::sleep_until(next_bookmark), if self.bookmarks => None,
                 () = tokio::time::sleep_until(self.deadline) => return,
                 () = tx.closed() => return,
+            };
+            let ended = match item {
+                Some(first) => self.batch(first, &mut out).await,
+                None => {
+                    next_bookmark = Instant::now() + BOOKMARKS;
+                    match self.watch.bookmark().await {
+                        Ok(Some(r)) => {
+                            self.encoder.bookmark(r, false, &mut out);
+                            Ok(())
+                        }
+                        Ok(None) => Ok(()),
+                        Err(e) => Err(watch_error(&e, asked)),
+                    }
+                }
+            };
+            if let Err(e) = &ended {
+                self.encoder.error(e, &mut out);
             }
-            if !out.is_empty() && tx.send(Bytes::from(out)).await.is_err() {
+            if !out.is_empty() && tx.send(Bytes::from(std::mem::take(&mut out))).await.is_err() {
+                return;
+            }
+            if ended.is_err() {
                 return;
             }
         }
     }
 
-    async fn send_initial(&mut self, tx: &mpsc::Sender<Bytes>) -> Option<()> {
-        let mut out = Vec::new();
-        for s in std::mem::take(&mut self.initial) {
-            if let Err(e) = self.encoder.object("ADDED", &s, &mut out) {
-                self.encoder.error(&e, &mut out);
-                let _ = tx.send(Bytes::from(out)).await;
-                return None;
+    /// Writes `first` and whatever else is there without waiting, up to a chunk.
+    async fn batch(&mut self, first: Result<WatchItem, StoreError>, out: &mut Vec<u8>) -> ApiResult<()> {
+        let mut next = first.map(Some);
+        loop {
+            match next.map_err(|e| watch_error(&e, 0))? {
+                None => return Ok(()),
+                Some(WatchItem::Synced(revision)) => {
+                    if self.initial_end && self.bookmarks {
+                        self.encoder.bookmark(revision, true, out);
+                    }
+                }
+                Some(WatchItem::Event(e)) => {
+                    let kind = match e.kind {
+                        EventKind::Added => "ADDED",
+                        EventKind::Modified => "MODIFIED",
+                        EventKind::Deleted => "DELETED",
+                    };
+                    self.encoder.object(kind, &Stored::from(&e.object), out)?;
+                }
             }
-            if out.len() > 64 * 1024 {
-                tx.send(Bytes::from(std::mem::take(&mut out))).await.ok()?;
+            if out.len() > CHUNK {
+                return Ok(());
             }
+            next = self.watch.try_next().await;
         }
-        if self.initial_end && self.bookmarks {
-            self.encoder.bookmark(self.revision, true, &mut out);
-        }
-        if !out.is_empty() {
-            tx.send(Bytes::from(out)).await.ok()?;
-        }
-        Some(())
-    }
-
-    /// Writes what the change means to this client, which may be nothing.
-    fn event(&mut self, e: &Event, out: &mut Vec<u8>) -> ApiResult<()> {
-        let r = self.encoder.resource.clone();
-        let storage = r.storage()?;
-        let now = !e.deleted && self.filter.matches_bytes(storage, &e.kv.value);
-        let before = if e.deleted {
-            let last = e.prev.as_ref().unwrap_or(&e.kv.value);
-            self.filter.matches_bytes(storage, last)
-        } else {
-            e.prev.as_ref().is_some_and(|p| self.filter.matches_bytes(storage, p))
-        };
-        let kind = match (before, now) {
-            (false, false) => return Ok(()),
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-        };
-        let bytes =
-            if now { e.kv.value.clone() } else { e.prev.clone().unwrap_or_else(|| e.kv.value.clone()) };
-        let s = Stored { key: e.kv.key.clone(), bytes, revision: e.kv.mod_revision };
-        self.encoder.object(kind, &s, out)
     }
 }

@@ -1,5 +1,7 @@
 //! What creates and updates have in common: who writes, the checks around every write, and its result.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ use super::resource::Resource;
 use super::strategy::Context;
 use super::{Registry, meta};
 use crate::admission::{Attributes, Operation, Warnings};
+use crate::cache::Object;
 use crate::field::ErrorList;
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
@@ -44,12 +47,26 @@ impl<'a> WriteCx<'a> {
     }
 }
 
-/// An object as it is stored.
+/// An object as clients get it, in the storage version.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub key: String,
+    /// Envelope and message, with the resourceVersion.
     pub bytes: Bytes,
     pub revision: Revision,
+    /// The cache's entry, where it came from there: it shares the JSON form between readers.
+    pub shared: Option<Arc<Object>>,
+}
+
+impl From<&Arc<Object>> for Stored {
+    fn from(o: &Arc<Object>) -> Self {
+        Self {
+            key: o.key.to_string(),
+            bytes: o.bytes.clone(),
+            revision: o.mod_revision,
+            shared: Some(Arc::clone(o)),
+        }
+    }
 }
 
 /// Outcome of a create or update.

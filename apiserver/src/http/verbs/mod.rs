@@ -17,6 +17,7 @@ use super::router::Call;
 use super::{Response, respond};
 use crate::app::App;
 use crate::registry::options::{ListOptions, WriteKind, WriteOptions};
+use crate::registry::read::freshness;
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
 use crate::registry::write::{WriteCx, Written};
@@ -28,7 +29,8 @@ use crate::table::Include;
 pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(Offer::Transformed)?;
     let include = Include::parse(&call.query)?;
-    let stored = app.registry.get(r, namespace(r, &call), &call.info.name).await?;
+    let freshness = freshness(call.query.get("resourceVersion").unwrap_or_default());
+    let stored = app.registry.get_at(r, namespace(r, &call), &call.info.name, freshness).await?;
     render::object_answer(r, &stored, 200, wanted, include)
 }
 
