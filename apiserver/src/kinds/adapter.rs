@@ -33,7 +33,32 @@ fn write<T: serde::Serialize>(typed: &T, value: &mut Value) -> Outcome<()> {
     Ok(())
 }
 
+/// Those of `pointers` that lead nowhere in `value`.
+fn absent(pointers: &'static [&'static str], value: &Value) -> Vec<&'static str> {
+    pointers.iter().copied().filter(|p| value.pointer(p).is_none_or(Value::is_null)).collect()
+}
+
+/// Takes away what the type added by itself.
+fn drop_absent(pointers: &[&str], value: &mut Value) {
+    for p in pointers {
+        let Some((parent, field)) = p.rsplit_once('/') else { continue };
+        if let Some(m) = value.pointer_mut(parent).and_then(Value::as_object_mut) {
+            m.remove(field);
+        }
+    }
+}
+
 impl<S: Strategy> Erased<S> {
+    /// Runs `change` on the typed object.
+    fn change(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<()> {
+        let lacking = absent(self.0.optional(), object);
+        let mut typed = read::<S::Object>(object)?;
+        change(&mut typed);
+        write(&typed, object)?;
+        drop_absent(&lacking, object);
+        Ok(())
+    }
+
     /// An object that is already stored, as the rules see it: with defaults that came after it was written.
     fn stored(&self, value: &Value) -> Outcome<S::Object> {
         let mut old = read::<S::Object>(value)?;
@@ -44,22 +69,16 @@ impl<S: Strategy> Erased<S> {
 
 impl<S: Strategy> DynStrategy for Erased<S> {
     fn default(&self, object: &mut Value) -> Outcome<()> {
-        let mut typed = read::<S::Object>(object)?;
-        self.0.default(&mut typed);
-        write(&typed, object)
+        self.change(object, |o| self.0.default(o))
     }
 
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Outcome<()> {
-        let mut typed = read::<S::Object>(object)?;
-        self.0.prepare_create(cx, &mut typed);
-        write(&typed, object)
+        self.change(object, |o| self.0.prepare_create(cx, o))
     }
 
     fn prepare_update(&self, cx: &mut Context, object: &mut Value, old: &Value) -> Outcome<()> {
-        let mut typed = read::<S::Object>(object)?;
         let old = self.stored(old)?;
-        self.0.prepare_update(cx, &mut typed, &old);
-        write(&typed, object)
+        self.change(object, |o| self.0.prepare_update(cx, o, &old))
     }
 
     fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {
@@ -67,6 +86,7 @@ impl<S: Strategy> DynStrategy for Erased<S> {
         if cx.is_status() {
             return Ok(ErrorList::new());
         }
+        cx.absent = absent(self.0.optional(), object);
         Ok(self.0.validate(cx, &read::<S::Object>(object)?))
     }
 

@@ -20,6 +20,8 @@ pub struct Context {
     pub user: UserInfo,
     /// Time of the request; none means the clock's.
     pub now: Option<jiff::Timestamp>,
+    /// Pointers of [`Strategy::optional`] that the object lacks; kept by the adapter.
+    pub absent: Vec<&'static str>,
 }
 
 impl Context {
@@ -46,6 +48,12 @@ impl Context {
 pub trait Strategy: Send + Sync + 'static {
     /// The `k8s-openapi` type.
     type Object: Serialize + DeserializeOwned + Send;
+
+    /// JSON pointers of fields that the type always has but the object may lack. They stay out of the object
+    /// when the client left them out, and [`Context::absent`] names them to `validate`.
+    fn optional(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Fills what the client left out. Idempotent.
     fn default(&self, _object: &mut Self::Object) {}

@@ -2,11 +2,31 @@
 
 use k8s_openapi::api::apps::v1 as api;
 
-use crate::registry::strategy::Strategy;
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::validate::{immutable, numbers};
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of controller revisions.
 pub struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
     type Object = api::ControllerRevision;
+
+    fn validate(&self, _cx: &mut Context, r: &api::ControllerRevision) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if r.data.is_none() {
+            errors.push(Error::required(&Path::new("data"), "data is mandatory"));
+        }
+        errors.extend(numbers::non_negative(r.revision, &Path::new("revision")));
+        errors
+    }
+
+    fn validate_update(
+        &self,
+        _cx: &mut Context,
+        r: &api::ControllerRevision,
+        old: &api::ControllerRevision,
+    ) -> ErrorList {
+        immutable(&r.data, &old.data, &Path::new("data"))
+    }
 }

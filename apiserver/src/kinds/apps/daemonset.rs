@@ -3,8 +3,12 @@
 use k8s_openapi::api::apps::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::validation::{self, SELECTOR};
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, first_generation, next_generation, same, text};
+use crate::kinds::validate::selector::{is_empty, label_selector, matches};
+use crate::kinds::validate::{immutable, numbers};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of daemon sets.
@@ -61,5 +65,86 @@ impl Strategy for DaemonSet {
         set_template_generation(d, template_generation(old) + i64::from(moved));
         let changed = !same(&d.spec, &old.spec);
         next_generation(&mut d.metadata, &old.metadata, changed);
+    }
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SELECTOR]
+    }
+
+    fn validate(&self, cx: &mut Context, d: &api::DaemonSet) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &d.spec else { return errors };
+        let path = Path::new("spec");
+        let selector = validation::given(cx, &s.selector);
+        if let Some(l) = selector {
+            errors.extend(label_selector(Some(l), &path.child("selector")));
+        }
+        let at = path.child("template");
+        let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+        if selector.is_none_or(|l| !is_empty(l) && !matches(l, labels)) {
+            errors.push(Error::invalid(
+                &at.child("metadata").child("labels"),
+                labels,
+                "`selector` does not match template `labels`",
+            ));
+        }
+        if selector.is_some_and(is_empty) {
+            errors.push(Error::invalid(
+                &path.child("selector"),
+                selector,
+                "empty selector is invalid for daemonset",
+            ));
+        }
+        errors.extend(crate::kinds::podspec::validate::template(&s.template, &at));
+        validation::always_restarts(&s.template, "DaemonSet", &at, &mut errors);
+        errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
+        if let Some(u) = &s.update_strategy {
+            strategy(u, &path.child("updateStrategy"), &mut errors);
+        }
+        errors
+            .extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, d: &api::DaemonSet, old: &api::DaemonSet) -> ErrorList {
+        match (&d.spec, &old.spec) {
+            (Some(n), Some(o)) if !cx.is_status() => {
+                immutable(&n.selector, &o.selector, &Path::new("spec").child("selector"))
+            }
+            _ => ErrorList::new(),
+        }
+    }
+}
+
+fn strategy(s: &api::DaemonSetUpdateStrategy, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("rollingUpdate");
+    match text(&s.type_) {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let Some(r) = &s.rolling_update else {
+                errors.push(Error::required(&at, ""));
+                return;
+            };
+            validation::rolling(r.max_unavailable.as_ref(), r.max_surge.as_ref(), &at, errors);
+            let some = |v: &Option<IntOrString>| v.as_ref().is_some_and(|v| numbers::plain_value(v) != 0);
+            match (some(&r.max_unavailable), some(&r.max_surge)) {
+                (true, true) => errors.push(Error::invalid(
+                    &at.child("maxSurge"),
+                    &r.max_surge,
+                    "may not be set when maxUnavailable is non-zero",
+                )),
+                (false, false) => errors
+                    .push(Error::required(&at.child("maxUnavailable"), "cannot be 0 when maxSurge is 0")),
+                _ => {}
+            }
+            for (field, v) in [("maxUnavailable", &r.max_unavailable), ("maxSurge", &r.max_surge)] {
+                if let Some(v) = v {
+                    errors.extend(numbers::not_more_than_100_percent(v, &at.child(field)));
+                }
+            }
+        }
+        other => {
+            errors.push(Error::not_supported(&path.child("type"), other, &["RollingUpdate", "OnDelete"]));
+        }
     }
 }

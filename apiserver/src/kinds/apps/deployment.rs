@@ -3,8 +3,11 @@
 use k8s_openapi::api::apps::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::validation::{self, SELECTOR};
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, first_generation, next_generation, same, text};
+use crate::kinds::validate::{immutable, numbers};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of deployments.
@@ -47,4 +50,106 @@ impl Strategy for Deployment {
             || (cx.is_main() && !same(&d.metadata.annotations, &old.metadata.annotations));
         next_generation(&mut d.metadata, &old.metadata, changed);
     }
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SELECTOR]
+    }
+
+    fn validate(&self, cx: &mut Context, d: &api::Deployment) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &d.spec else { return errors };
+        let path = Path::new("spec");
+        errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
+        let selector = validation::given(cx, &s.selector);
+        validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors);
+        validation::template(&s.template, selector, "ReplicaSet", &path.child("template"), &mut errors);
+        if let Some(st) = &s.strategy {
+            strategy(st, &path.child("strategy"), &mut errors);
+        }
+        let wait = s.min_ready_seconds.unwrap_or(0);
+        errors.extend(numbers::non_negative(wait, &path.child("minReadySeconds")));
+        errors
+            .extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
+        if let Some(n) = s.progress_deadline_seconds {
+            let at = path.child("progressDeadlineSeconds");
+            errors.extend(numbers::non_negative(n, &at));
+            if n <= wait {
+                errors.push(Error::invalid(&at, n, "must be greater than minReadySeconds"));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, d: &api::Deployment, old: &api::Deployment) -> ErrorList {
+        if cx.is_status() {
+            return status(d);
+        }
+        match (&d.spec, &old.spec) {
+            (Some(n), Some(o)) => immutable(&n.selector, &o.selector, &Path::new("spec").child("selector")),
+            _ => ErrorList::new(),
+        }
+    }
+}
+
+fn strategy(s: &api::DeploymentStrategy, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("rollingUpdate");
+    match text(&s.type_) {
+        "Recreate" => {
+            if s.rolling_update.is_some() {
+                errors.push(Error::forbidden(&at, "may not be specified when strategy `type` is 'Recreate'"));
+            }
+        }
+        "RollingUpdate" => {
+            let Some(r) = &s.rolling_update else {
+                errors.push(Error::required(&at, "this should be defaulted and never be nil"));
+                return;
+            };
+            validation::rolling(r.max_unavailable.as_ref(), r.max_surge.as_ref(), &at, errors);
+            let zero = |v: &Option<IntOrString>| v.as_ref().is_none_or(|v| numbers::plain_value(v) == 0);
+            if zero(&r.max_unavailable) && zero(&r.max_surge) {
+                errors.push(Error::invalid(
+                    &at.child("maxUnavailable"),
+                    &r.max_unavailable,
+                    "may not be 0 when `maxSurge` is 0",
+                ));
+            }
+            if let Some(v) = &r.max_unavailable {
+                errors.extend(numbers::not_more_than_100_percent(v, &at.child("maxUnavailable")));
+            }
+        }
+        other => {
+            errors.push(Error::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]))
+        }
+    }
+}
+
+fn status(d: &api::Deployment) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let Some(s) = &d.status else { return errors };
+    let path = Path::new("status");
+    let all = s.replicas.unwrap_or(0);
+    let wide = |n: Option<i32>| n.map(i64::from);
+    validation::counts(
+        &[
+            ("observedGeneration", s.observed_generation),
+            ("replicas", wide(s.replicas)),
+            ("updatedReplicas", wide(s.updated_replicas)),
+            ("readyReplicas", wide(s.ready_replicas)),
+            ("availableReplicas", wide(s.available_replicas)),
+            ("unavailableReplicas", wide(s.unavailable_replicas)),
+        ],
+        &path,
+        &mut errors,
+    );
+    let parts = [
+        ("updatedReplicas", s.updated_replicas),
+        ("readyReplicas", s.ready_replicas),
+        ("availableReplicas", s.available_replicas),
+    ];
+    for (field, n) in parts {
+        if let Some(n) = n.filter(|n| *n > all) {
+            errors.push(Error::invalid(&path.child(field), n, "cannot be greater than status.replicas"));
+        }
+    }
+    errors
 }

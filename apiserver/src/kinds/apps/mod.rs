@@ -6,3 +6,4 @@ pub mod deployment;
 pub mod replicaset;
 pub mod replication_controller;
 pub mod statefulset;
+pub mod validation;

@@ -2,9 +2,12 @@
 
 use k8s_openapi::api::apps::v1 as api;
 
+use super::validation::{self, SELECTOR};
+use crate::field::{ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::spec_and_status;
-use crate::registry::strategy::Strategy;
+use crate::kinds::validate::{immutable, numbers};
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of replica sets.
 pub struct ReplicaSet;
@@ -20,4 +23,31 @@ impl Strategy for ReplicaSet {
     }
 
     spec_and_status!(Some(Default::default()));
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SELECTOR]
+    }
+
+    fn validate(&self, cx: &mut Context, rs: &api::ReplicaSet) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &rs.spec else { return errors };
+        let path = Path::new("spec");
+        errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
+        errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
+        let selector = validation::given(cx, &s.selector);
+        validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors);
+        if let Some(t) = &s.template {
+            validation::template(t, selector, "ReplicaSet", &path.child("template"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, rs: &api::ReplicaSet, old: &api::ReplicaSet) -> ErrorList {
+        match (&rs.spec, &old.spec) {
+            (Some(n), Some(o)) if !cx.is_status() => {
+                immutable(&n.selector, &o.selector, &Path::new("spec").child("selector"))
+            }
+            _ => ErrorList::new(),
+        }
+    }
 }

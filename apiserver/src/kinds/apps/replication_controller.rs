@@ -2,9 +2,12 @@
 
 use k8s_openapi::api::core::v1 as api;
 
+use super::validation;
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::spec_and_status;
-use crate::registry::strategy::Strategy;
+use crate::kinds::validate::numbers;
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of replication controllers.
 pub struct ReplicationController;
@@ -31,4 +34,34 @@ impl Strategy for ReplicationController {
     }
 
     spec_and_status!(Some(Default::default()));
+
+    fn validate(&self, _cx: &mut Context, rc: &api::ReplicationController) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &rc.spec else { return errors };
+        let path = Path::new("spec");
+        errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
+        let blank = Default::default();
+        let selector = s.selector.as_ref().unwrap_or(&blank);
+        if selector.is_empty() {
+            errors.push(Error::required(&path.child("selector"), ""));
+        }
+        errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
+        let path = path.child("template");
+        let Some(t) = &s.template else {
+            errors.push(Error::required(&path, ""));
+            return errors;
+        };
+        let labels = t.metadata.as_ref().and_then(|m| m.labels.as_ref());
+        let taken = |(k, v): (&String, &String)| labels.and_then(|l| l.get(k)) == Some(v);
+        if !selector.is_empty() && !selector.iter().all(taken) {
+            errors.push(Error::invalid(
+                &path.child("metadata").child("labels"),
+                labels,
+                "`selector` does not match template `labels`",
+            ));
+        }
+        errors.extend(crate::kinds::podspec::validate::template(t, &path));
+        validation::always_restarts(t, "ReplicationController", &path, &mut errors);
+        errors
+    }
 }

@@ -2,10 +2,13 @@
 
 use k8s_openapi::api::apps::v1 as api;
 
+use super::validation::{self, SELECTOR};
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::podspec::volume_defaults::default_claim_spec;
-use crate::kinds::semantic::{fill, spec_and_status, text};
-use crate::registry::strategy::Strategy;
+use crate::kinds::semantic::{fill, same, spec_and_status, text};
+use crate::kinds::validate::numbers;
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of stateful sets.
 pub struct StatefulSet;
@@ -43,4 +46,89 @@ impl Strategy for StatefulSet {
     }
 
     spec_and_status!(blank_status());
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SELECTOR]
+    }
+
+    fn validate(&self, cx: &mut Context, set: &api::StatefulSet) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &set.spec else { return errors };
+        let path = Path::new("spec");
+        policies(s, &path, &mut errors);
+        errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
+        errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
+        if let Some(o) = &s.ordinals {
+            let at = path.child("ordinals").child("start");
+            errors.extend(numbers::non_negative_opt(o.start, &at));
+        }
+        let selector = validation::given(cx, &s.selector);
+        validation::label_selector(selector, "statefulset", &path.child("selector"), &mut errors);
+        validation::template(&s.template, selector, "StatefulSet", &path.child("template"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, set: &api::StatefulSet, old: &api::StatefulSet) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if cx.is_status() {
+            return errors;
+        }
+        let (Some(n), Some(o)) = (&set.spec, &old.spec) else { return errors };
+        // What may change is put back; nothing else may differ.
+        let fixed = api::StatefulSetSpec {
+            replicas: o.replicas,
+            ordinals: o.ordinals.clone(),
+            template: o.template.clone(),
+            update_strategy: o.update_strategy.clone(),
+            revision_history_limit: o.revision_history_limit,
+            persistent_volume_claim_retention_policy: o.persistent_volume_claim_retention_policy.clone(),
+            min_ready_seconds: o.min_ready_seconds,
+            ..n.clone()
+        };
+        if !same(&fixed, o) {
+            errors.push(Error::forbidden(
+                &Path::new("spec"),
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+                 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+                 'minReadySeconds' are forbidden",
+            ));
+        }
+        errors
+    }
+}
+
+fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("podManagementPolicy");
+    match text(&s.pod_management_policy) {
+        "" => errors.push(Error::required(&at, "")),
+        "OrderedReady" | "Parallel" => {}
+        other => errors.push(Error::invalid(&at, other, "must be 'OrderedReady' or 'Parallel'")),
+    }
+    let at = path.child("updateStrategy");
+    let blank = Default::default();
+    let update = s.update_strategy.as_ref().unwrap_or(&blank);
+    match (text(&update.type_), &update.rolling_update) {
+        ("", _) => errors.push(Error::required(&at, "")),
+        ("OnDelete", Some(r)) => errors.push(Error::invalid(
+            &at.child("rollingUpdate"),
+            r,
+            "only allowed for updateStrategy 'RollingUpdate'",
+        )),
+        ("OnDelete", None) => {}
+        ("RollingUpdate", r) => {
+            let partition = r.as_ref().and_then(|r| r.partition);
+            let at = at.child("rollingUpdate").child("partition");
+            errors.extend(numbers::non_negative_opt(partition, &at));
+        }
+        _ => errors.push(Error::invalid(&at, update, "must be 'RollingUpdate' or 'OnDelete'")),
+    }
+    if let Some(p) = &s.persistent_volume_claim_retention_policy {
+        let at = path.child("persistentVolumeClaimRetentionPolicy");
+        for (field, v) in [("whenDeleted", &p.when_deleted), ("whenScaled", &p.when_scaled)] {
+            let v = text(v);
+            if !matches!(v, "Retain" | "Delete") {
+                errors.push(Error::not_supported(&at.child(field), v, &["Retain", "Delete"]));
+            }
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::batch::v1 as api;
 
+use super::validation;
+use crate::field::ErrorList;
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, spec_and_status};
 use crate::registry::strategy::{Context, Strategy};
@@ -81,6 +83,17 @@ impl Strategy for Job {
 
     fn prepare_update(&self, cx: &mut Context, job: &mut api::Job, old: &api::Job) {
         Base.prepare_update(cx, job, old);
+    }
+
+    fn validate(&self, _cx: &mut Context, job: &api::Job) -> ErrorList {
+        validation::job(job)
+    }
+
+    fn validate_update(&self, cx: &mut Context, job: &api::Job, old: &api::Job) -> ErrorList {
+        match (&job.spec, &old.spec) {
+            (Some(n), Some(o)) if !cx.is_status() => validation::update(n, o),
+            _ => ErrorList::new(),
+        }
     }
 }
 

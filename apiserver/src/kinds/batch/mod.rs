@@ -2,3 +2,5 @@
 
 pub mod cronjob;
 pub mod job;
+pub mod schedule;
+pub mod validation;

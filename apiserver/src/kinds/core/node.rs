@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1 as api;
 
+use super::node_validation;
+use crate::field::ErrorList;
 use crate::kinds::quantity::canonical_list;
 use crate::registry::strategy::{Context, Strategy};
 
@@ -36,5 +38,16 @@ impl Strategy for Node {
         } else {
             node.status = old.status.clone();
         }
+    }
+
+    fn validate(&self, _cx: &mut Context, node: &api::Node) -> ErrorList {
+        node_validation::validate(node)
+    }
+
+    fn validate_update(&self, cx: &mut Context, node: &api::Node, old: &api::Node) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        node_validation::validate_update(node, old)
     }
 }

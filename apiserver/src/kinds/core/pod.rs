@@ -3,8 +3,10 @@
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::{default_pod_only, default_pod_spec};
 use crate::kinds::podspec::resources::qos_class;
+use crate::kinds::podspec::validate::{self, container, update};
 use crate::kinds::semantic::{first_generation, items, next_generation, same, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -145,4 +147,64 @@ impl Strategy for Pod {
         let changed = !same(&pod.spec, &old.spec);
         next_generation(&mut pod.metadata, &old.metadata, changed);
     }
+
+    fn validate(&self, cx: &mut Context, pod: &api::Pod) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(spec) = &pod.spec else { return errors };
+        let path = Path::new("spec");
+        let at = Path::new("metadata").child("annotations");
+        errors.extend(validate::annotations(&pod.metadata, spec, &at));
+        errors.extend(validate::spec(spec, Some(&pod.metadata), &path));
+        if text(&spec.service_account_name).is_empty() {
+            errors.extend(tokens_without_account(spec, &path.child("volumes")));
+        }
+        for (i, c) in spec.containers.iter().enumerate() {
+            container::image_is_trimmed(c, &path.child("containers").index(i), &mut errors);
+        }
+        for (i, c) in items(&spec.init_containers).iter().enumerate() {
+            container::image_is_trimmed(c, &path.child("initContainers").index(i), &mut errors);
+        }
+        let is_create = text(&pod.metadata.resource_version).is_empty();
+        if is_create && cx.is_main() {
+            if !items(&spec.ephemeral_containers).is_empty() {
+                errors.push(Error::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+            }
+            if !text(&spec.node_name).is_empty() && !items(&spec.scheduling_gates).is_empty() {
+                errors.push(Error::forbidden(
+                    &path.child("nodeName"),
+                    "cannot be set until all schedulingGates have been cleared",
+                ));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, pod: &api::Pod, old: &api::Pod) -> ErrorList {
+        let path = Path::new("spec");
+        let (Some(new), Some(was)) = (&pod.spec, &old.spec) else { return ErrorList::new() };
+        match cx.subresource.as_str() {
+            "" => update::main(new, was, &path),
+            "ephemeralcontainers" => update::ephemeral(new, was, &path),
+            "resize" => update::resize(pod, old),
+            _ => ErrorList::new(),
+        }
+    }
+}
+
+/// A token is a service account's: without one there is none to project.
+fn tokens_without_account(spec: &api::PodSpec, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for (i, v) in items(&spec.volumes).iter().enumerate() {
+        let Some(p) = &v.projected else { continue };
+        for (j, s) in items(&p.sources).iter().enumerate().filter(|(_, s)| s.service_account_token.is_some())
+        {
+            let _ = s;
+            let at = path.index(i).child("projected").child("sources").index(j);
+            errors.push(Error::forbidden(
+                &at.child("serviceAccountToken"),
+                "must not be specified when serviceAccountName is not set",
+            ));
+        }
+    }
+    errors
 }

@@ -4,6 +4,8 @@
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::service_validation;
+use crate::field::ErrorList;
 use crate::kinds::semantic::{fill, items, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -242,6 +244,17 @@ impl Strategy for Service {
         if kind(&before) == "LoadBalancer" && kind(spec) != "LoadBalancer" {
             svc.status = blank_status();
         }
+    }
+
+    fn validate(&self, _cx: &mut Context, svc: &api::Service) -> ErrorList {
+        service_validation::validate(svc)
+    }
+
+    fn validate_update(&self, cx: &mut Context, svc: &api::Service, old: &api::Service) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        service_validation::validate_update(svc, old)
     }
 }
 

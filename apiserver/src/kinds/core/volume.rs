@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::{claim_validation, volume_validation};
+use crate::field::{ErrorList, Path};
 use crate::kinds::podspec::volume_defaults::{default_claim_spec, default_host_path};
 use crate::kinds::quantity::canonical_list;
 use crate::kinds::semantic::{fill, text};
@@ -78,6 +80,22 @@ impl Strategy for PersistentVolume {
             status.last_phase_transition_time = before.last_phase_transition_time;
         }
     }
+
+    fn validate(&self, _cx: &mut Context, pv: &api::PersistentVolume) -> ErrorList {
+        volume_validation::volume(pv)
+    }
+
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        pv: &api::PersistentVolume,
+        old: &api::PersistentVolume,
+    ) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        volume_validation::volume_update(pv, old)
+    }
 }
 
 impl Strategy for PersistentVolumeClaim {
@@ -109,5 +127,21 @@ impl Strategy for PersistentVolumeClaim {
         } else {
             pvc.status = old.status.clone();
         }
+    }
+
+    fn validate(&self, _cx: &mut Context, pvc: &api::PersistentVolumeClaim) -> ErrorList {
+        pvc.spec.as_ref().map_or_else(ErrorList::new, |s| claim_validation::spec(s, &Path::new("spec")))
+    }
+
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        pvc: &api::PersistentVolumeClaim,
+        old: &api::PersistentVolumeClaim,
+    ) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        volume_validation::claim_update(pvc, old)
     }
 }
