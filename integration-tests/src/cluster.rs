@@ -50,18 +50,11 @@ impl TestCluster {
         component_base::process::install_crypto();
         let (slot, lock) = free_slot();
         let state = tempfile::Builder::new().prefix("coxswain-test-").tempdir().expect("a temporary folder");
-        let bin = binaries::folder();
         let options = Options {
-            state: state.path().join("cluster"),
-            pause: bin.join("pause"),
-            binaries: bin,
-            busybox: busybox(),
             nodes: config.nodes,
-            port: free_port(),
-            slot,
             proxy_mode: config.proxy_mode.into(),
-            egress: false,
             extra_flags: config.extra_flags,
+            ..options(state.path().join("cluster"), slot, free_port())
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -220,8 +213,25 @@ impl Drop for TestCluster {
     }
 }
 
+/// Options of a cluster of one node with the built binaries.
+pub(crate) fn options(state: PathBuf, slot: u8, port: u16) -> Options {
+    let bin = binaries::folder();
+    Options {
+        state,
+        pause: bin.join("pause"),
+        binaries: bin,
+        busybox: busybox(),
+        nodes: 1,
+        port,
+        slot,
+        proxy_mode: "iptables".into(),
+        egress: false,
+        extra_flags: Vec::new(),
+    }
+}
+
 /// A slot that no other test process uses. Slots below 50 are left to people.
-fn free_slot() -> (u8, Flock<File>) {
+pub(crate) fn free_slot() -> (u8, Flock<File>) {
     loop {
         for slot in 50..99 {
             let path = std::env::temp_dir().join(format!("coxswain-slot-{slot}.lock"));

@@ -7,8 +7,10 @@
 pub mod binaries;
 pub mod cluster;
 pub mod command;
+pub mod machine;
 pub mod wait;
 
 pub use cluster::{Config, TestCluster};
 pub use command::Output;
+pub use machine::Machine;
 pub use wait::eventually;
