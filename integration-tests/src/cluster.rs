@@ -169,10 +169,15 @@ impl TestCluster {
         }
     }
 
+    /// Starts the API server if it does not run, and waits until it is ready.
+    pub fn start_api_server(&self) {
+        self.block_on(self.cluster.start_api_server()).expect("kube-apiserver starts");
+    }
+
     /// Starts whatever daemon does not run.
     pub fn start_daemons(&self) {
         let (o, l) = (&self.cluster.options, &self.cluster.layout);
-        self.block_on(self.cluster.start_api_server()).expect("kube-apiserver starts");
+        self.start_api_server();
         control_plane::start_scheduler(o, l).expect("kube-scheduler starts");
         control_plane::start_controller_manager(o, l).expect("kube-controller-manager starts");
         for n in 1..=o.nodes {
