@@ -159,6 +159,7 @@ impl Services {
         fields::keep_allocated(service, old);
         fields::normalize_cluster_ips(service, Some(old));
         op.init_families(service, Some(old))?;
+        same_first_ip(old, service)?;
         if !families::settled(service, old) {
             op.change_cluster_ips(old, service).await?;
         }
@@ -578,6 +579,19 @@ impl Operation {
         }
         self.guard
     }
+}
+
+/// The first address is the service's for as long as it has one.
+fn same_first_ip(old: &Value, service: &Value) -> ApiResult<()> {
+    let (before, now) = (fields::cluster_ips(old), fields::cluster_ips(service));
+    if fields::is_external_name(old) || fields::is_external_name(service) || before.is_empty() {
+        return Ok(());
+    }
+    if before.first() == now.first() {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("clusterIPs").index(0);
+    Err(invalid(service, Error::invalid(&path, now, "may not change once set")))
 }
 
 fn bad_node_port(service: &Value, i: usize, port: u16, reason: String) -> ApiError {

@@ -142,6 +142,14 @@ async fn updates_follow_the_type() {
     back["spec"]["type"] = "ClusterIP".into();
     s.update(&external, &mut back, false).await.unwrap().commit().await;
     assert!(back["spec"]["clusterIP"].is_string());
+    // The address stays.
+    let mut moved = back.clone();
+    moved["spec"]["clusterIP"] = "10.0.0.200".into();
+    let Err(e) = s.update(&back, &mut moved, false).await else { panic!("the address changed") };
+    assert_eq!(
+        e.message,
+        "Service \"a\" is invalid: spec.clusterIPs[0]: Invalid value: [\"10.0.0.200\"]: may not change once set"
+    );
     // A failed update changes nothing.
     let mut gone = back.clone();
     gone["spec"]["type"] = "ExternalName".into();

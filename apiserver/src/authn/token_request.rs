@@ -45,7 +45,7 @@ struct Bound {
 }
 
 impl Issuer {
-    /// Fills in what the request leaves open and refuses what cannot be: run before admission.
+    /// Names the request after its account and refuses what cannot be: run before admission.
     pub async fn prepare(&self, namespace: &str, name: &str, request: &mut Value) -> ApiResult<()> {
         let metadata = Path::new("metadata");
         for (field, want) in [("name", name), ("namespace", namespace)] {
@@ -72,9 +72,6 @@ impl Issuer {
                     "the UID in the token request ({sent}) does not match the UID of the service account ({uid})"
                 ),
             ));
-        }
-        if items(request, "/spec/audiences").is_empty() {
-            request["spec"]["audiences"] = json!(self.api_audiences);
         }
         if request.pointer("/spec/expirationSeconds").is_none_or(Value::is_null) {
             request["spec"]["expirationSeconds"] = DEFAULT_SECONDS.into();
@@ -107,6 +104,10 @@ impl Issuer {
         now: SystemTime,
     ) -> ApiResult<(Value, Vec<String>)> {
         let bound = self.bound(namespace, name, &request).await?;
+        // Not before admission, which must see what the client asked for.
+        if items(&request, "/spec/audiences").is_empty() {
+            request["spec"]["audiences"] = json!(self.api_audiences);
+        }
         let mut warnings = Vec::new();
         let mut asked = seconds(&request);
         if self.max_seconds > 0 && asked > self.max_seconds {

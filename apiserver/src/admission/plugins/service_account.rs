@@ -38,9 +38,12 @@ impl Plugin for ServiceAccount {
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {
         let Some(pod) = object else { return Ok(()) };
-        if !attrs.is("", "pods", "") || attrs.operation != Operation::Create || pod.pointer(MIRROR).is_some()
-        {
+        if !attrs.is("", "pods", "") || attrs.operation != Operation::Create {
             return Ok(());
+        }
+        if pod.pointer(MIRROR).is_some() {
+            // Never changed: the kubelet would not know its own pod again.
+            return mirror(attrs, pod);
         }
         if text(pod, "/spec/serviceAccountName").is_empty() {
             pod["spec"]["serviceAccountName"] = DEFAULT_ACCOUNT.into();
