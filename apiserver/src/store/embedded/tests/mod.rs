@@ -1,6 +1,9 @@
 //! Tests of the engine as a whole.
 
+mod crash;
+mod kill;
 mod restart;
+pub mod sim;
 
 use std::path::Path;
 use std::sync::Arc;

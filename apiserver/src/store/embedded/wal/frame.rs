@@ -102,11 +102,7 @@ fn put_hard_state(out: &mut Vec<u8>, hs: &HardState) {
 }
 
 fn get_hard_state(r: &mut Reader<'_>) -> Result<HardState, Malformed> {
-    let mut hs = HardState::default();
-    hs.term = r.int()?;
-    hs.vote = r.int()?;
-    hs.commit = r.int()?;
-    Ok(hs)
+    Ok(HardState { term: r.int()?, vote: r.int()?, commit: r.int()?, ..HardState::default() })
 }
 
 impl Base {
@@ -164,18 +160,15 @@ fn decode_batch(bytes: &Bytes) -> Result<Frame, Malformed> {
     let n = r.int()?;
     let mut entries = Vec::new();
     for _ in 0..n {
-        let mut e = Entry::default();
-        e.entry_type = match r.byte()? {
+        let entry_type = match r.byte()? {
             0 => EntryType::EntryNormal,
             1 => EntryType::EntryConfChange,
             2 => EntryType::EntryConfChangeV2,
             _ => return Err(Malformed),
         };
-        e.term = r.int()?;
-        e.index = r.int()?;
-        e.context = bytes.slice_ref(r.bytes()?);
-        e.data = bytes.slice_ref(r.bytes()?);
-        entries.push(e);
+        let (term, index) = (r.int()?, r.int()?);
+        let (context, data) = (bytes.slice_ref(r.bytes()?), bytes.slice_ref(r.bytes()?));
+        entries.push(Entry { entry_type, term, index, context, data, ..Entry::default() });
     }
     Ok(Frame::Batch { hard_state, entries })
 }

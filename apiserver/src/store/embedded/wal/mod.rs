@@ -159,6 +159,11 @@ impl Wal {
             }
             return Ok(());
         }
+        if last {
+            // A process that was killed may have written this without syncing it. From here on it is relied upon.
+            let synced = segment.file.sync().and_then(|()| self.fs.sync_dir());
+            synced.map_err(|e| failed(&*self.fs, "syncing", &e))?;
+        }
         let sealed_last = last && segment.sealed;
         self.segments.push_back(segment);
         if sealed_last { self.rotate() } else { Ok(()) }

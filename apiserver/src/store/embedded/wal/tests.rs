@@ -1,1 +1,175 @@
+//! Tests of the log by itself.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, HardState};
+
+use super::{Base, Wal};
+use crate::store::StoreError;
+use crate::store::embedded::tests::sim::SimFs;
+
+const SEGMENT: u64 = 4096;
+
+fn open(fs: &SimFs) -> Result<Wal, StoreError> {
+    Wal::open(Arc::new(fs.clone()), SEGMENT, Base { store_id: 5, voters: vec![1], ..Base::default() })
+}
+
+fn entry(index: u64, term: u64) -> Entry {
+    Entry {
+        index,
+        term,
+        data: Bytes::from(format!("entry {index} of {term} {}", "x".repeat(200))),
+        ..Entry::default()
+    }
+}
+
+fn filled(fs: &SimFs, n: u64) -> Wal {
+    let mut wal = open(fs).unwrap();
+    for i in 1..=n {
+        wal.append(None, &[entry(i, 1 + i / 20)]).unwrap();
+    }
+    wal
+}
+
+fn first_segment(fs: &SimFs) -> String {
+    use crate::store::embedded::fs::Fs;
+    fs.list().unwrap().into_iter().min().unwrap()
+}
+
+#[test]
+fn entries_and_state_come_back() {
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 100);
+    let hard_state = HardState { term: 9, vote: 1, commit: 77, ..HardState::default() };
+    wal.append(Some(&hard_state), &[]).unwrap();
+    drop(wal);
+    let wal = open(&fs).unwrap();
+    assert_eq!((wal.first_index(), wal.last_index()), (1, 100));
+    assert_eq!(wal.base().hard_state, hard_state);
+    assert_eq!((wal.base().store_id, wal.base().voters.as_slice()), (5, &[1][..]));
+    for i in 1..=100 {
+        assert_eq!(wal.term(i), Some(1 + i / 20));
+        assert_eq!(wal.entries(i, i + 1, u64::MAX).unwrap(), [entry(i, 1 + i / 20)]);
+    }
+    assert_eq!(wal.term(101), None);
+    assert_eq!(wal.entries(1, 101, u64::MAX).unwrap().len(), 100);
+    let some = wal.entries(40, 101, 1000).unwrap();
+    assert_eq!((some.len(), some[0].index), (4, 40), "as many as fit, in order");
+    assert_eq!(wal.entries(40, 101, 0).unwrap().len(), 1, "at least one");
+}
+
+#[test]
+fn a_new_leader_replaces_entries() {
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 30);
+    wal.append(None, &[entry(25, 7), entry(26, 7)]).unwrap();
+    for wal in [wal, open(&fs).unwrap()] {
+        assert_eq!(wal.last_index(), 26);
+        assert_eq!((wal.term(24), wal.term(25), wal.term(27)), (Some(2), Some(7), None));
+        let all = wal.entries(20, 27, u64::MAX).unwrap();
+        assert_eq!(all.iter().map(|e| e.term).collect::<Vec<_>>(), [2, 2, 2, 2, 2, 7, 7]);
+    }
+}
+
+#[test]
+fn truncation_keeps_what_is_needed() {
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 100);
+    let (before, term) = (wal.bytes(), wal.term(60).unwrap());
+    wal.truncate_front(60, term).unwrap();
+    assert!(wal.bytes() < before / 2 + 2 * SEGMENT);
+    assert_ne!(first_segment(&fs), "0000000000000001.wal");
+    wal.append(None, &[entry(101, 6)]).unwrap();
+    for wal in [wal, open(&fs).unwrap()] {
+        assert_eq!((wal.first_index(), wal.last_index()), (61, 101));
+        assert_eq!((wal.term(60), wal.term(59), wal.term(61)), (Some(term), None, Some(4)));
+        assert_eq!(wal.entries(61, 102, u64::MAX).unwrap().len(), 41);
+    }
+    let mut wal = open(&fs).unwrap();
+    wal.truncate_front(101, 6).unwrap();
+    drop(wal);
+    let mut wal = open(&fs).unwrap();
+    assert_eq!((wal.first_index(), wal.last_index(), wal.term(101)), (102, 101, Some(6)));
+    wal.append(None, &[entry(102, 6)]).unwrap();
+    assert_eq!(open(&fs).unwrap().last_index(), 102);
+}
+
+/// Every byte of an acknowledged record matters: wherever one flips, the log is refused or, at its very end, cut.
+#[test]
+fn damage_is_noticed_wherever_it_is() {
+    let fs = SimFs::default();
+    let wal = filled(&fs, 12);
+    let end = wal.segments.back().unwrap().end as usize;
+    let sequence = wal.segments.len();
+    drop(wal);
+    assert_eq!(sequence, 1, "all in one segment");
+    let name = first_segment(&fs);
+    // The last frame begins with the last magic.
+    let content = fs.content(&name);
+    let last = content.windows(4).rposition(|w| w == b"CXWL").unwrap();
+    for offset in 0..end {
+        fs.damage(&name, offset);
+        match open(&fs) {
+            Err(e) => {
+                assert!(offset < last, "byte {offset}: {e}");
+                assert!(e.to_string().contains("acknowledged writes would be lost"), "byte {offset}: {e}");
+            }
+            Ok(wal) => {
+                // Padding carries nothing.
+                assert!(
+                    offset >= last || wal.last_index() == 12,
+                    "byte {offset}: the log ends at {}",
+                    wal.last_index()
+                );
+                if wal.last_index() < 12 {
+                    break;
+                }
+            }
+        }
+        fs.damage(&name, offset);
+    }
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    use crate::store::embedded::fs::Fs;
+    let fs = SimFs::default();
+    drop(filled(&fs, 100));
+    fs.remove("0000000000000003.wal").unwrap();
+    let error = open(&fs).err().unwrap().to_string();
+    assert!(error.contains("the segment before it is missing"), "{error}");
+}
+
+#[test]
+fn a_failed_sync_ends_all_writing() {
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 3);
+    fs.fail_syncs();
+    let error = wal.append(None, &[entry(4, 1)]).unwrap_err().to_string();
+    assert!(error.contains("syncing the write-ahead log in the simulated disk"), "{error}");
+    fs.restart();
+    let error = wal.append(None, &[entry(4, 1)]).unwrap_err().to_string();
+    assert!(
+        error.contains("writes are refused until the cause is removed and the server restarted"),
+        "{error}"
+    );
+    drop(wal);
+    let mut wal = open(&fs).unwrap();
+    let last = wal.last_index();
+    assert!(last == 3 || last == 4, "what was not acknowledged may be there or not");
+    wal.append(None, &[entry(last + 1, 1)]).unwrap();
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_fits() {
+    let fs = SimFs::default();
+    let mut wal = open(&fs).unwrap();
+    let big = Entry { index: 1, term: 1, data: Bytes::from(vec![3; 50_000]), ..Entry::default() };
+    wal.append(None, &[big.clone(), entry(2, 1)]).unwrap();
+    wal.append(None, &[entry(3, 1)]).unwrap();
+    drop(wal);
+    let wal = open(&fs).unwrap();
+    assert_eq!(wal.entries(1, 4, u64::MAX).unwrap()[0], big);
+    assert_eq!(wal.last_index(), 3);
+}
