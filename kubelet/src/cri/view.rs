@@ -1,0 +1,78 @@
+//! The observed state of one pod in the runtime: plain data, input of the lifecycle state machine.
+
+use jiff::Timestamp;
+
+/// Everything the runtime knows of one pod. Both lists are newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodRuntime {
+    pub sandboxes: Vec<Sandbox>,
+    pub containers: Vec<Container>,
+}
+
+/// One infra container with its namespaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sandbox {
+    pub id: String,
+    pub attempt: u32,
+    pub ready: bool,
+    pub created_at: Option<Timestamp>,
+    /// Pod IPs as the runtime reports them; empty for host network.
+    pub ips: Vec<String>,
+    pub host_network: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ContainerState {
+    Created,
+    Running,
+    Exited,
+    #[default]
+    Unknown,
+}
+
+/// One container, running or dead.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Container {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    pub state: ContainerState,
+    pub restart_count: u32,
+    pub created_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub exit_code: i32,
+    /// The image as the user wrote it or as the runtime resolved it.
+    pub image: String,
+    pub image_ref: String,
+    pub reason: String,
+    pub message: String,
+    pub log_path: String,
+    /// The spec's image at creation, where we wrote it.
+    pub spec_image: Option<String>,
+    pub user: Option<(i64, i64, Vec<i64>)>,
+}
+
+impl PodRuntime {
+    /// The newest container of that name.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// The newest container of that name which is not `id`.
+    pub fn previous(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().filter(|c| c.name == name).nth(1)
+    }
+
+    /// The sandbox in use: the newest, if ready.
+    pub fn ready_sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.first().filter(|s| s.ready)
+    }
+
+    /// Containers that may still run code.
+    pub fn alive(&self) -> impl Iterator<Item = &Container> {
+        self.containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running || c.state == ContainerState::Unknown)
+    }
+}

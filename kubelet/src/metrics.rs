@@ -1,0 +1,117 @@
+//! The kubelet's own metrics, under upstream's names.
+
+use std::{sync::Arc, time::Duration};
+
+use component_base::metrics::Metrics;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Operation {
+    operation_type: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct State {
+    container_state: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeName {
+    node: String,
+}
+
+type Durations = Family<Operation, Histogram, fn() -> Histogram>;
+
+/// Handles of the registered metrics.
+#[derive(Clone)]
+pub struct KubeletMetrics {
+    operations: Family<Operation, Counter>,
+    errors: Family<Operation, Counter>,
+    durations: Durations,
+    running_pods: Gauge,
+    running_containers: Family<State, Gauge>,
+    start_duration: Arc<Histogram>,
+}
+
+fn buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.005, 2.5, 14))
+}
+
+impl KubeletMetrics {
+    pub fn register(metrics: &Metrics, node: &str) -> Self {
+        let m = Self {
+            operations: Family::default(),
+            errors: Family::default(),
+            durations: Family::new_with_constructor(buckets),
+            running_pods: Gauge::default(),
+            running_containers: Family::default(),
+            start_duration: Arc::new(buckets()),
+        };
+        let name: Family<NodeName, Gauge> = Family::default();
+        name.get_or_create(&NodeName { node: node.to_owned() }).set(1);
+        metrics.register(|r| {
+            r.register("kubelet_node_name", "The node's name. The count is always 1", name);
+            r.register(
+                "kubelet_runtime_operations",
+                "Cumulative number of runtime operations by operation type",
+                m.operations.clone(),
+            );
+            r.register(
+                "kubelet_runtime_operations_errors",
+                "Cumulative number of runtime operation errors by operation type",
+                m.errors.clone(),
+            );
+            r.register(
+                "kubelet_runtime_operations_duration_seconds",
+                "Duration in seconds of runtime operations by operation type",
+                m.durations.clone(),
+            );
+            r.register(
+                "kubelet_running_pods",
+                "Number of pods that have a running pod sandbox",
+                m.running_pods.clone(),
+            );
+            r.register(
+                "kubelet_running_containers",
+                "Number of containers currently running",
+                m.running_containers.clone(),
+            );
+            r.register(
+                "kubelet_pod_start_duration_seconds",
+                "Duration in seconds from the kubelet seeing a pod to it running",
+                (*m.start_duration).clone(),
+            );
+        });
+        m
+    }
+
+    /// One call to the runtime.
+    pub fn runtime_operation(&self, name: &str, took: Duration, failed: bool) {
+        let label = Operation { operation_type: name.to_owned() };
+        self.operations.get_or_create(&label).inc();
+        if failed {
+            self.errors.get_or_create(&label).inc();
+        }
+        self.durations.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// What runs at present.
+    pub fn set_running(&self, pods: i64, running: i64, exited: i64) {
+        self.running_pods.set(pods);
+        for (state, n) in [("running", running), ("exited", exited)] {
+            self.running_containers.get_or_create(&State { container_state: state.into() }).set(n);
+        }
+    }
+
+    pub fn pod_started(&self, took: Duration) {
+        self.start_duration.observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,255 @@
+//! All pods of the node: gives each its worker, routes runtime and object events to them, answers lookups.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+
+use super::{admission, mirror::Mirrors, orphans, resources, shared::PodShared, spec, worker::Worker};
+use crate::{context::Context, cri::events::RuntimeEvent, events::WARNING};
+
+/// The pods by uid.
+pub struct PodManager {
+    ctx: Arc<Context>,
+    pods: RwLock<HashMap<String, Arc<PodShared>>>,
+    pub mirrors: Mirrors,
+    /// All sources have told their pods at least once.
+    synced: AtomicBool,
+    ended: mpsc::UnboundedSender<String>,
+}
+
+impl PodManager {
+    pub fn new(ctx: Arc<Context>) -> Arc<Self> {
+        let (tx, rx) = mpsc::unbounded_channel();
+        let manager = Arc::new(Self {
+            ctx: ctx.clone(),
+            pods: RwLock::default(),
+            mirrors: Mirrors::new(ctx),
+            synced: AtomicBool::new(false),
+            ended: tx,
+        });
+        tokio::spawn(forget_ended(Arc::downgrade(&manager), rx));
+        manager
+    }
+
+    /// A pod is new or changed at its source.
+    pub fn apply(&self, pod: Pod) {
+        let uid = spec::uid(&pod).to_owned();
+        let pod = Arc::new(pod);
+        if let Some(known) = self.pods.read().get(&uid) {
+            known.set_pod(pod);
+            return;
+        }
+        let rejected = self.admission(&pod);
+        if let Some((reason, message)) = &rejected {
+            tracing::warn!(pod = spec::key(&pod), reason, message, "pod is not admitted to this node");
+            self.ctx.recorder.pod(&pod, WARNING, reason, message.clone());
+        }
+        let shared = Arc::new(PodShared::new(&uid, pod));
+        self.pods.write().insert(uid.clone(), shared.clone());
+        self.update_shares();
+        let worker = Worker::new(self.ctx.clone(), shared, rejected);
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            worker.run().await;
+            let _ = ended.send(uid);
+        });
+    }
+
+    /// A pod is gone from its source.
+    pub fn remove(&self, uid: &str) {
+        if let Some(known) = self.pods.read().get(uid) {
+            known.remove();
+        }
+    }
+
+    /// The complete list of one source: what is not in it is gone.
+    pub fn replace(&self, mut list: Vec<Pod>, is_static: bool) {
+        list.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
+        let uids: HashSet<&str> = list.iter().map(spec::uid).collect();
+        let gone: Vec<String> = self
+            .pods
+            .read()
+            .iter()
+            .filter(|(uid, p)| spec::is_static(&p.pod()) == is_static && !uids.contains(uid.as_str()))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in gone {
+            self.remove(&uid);
+        }
+        for pod in list {
+            self.apply(pod);
+        }
+    }
+
+    /// All sources are complete: what else the runtime has is removed.
+    pub async fn sources_ready(&self) {
+        if self.synced.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.reap_orphans().await;
+    }
+
+    async fn reap_orphans(&self) {
+        let known: HashSet<String> = self.pods.read().keys().cloned().collect();
+        match orphans::find(&self.ctx, &known).await {
+            Ok(found) => {
+                for uid in found {
+                    tokio::spawn(orphans::reap(self.ctx.clone(), uid));
+                }
+            }
+            Err(e) => tracing::warn!(error = %e, "cannot look for orphaned pods"),
+        }
+    }
+
+    fn admission(&self, pod: &Pod) -> Option<admission::Refusal> {
+        let begun = pod.status.as_ref().is_some_and(|s| {
+            s.phase.as_deref().is_some_and(|p| p != "Pending")
+                || s.container_statuses.iter().flatten().any(|c| c.container_id.is_some())
+        });
+        if begun || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let others: Vec<Arc<Pod>> = self.running().iter().map(|p| p.pod()).collect();
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        let allocatable = self.ctx.machine.allocatable_amounts(&self.ctx.config);
+        let capacity = admission::Capacity {
+            allocatable: &allocatable,
+            max_pods: self.ctx.config.max_pods,
+            allowed_sysctls: &self.ctx.config.allowed_unsafe_sysctls,
+        };
+        let node = self.ctx.node.read().clone();
+        admission::admit(pod, &others, node.as_deref(), &capacity).err()
+    }
+
+    /// Pods that have not ended.
+    fn running(&self) -> Vec<Arc<PodShared>> {
+        let ended = |p: &PodShared| {
+            let own = p.status.read().as_ref().and_then(|s| s.phase.clone());
+            let phase = own.or_else(|| p.pod().status.as_ref().and_then(|s| s.phase.clone()));
+            spec::is_terminal_phase(phase.as_deref().unwrap_or_default())
+        };
+        self.pods.read().values().filter(|p| !ended(p)).cloned().collect()
+    }
+
+    fn update_shares(&self) {
+        let total: i64 = self
+            .running()
+            .iter()
+            .map(|p| p.pod())
+            .filter(|p| spec::qos_class(p) == "Burstable")
+            .map(|p| resources::pod_request(spec::spec(&p), "cpu"))
+            .sum();
+        if let Err(e) = self.ctx.cgroups.set_burstable_shares(total) {
+            tracing::warn!(error = %e, "cannot set the CPU share of burstable pods");
+        }
+    }
+
+    /// Every pod.
+    pub fn all(&self) -> Vec<Arc<PodShared>> {
+        self.pods.read().values().cloned().collect()
+    }
+
+    pub fn by_uid(&self, uid: &str) -> Option<Arc<PodShared>> {
+        self.pods.read().get(uid).cloned()
+    }
+
+    /// The pod of that name; with `uid`, only that one. Among namesakes the one that is not ending wins.
+    pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Arc<PodShared>> {
+        let pods = self.pods.read();
+        let mut found: Vec<&Arc<PodShared>> = pods
+            .values()
+            .filter(|p| {
+                let pod = p.pod();
+                spec::namespace(&pod) == namespace && spec::name(&pod) == name
+            })
+            .filter(|p| uid.is_none_or(|u| u.is_empty() || u == p.uid))
+            .collect();
+        found.sort_by_key(|p| p.is_removed() || p.pod().metadata.deletion_timestamp.is_some());
+        found.first().map(|p| (*p).clone())
+    }
+
+    /// Wakes the pods that an event of the runtime concerns.
+    pub async fn on_runtime_event(&self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Changed(id) => {
+                for p in self.all() {
+                    let runtime = p.runtime.read().clone();
+                    if runtime.containers.iter().any(|c| c.id == id)
+                        || runtime.sandboxes.iter().any(|s| s.id == id)
+                    {
+                        p.wake_runtime();
+                        return;
+                    }
+                }
+            }
+            RuntimeEvent::Relist => self.relist().await,
+        }
+    }
+
+    /// One look at the whole runtime; only pods whose objects changed are woken.
+    async fn relist(&self) {
+        let listed = tokio::try_join!(self.ctx.cri.list_sandboxes(None), self.ctx.cri.list_containers(None));
+        let (sandboxes, containers) = match listed {
+            Ok(x) => x,
+            Err(e) => {
+                tracing::debug!(error = %e, "cannot relist");
+                return;
+            }
+        };
+        let mut seen: HashMap<String, Vec<(String, bool)>> = HashMap::new();
+        let uid =
+            |l: &HashMap<String, String>| l.get(crate::cri::labels::POD_UID).cloned().unwrap_or_default();
+        for s in sandboxes {
+            seen.entry(uid(&s.labels)).or_default().push((s.id, s.state == 0));
+        }
+        for c in containers {
+            seen.entry(uid(&c.labels)).or_default().push((c.id, c.state == 1));
+        }
+        for p in self.all() {
+            let runtime = p.runtime.read().clone();
+            let mut known: Vec<(String, bool)> = runtime
+                .sandboxes
+                .iter()
+                .map(|s| (s.id.clone(), s.ready))
+                .chain(
+                    runtime
+                        .containers
+                        .iter()
+                        .map(|c| (c.id.clone(), c.state == crate::cri::ContainerState::Running)),
+                )
+                .collect();
+            let mut now = seen.remove(&p.uid).unwrap_or_default();
+            known.sort();
+            now.sort();
+            if known != now {
+                p.wake_runtime();
+            }
+        }
+    }
+
+    /// A ConfigMap or Secret of this pod changed.
+    pub fn on_object_change(&self, uid: &str) {
+        if let Some(p) = self.by_uid(uid) {
+            p.wake_volumes();
+        }
+    }
+}
+
+async fn forget_ended(manager: std::sync::Weak<PodManager>, mut ended: mpsc::UnboundedReceiver<String>) {
+    while let Some(uid) = ended.recv().await {
+        let Some(manager) = manager.upgrade() else { return };
+        let gone = manager.pods.write().remove(&uid);
+        manager.update_shares();
+        if let Some(p) = gone {
+            manager.mirrors.pod_ended(&p.pod());
+        }
+    }
+}

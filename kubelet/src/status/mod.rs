@@ -1,0 +1,8 @@
+//! Pod status: generated as a pure function of what is known, and written to the API server when it changed.
+
+pub mod conditions;
+pub mod generate;
+pub mod manager;
+pub mod phase;
+
+pub use manager::StatusWriter;

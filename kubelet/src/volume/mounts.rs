@@ -1,0 +1,72 @@
+//! The few mount system calls the kubelet needs.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+fn context(e: nix::Error, doing: String) -> io::Error {
+    io::Error::other(format!("{doing}: {e}"))
+}
+
+/// Mount points at or below `root`, deepest first.
+pub fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut found: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|l| l.split(' ').nth(4))
+        .map(|p| PathBuf::from(unescape(p)))
+        .filter(|p| p.starts_with(root))
+        .collect();
+    found.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
+    Ok(found)
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    Ok(below(path)?.iter().any(|p| p == path))
+}
+
+pub fn tmpfs(target: &Path, size: Option<i64>) -> io::Result<()> {
+    let options = size.filter(|s| *s > 0).map(|s| format!("size={s}"));
+    mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), options.as_deref())
+        .map_err(|e| context(e, format!("mounting tmpfs on {}", target.display())))
+}
+
+pub fn hugetlbfs(target: &Path, page_size: &str) -> io::Result<()> {
+    let options = (!page_size.is_empty()).then(|| format!("pagesize={page_size}"));
+    mount(Some("nodev"), target, Some("hugetlbfs"), MsFlags::empty(), options.as_deref())
+        .map_err(|e| context(e, format!("mounting hugetlbfs on {}", target.display())))
+}
+
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| context(e, format!("bind-mounting onto {}", target.display())))
+}
+
+pub fn unmount(target: &Path) -> io::Result<()> {
+    match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(nix::Error::EBUSY) => umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|e| context(e, format!("unmounting {}", target.display()))),
+        Err(e) => Err(context(e, format!("unmounting {}", target.display()))),
+    }
+}
+
+/// Unmounts everything below `root`, then removes it.
+pub fn remove_tree(root: &Path) -> io::Result<()> {
+    for target in below(root)? {
+        unmount(&target)?;
+    }
+    match fs::remove_dir_all(root) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(e.kind(), format!("removing {}: {e}", root.display())))
+        }
+        _ => Ok(()),
+    }
+}
