@@ -128,7 +128,7 @@ impl Table {
                 rules: rules::of(def.group, def.resource),
                 schema,
                 storage,
-                strategy: crate::kinds::strategy(def.group, def.resource),
+                strategy: crate::kinds::strategy(storage.as_ref().map_or(def.group, |s| s.group), def.resource),
             }));
         }
         table.groups.sort_by_key(|g| GROUP_ORDER.iter().position(|n| *n == g.name).unwrap_or(usize::MAX));

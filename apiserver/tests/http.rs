@@ -1,0 +1,217 @@
+//! What is around objects: negotiation, discovery, refusals, tables, subresources.
+
+mod common;
+
+use common::TestServer;
+use http::Method;
+use serde_json::json;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn formats() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let ns = "/api/v1/namespaces/default";
+    let wire = c.get_as(ns, PROTOBUF).await;
+    assert_eq!((wire.code, wire.headers["content-type"].to_str().expect("text")), (200, PROTOBUF));
+    let decoded = proto::envelope::decode(&wire.body).expect("protobuf");
+    assert_eq!(decoded["metadata"], c.get(ns).await.expect(200)["metadata"], "both forms say the same");
+    let list = c.get_as("/api/v1/namespaces", PROTOBUF).await;
+    assert!(list.body.starts_with(b"k8s\0"));
+
+    let yaml = c.get_as(ns, "application/yaml").await;
+    assert!(String::from_utf8_lossy(&yaml.body).starts_with("apiVersion: v1\nkind: Namespace\n"));
+    assert_eq!(c.get_as(ns, "text/html").await.expect(406)["reason"], "NotAcceptable");
+
+    let table =
+        c.get_as("/api/v1/namespaces", "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["columnDefinitions"][1]["name"], "Status");
+    assert_eq!(table["rows"][0]["cells"][1], "Active");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let meta = c
+        .get_as("/api/v1/namespaces", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")
+        .await
+        .expect(200);
+    assert!(meta["items"][0].get("spec").is_none() && meta["items"][0]["metadata"]["name"].is_string());
+
+    // A body in protobuf and one in YAML.
+    let o = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p"}, "data": {"a": "b"}});
+    let body = proto::envelope::encode(&o).expect("protobuf");
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let made = c.send(Method::POST, maps, &[("content-type", PROTOBUF)], body).await.expect(201);
+    assert_eq!(made["data"]["a"], "b");
+    let y = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\n";
+    c.send(Method::POST, maps, &[("content-type", "application/yaml")], y).await.expect(201);
+    let big: String = "x".repeat(900_000);
+    let o = json!({"metadata": {"name": "big"}, "data": {"a": big}});
+    c.post(maps, &o).await.expect(201);
+    let zipped = c.send(Method::GET, &format!("{maps}/big"), &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(zipped.headers["content-encoding"], "gzip");
+    assert!(zipped.body.len() < 100_000);
+    let too_big = "x".repeat(3 * 1024 * 1024 + 1);
+    let refused = c.send(Method::POST, maps, &[("content-type", "application/json")], too_big).await;
+    assert_eq!(refused.expect(413)["reason"], "RequestEntityTooLarge");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_and_health() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let groups = c.get("/apis").await.expect(200);
+    let names: Vec<&str> =
+        groups["groups"].as_array().expect("groups").iter().filter_map(|g| g["name"].as_str()).collect();
+    assert!(names.contains(&"apps") && !names.contains(&"internal.apiserver.k8s.io"), "{names:?}");
+    let apps = c.get("/apis/apps/v1").await.expect(200);
+    let scale = apps["resources"]
+        .as_array()
+        .expect("resources")
+        .iter()
+        .find(|r| r["name"] == "deployments/scale")
+        .expect("scale");
+    assert_eq!((scale["group"].as_str(), scale["kind"].as_str()), (Some("autoscaling"), Some("Scale")));
+    let deployments = apps["resources"]
+        .as_array()
+        .expect("resources")
+        .iter()
+        .find(|r| r["name"] == "deployments")
+        .expect("deployments");
+    assert_eq!(deployments["storageVersionHash"], "8aSe+NMegvE=");
+
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let all = c.get_as("/apis", accept).await;
+    assert_eq!(all.headers["content-type"], accept);
+    let tag = all.headers["etag"].to_str().expect("a tag").to_owned();
+    let again = c.send(Method::GET, "/apis", &[("accept", accept), ("if-none-match", &tag)], "").await;
+    assert_eq!((again.code, again.body.len()), (304, 0));
+
+    let version = c.get("/version").await.expect(200);
+    assert_eq!((version["major"].as_str(), version["minor"].as_str()), (Some("1"), Some("36")));
+    let verbose = c.get("/readyz?verbose").await;
+    let text = String::from_utf8_lossy(&verbose.body).into_owned();
+    assert!(text.contains("[+]etcd ok\n") && text.ends_with("readyz check passed\n"), "{text}");
+    assert_eq!(s.anonymous().get("/livez").await.code, 200);
+    assert_eq!(s.anonymous().get("/api/v1/namespaces").await.expect(401)["reason"], "Unauthorized");
+    let metrics = c.get("/metrics").await;
+    assert!(String::from_utf8_lossy(&metrics.body).contains("apiserver_request_total{"));
+    let on = TestServer::start(&["--runtime-config=resource.k8s.io/v1beta2=true"]).await;
+    on.admin.get("/apis/resource.k8s.io/v1beta2").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(
+        c.get("/api/v1/widgets").await.expect(404)["message"],
+        "the server could not find the requested resource"
+    );
+    let unknown = c.get("/apis/nope.io/v1/x").await;
+    assert_eq!((unknown.code, &unknown.body[..]), (404, &b"404 page not found\n"[..]));
+    assert_eq!(c.put(pods, &json!({})).await.expect(405)["reason"], "MethodNotAllowed");
+    let text = c.send(Method::POST, pods, &[("content-type", "text/plain")], "x").await;
+    assert_eq!(text.expect(415)["reason"], "UnsupportedMediaType");
+    let bad = c.get(&format!("{pods}?labelSelector=a%20in%20(")).await.expect(400);
+    assert_eq!(bad["message"], "unable to parse requirement: found '', expected: ',', ')' or identifier");
+    let bad = c.get(&format!("{pods}?fieldSelector=spec.nope%3Dx")).await.expect(400);
+    assert_eq!(bad["message"], "field label not supported: spec.nope");
+    let other = c
+        .post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "x", "namespace": "y"}}))
+        .await;
+    assert_eq!(
+        other.expect(400)["message"],
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
+    let unknown = json!({"metadata": {"name": "x"}, "dta": {}});
+    let warned = c.post("/api/v1/namespaces/default/configmaps?dryRun=All", &unknown).await;
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"dta\\\"\"");
+    let strict =
+        c.post("/api/v1/namespaces/default/configmaps?fieldValidation=Strict", &unknown).await.expect(400);
+    assert!(
+        strict["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("strict decoding error: unknown field \"dta\""))
+    );
+
+    let nobody = s.user("jane", &[]);
+    let forbidden = nobody.get(pods).await.expect(403);
+    assert_eq!(
+        forbidden["message"],
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+    let binding = json!({
+        "metadata": {"name": "jane"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}],
+    });
+    c.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", &binding).await.expect(201);
+    let mut code = 0;
+    for _ in 0..100 {
+        code = nobody.get(pods).await.code;
+        if code == 200 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(code, 200, "a binding takes effect");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scale_tokens_and_versions() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let d = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    c.post(path, &d).await.expect(201);
+    let mut scale = c.get(&format!("{path}/d/scale")).await.expect(200);
+    assert_eq!(
+        (scale["kind"].as_str(), &scale["spec"]["replicas"], scale["status"]["selector"].as_str()),
+        (Some("Scale"), &json!(1), Some("a=b"))
+    );
+    scale["spec"]["replicas"] = json!(3);
+    c.put(&format!("{path}/d/scale"), &scale).await.expect(200);
+    let d = c.get(&format!("{path}/d")).await.expect(200);
+    assert_eq!((&d["spec"]["replicas"], &d["metadata"]["generation"]), (&json!(3), &json!(2)));
+    let status = c
+        .merge(&format!("{path}/d/status"), &json!({"spec": {"replicas": 9}, "status": {"replicas": 2}}))
+        .await
+        .expect(200);
+    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
+
+    c.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "bot"}}))
+        .await
+        .expect(201);
+    let token = c
+        .post(
+            "/api/v1/namespaces/default/serviceaccounts/bot/token",
+            &json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}),
+        )
+        .await
+        .expect(201);
+    let bearer = format!("Bearer {}", token["status"]["token"].as_str().expect("a token"));
+    let who = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let me = s
+        .anonymous()
+        .send(Method::POST, "/apis/authentication.k8s.io/v1/selfsubjectreviews", &headers, who.to_string())
+        .await
+        .expect(201);
+    assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:default:bot");
+
+    let event = json!({"metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}, "note": "hello",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r", "type": "Normal", "reportingController": "x.io/y", "reportingInstance": "z"});
+    c.post("/apis/events.k8s.io/v1/namespaces/default/events", &event).await.expect(201);
+    let core = c.get("/api/v1/namespaces/default/events/e").await.expect(200);
+    assert_eq!(
+        (core["message"].as_str(), core["involvedObject"]["name"].as_str()),
+        (Some("hello"), Some("p"))
+    );
+    let hpa = json!({"metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 3, "targetCPUUtilizationPercentage": 70}});
+    c.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", &hpa).await.expect(201);
+    let v2 = c.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
+    assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+    let v1 = c.get("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
+    assert_eq!(v1["spec"]["targetCPUUtilizationPercentage"], 70);
+}
