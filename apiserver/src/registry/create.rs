@@ -25,7 +25,7 @@ impl Registry {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         dedup_owners(&mut o, &mut cx.warnings);
-        self.managed_on_create(r, cx, &mut o);
+        self.managed_on_create(r, cx, &mut o)?;
         self.admit(r, cx, (namespace, Operation::Create), None, &mut o).await?;
         let generated = prepare_meta(&mut o);
         let guard = match self.allocator(r) {

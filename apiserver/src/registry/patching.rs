@@ -1,140 +1,143 @@
-//! Patches as requests carry them: which kind, decoded once, applied to each version of the object that is tried.
+//! Patches as requests carry them: which kind, applied to each version of the object that is tried.
 
+use bytes::Bytes;
 use http::HeaderMap;
+use proto::json::Strictness;
 use proto::schema::TypeDef;
 use serde_json::Value;
 
-use super::codec;
-use super::object;
 use super::options::{FieldValidation, WriteOptions};
 use super::resource::{Resource, api_version};
-use crate::http::negotiate::Format;
+use super::{managed, object};
+use crate::patch::apply::Writer;
+use crate::patch::{self, PatchType};
 use crate::status::{ApiError, ApiResult};
 
-/// The kinds of patch, by media type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Json,
-    Merge,
-    Strategic,
-    Apply,
+/// The kind of patch that the request carries.
+pub fn kind_of(headers: &HeaderMap) -> ApiResult<PatchType> {
+    let raw = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    PatchType::from_content_type(raw).ok_or_else(|| {
+        let mut e = ApiError::unsupported_media_type("415: Unsupported Media Type");
+        e.details = Some(Box::default());
+        e
+    })
 }
 
-impl Kind {
-    /// From `Content-Type`.
-    pub fn of(headers: &HeaderMap) -> ApiResult<Self> {
-        let raw = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        Ok(match raw.split(';').next().unwrap_or("").trim() {
-            "application/json-patch+json" => Self::Json,
-            "application/merge-patch+json" => Self::Merge,
-            "application/strategic-merge-patch+json" => Self::Strategic,
-            "application/apply-patch+yaml" => Self::Apply,
-            _ => {
-                let mut e = ApiError::unsupported_media_type("415: Unsupported Media Type");
-                e.details = Some(Box::default());
-                return Err(e);
-            }
-        })
-    }
-}
-
-/// A decoded patch.
+/// A patch of objects of one type.
 pub struct Patch {
-    kind: Kind,
-    body: Value,
+    pub kind: PatchType,
+    body: Bytes,
+    /// The object of a server-side apply.
+    applied: Value,
     schema: &'static TypeDef,
-    group: String,
-    version: String,
-    object_kind: String,
-    validation: FieldValidation,
+    api_version: String,
+    object_kind: &'static str,
+    strictness: Strictness,
+    force: bool,
 }
 
 impl Patch {
-    /// Decodes a patch of `r`'s objects.
-    pub fn parse(r: &Resource, kind: Kind, body: &[u8], options: &WriteOptions) -> ApiResult<Self> {
+    /// Takes a patch of `r`'s objects.
+    pub fn parse(r: &Resource, kind: PatchType, body: Bytes, options: &WriteOptions) -> ApiResult<Self> {
         Self::parse_as(r.schema, (r.group, r.version, r.kind), kind, body, options)
     }
 
-    /// Decodes a patch of objects of the given type.
+    /// Takes a patch of objects of the given type.
     pub fn parse_as(
         schema: &'static TypeDef,
-        (group, version, object_kind): (&str, &str, &str),
-        kind: Kind,
-        body: &[u8],
+        (group, version, object_kind): (&str, &str, &'static str),
+        kind: PatchType,
+        body: Bytes,
         options: &WriteOptions,
     ) -> ApiResult<Self> {
-        let value: Value = match kind {
-            Kind::Apply => serde_yaml::from_slice(body)
-                .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?,
-            _ => serde_json::from_slice(body)
-                .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
+        let applied = match kind {
+            PatchType::Apply => patch::apply::parse(&body)?,
+            _ => Value::Null,
         };
-        if matches!(kind, Kind::Merge | Kind::Strategic) && !value.is_object() {
-            return Err(ApiError::bad_request("error decoding patch: the patch must be a JSON object"));
-        }
         Ok(Self {
             kind,
-            body: value,
+            body,
+            applied,
             schema,
-            group: group.to_owned(),
-            version: version.to_owned(),
-            object_kind: object_kind.to_owned(),
-            validation: options.field_validation,
+            api_version: api_version(group, version),
+            object_kind,
+            strictness: match options.field_validation {
+                FieldValidation::Ignore => Strictness::Ignore,
+                FieldValidation::Warn => Strictness::Warn,
+                FieldValidation::Strict => Strictness::Strict,
+            },
+            force: options.force.unwrap_or(false),
         })
     }
 
-    /// The object after the patch, in the version of the request.
+    /// The object after the patch, in the version of the request, as `live` is (none: the object is absent).
     pub fn apply(
         &self,
-        _r: &Resource,
-        _manager: &str,
-        _subresource: &str,
-        current: Option<&mut Value>,
+        r: &Resource,
+        (manager, subresource): (&str, &str),
+        live: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> ApiResult<Value> {
-        let Some(current) = current else {
-            return Err(ApiError::not_found(&self.group, &self.object_kind, ""));
-        };
-        self.apply_plain(current, warnings)
-    }
-
-    /// The object after a patch that needs nothing but the object.
-    pub fn apply_plain(&self, current: &mut Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
-        object::set_type(current, &api_version(&self.group, &self.version), &self.object_kind);
-        match self.kind {
-            Kind::Json => {
-                let patch: json_patch::Patch = serde_json::from_value(self.body.clone())
-                    .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-                json_patch::patch(current, &patch).map_err(|_| {
-                    let mut e = ApiError::new(
-                        422,
-                        "Invalid",
-                        "the server rejected our request due to an error in our request",
-                    );
-                    e.details = Some(Box::default());
-                    e
-                })?;
-            }
-            Kind::Merge => json_patch::merge(current, &self.body),
-            Kind::Strategic | Kind::Apply => {
-                return Err(ApiError::unsupported_media_type(
-                    "strategic merge patch and apply are not yet available in this server; send a merge patch",
-                ));
-            }
+        if self.kind != PatchType::Apply {
+            let Some(live) = live else { return Err(ApiError::not_found(r.group, r.resource, "")) };
+            return self.patched(live, warnings);
         }
-        self.normalize(current, warnings)
+        let reset = managed::reset(r, subresource);
+        self.lay_over(live, manager, subresource, &reset, warnings)
     }
 
-    /// Brings the patched object through its type, as a body would come.
-    fn normalize(&self, patched: &Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
-        let bytes = serde_json::to_vec(patched).map_err(|e| ApiError::bad_request(e.to_string()))?;
-        codec::decode_as(
-            self.schema,
-            (&self.group, &self.version, &self.object_kind),
-            &bytes,
-            Format::Json,
-            self.validation,
-            warnings,
-        )
+    /// As [`Self::apply`], for an object that is only a view of another and has no fields of its own to manage.
+    pub fn apply_to_view(&self, live: &Value, manager: &str, warnings: &mut Vec<String>) -> ApiResult<Value> {
+        if self.kind != PatchType::Apply {
+            return self.patched(live, warnings);
+        }
+        self.lay_over(Some(live), manager, "", &patch::fields::Set::of(&[]), warnings)
+    }
+
+    fn patched(&self, live: &Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
+        let decoded = patch::patched(self.kind, live, &self.body, Some(self.schema), self.strictness)?;
+        warnings.extend(decoded.strict_errors);
+        let mut o = decoded.value;
+        object::set_type(&mut o, &self.api_version, self.object_kind);
+        Ok(o)
+    }
+
+    fn lay_over(
+        &self,
+        live: Option<&Value>,
+        manager: &str,
+        subresource: &str,
+        reset: &patch::fields::Set,
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Value> {
+        self.check_fields(warnings)?;
+        let now = object::now();
+        let writer = Writer {
+            def: Some(self.schema),
+            manager,
+            api_version: &self.api_version,
+            subresource,
+            reset,
+            now: &now,
+        };
+        let mut o = patch::apply::apply(live, &self.applied, &writer, self.force)?;
+        object::set_type(&mut o, &self.api_version, self.object_kind);
+        Ok(o)
+    }
+
+    /// Unknown fields of an applied object: warned of or refused.
+    fn check_fields(&self, warnings: &mut Vec<String>) -> ApiResult<()> {
+        if self.strictness == Strictness::Ignore {
+            return Ok(());
+        }
+        let Ok(decoded) = proto::json::normalize(&self.applied, self.schema, self.strictness) else {
+            // What does not fit the type at all is refused by the apply itself, with its own words.
+            return Ok(());
+        };
+        if self.strictness == Strictness::Strict && !decoded.strict_errors.is_empty() {
+            return Err(ApiError::bad_request(proto::json::strict_error(&decoded.strict_errors)));
+        }
+        warnings.extend(decoded.strict_errors);
+        Ok(())
     }
 }

@@ -123,12 +123,15 @@ impl Table {
             } else {
                 None
             };
+            // The rules are those of the version in which objects are stored.
+            let group = storage.as_ref().map_or(def.group, |s| s.group);
+            let strategy = crate::kinds::strategy(group, def.resource);
             table.add(Arc::new(Resource {
                 def,
                 rules: rules::of(def.group, def.resource),
                 schema,
                 storage,
-                strategy: crate::kinds::strategy(storage.as_ref().map_or(def.group, |s| s.group), def.resource),
+                strategy,
             }));
         }
         table.groups.sort_by_key(|g| GROUP_ORDER.iter().position(|n| *n == g.name).unwrap_or(usize::MAX));

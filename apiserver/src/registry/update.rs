@@ -74,7 +74,7 @@ impl Registry {
         if !object::uid(&o).is_empty() && object::uid(&o) != object::uid(&old) {
             return Err(uid_conflict(r, name, object::uid(&o), object::uid(&old)));
         }
-        self.managed_on_update(r, cx, &old, &mut o);
+        self.managed_on_update(r, cx, &old, &mut o)?;
         dedup_owners(&mut o, &mut cx.warnings);
         self.admit(r, cx, (namespace, Operation::Update), Some(&old), &mut o).await?;
         check_version(r, name, &mut o, &old)?;
@@ -141,9 +141,10 @@ impl Registry {
         cx: &WriteCx<'_>,
         kv: &KeyValue,
         old: &Value,
-        o: Value,
+        mut o: Value,
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
         let storage = r.storage()?;
+        crate::patch::apply::keep_times_on_noop(old, &mut o);
         let bytes = storage.encode(&o)?;
         let stored = |bytes: &Bytes, revision| storage.stored(&kv.key, bytes, revision);
         if ends_deletion(r, &o, old) {

@@ -28,6 +28,8 @@ pub struct WriteCx<'a> {
     pub internal: bool,
     /// A change that the server itself made to an object: the kind's rules are not asked.
     pub raw: bool,
+    /// The object comes from a server-side apply, which did its own bookkeeping of managed fields.
+    pub applied: bool,
     /// Sentences for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl<'a> WriteCx<'a> {
             dry_run: false,
             internal: true,
             raw: false,
+            applied: false,
             warnings: Vec::new(),
         }
     }

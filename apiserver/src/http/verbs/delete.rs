@@ -77,6 +77,7 @@ pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         dry_run: options.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: Vec::new(),
     };
     let done = app.registry.delete(r, &cx, namespace(r, &call), &call.info.name, &options).await?;
@@ -114,6 +115,7 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> A
         dry_run: options.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: Vec::new(),
     };
     let names: Vec<(String, String)> = page

@@ -45,6 +45,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         dry_run: delete.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: Vec::new(),
     };
     let attrs = app.registry.attributes(r, &cx, namespace, name, Operation::Create, None);

@@ -58,14 +58,10 @@ pub async fn watch(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
     app.registry.watch(r, namespace(r, &call), name, &options, wanted, include).await
 }
 
-/// Name under which managed fields are recorded: as asked, else the first part of the user agent.
+/// Name under which managed fields are recorded.
 pub fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
-    if !options.field_manager.is_empty() {
-        return options.field_manager.clone();
-    }
     let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
-    let first = agent.unwrap_or_default().split('/').next().unwrap_or_default();
-    first.chars().filter(|c| !c.is_control()).take(128).collect()
+    crate::patch::manager_name(&options.field_manager, agent.unwrap_or_default())
 }
 
 /// POST to a collection.
@@ -86,6 +82,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         dry_run: manager_of.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: call.warnings,
     };
     let done = app.registry.create(r, &mut cx, namespace, o).await?;
@@ -125,6 +122,7 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         dry_run: options.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: call.warnings,
     };
     let may_create = r.rules.create_on_update && call.info.subresource.is_empty();

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::http::Response;
 use crate::http::negotiate::Offer;
 use crate::http::router::Call;
+use crate::patch::PatchType;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
@@ -18,12 +19,11 @@ use crate::table::Include;
 pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(Offer::Transformed)?;
     let include = Include::parse(&call.query)?;
-    let kind = patching::Kind::of(&call.parts.headers)?;
-    let options =
-        WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == patching::Kind::Apply })?;
+    let kind = patching::kind_of(&call.parts.headers)?;
+    let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == PatchType::Apply })?;
     let manager = manager(&call, &options);
     let body = call.read_body().await?;
-    let patch = patching::Patch::parse(r, kind, &body, &options)?;
+    let patch = patching::Patch::parse(r, kind, body, &options)?;
     let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
     let name = call.info.name.clone();
     let sub = call.info.subresource.clone();
@@ -34,14 +34,15 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
         dry_run: options.dry_run,
         internal: false,
         raw: false,
+        applied: kind == PatchType::Apply,
         warnings: std::mem::take(&mut call.warnings),
     };
-    let may_create = kind == patching::Kind::Apply && sub.is_empty();
+    let may_create = kind == PatchType::Apply && sub.is_empty();
     let mut patch_warnings: Vec<String> = Vec::new();
     let registry = &app.registry;
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {
         patch_warnings.clear();
-        let mut current = match old {
+        let current = match old {
             Some(v) => {
                 let mut v = v.clone();
                 codec::from_storage(r, &mut v)?;
@@ -49,7 +50,10 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
             }
             None => None,
         };
-        let mut new = patch.apply(r, &manager, &sub, current.as_mut(), &mut patch_warnings)?;
+        if current.is_none() && kind != PatchType::Apply {
+            return Err(ApiError::not_found(r.group, r.resource, &name));
+        }
+        let mut new = patch.apply(r, (&manager, &sub), current.as_ref(), &mut patch_warnings)?;
         if let Some(old) = old {
             if object::name(&new) != object::name(old) && !object::name(&new).is_empty() {
                 return Err(ApiError::bad_request(format!(

@@ -8,13 +8,14 @@ use crate::field::{Error, ErrorList, Path};
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
+use crate::patch::PatchType;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
 use crate::registry::{codec, method_not_allowed, object, patching, render};
 use crate::status::{ApiError, ApiResult};
 
-const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const GVK: (&str, &str, &'static str) = ("autoscaling", "v1", "Scale");
 
 /// The view of a workload.
 fn view(o: &Value) -> Value {
@@ -92,11 +93,11 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
             (Some(o), None, options)
         }
         "patch" => {
-            let kind = patching::Kind::of(&call.parts.headers)?;
-            let apply = kind == patching::Kind::Apply;
+            let kind = patching::kind_of(&call.parts.headers)?;
+            let apply = kind == PatchType::Apply;
             let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply })?;
             let body = call.read_body().await?;
-            (None, Some(patching::Patch::parse_as(schema, GVK, kind, &body, &options)?), options)
+            (None, Some(patching::Patch::parse_as(schema, GVK, kind, body, &options)?), options)
         }
         _ => return Err(method_not_allowed()),
     };
@@ -108,14 +109,15 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         dry_run: options.dry_run,
         internal: false,
         raw: false,
+        applied: false,
         warnings: std::mem::take(&mut call.warnings),
     };
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {
         let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, &name)) };
-        let mut current = view(old);
+        let current = view(old);
         let scale = match (&sent, &patch) {
             (Some(s), _) => s.clone(),
-            (None, Some(p)) => p.apply_plain(&mut current, &mut Vec::new())?,
+            (None, Some(p)) => p.apply_to_view(&current, &manager, &mut Vec::new())?,
             (None, None) => current,
         };
         let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
