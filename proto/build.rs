@@ -255,7 +255,6 @@ impl<'a> Types<'a> {
         // Named lists and maps of upstream; their own names show in messages only.
         let expanded = match go {
             "v1.ResourceList" => "map[string]resource.Quantity",
-            "v1.Verbs" => "[]string",
             "v1.JSONSchemaDefinitions" => "map[string]v1.JSONSchemaProps",
             "v1.JSONSchemaDependencies" => "map[string]v1.JSONSchemaPropsOrStringArray",
             "v1.ValidationRules" => "[]v1.ValidationRule",

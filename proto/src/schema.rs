@@ -227,6 +227,14 @@ impl TypeDef {
     }
 }
 
+impl Field {
+    /// `apiVersion` and `kind` that upstream always shows on the objects in this field, though protobuf does
+    /// not carry them.
+    pub(crate) fn nested_kind(&self) -> Option<(&'static str, &'static str)> {
+        (self.json == "volumeClaimTemplates").then_some(("v1", "PersistentVolumeClaim"))
+    }
+}
+
 impl Struct {
     /// The field of that JSON name.
     pub fn field(&self, json: &str) -> Option<&Field> {

@@ -199,12 +199,11 @@ pub fn apply(live: Option<&Value>, applied: &Value, w: &Writer<'_>, force: bool)
 }
 
 fn check_applied(applied: &Value, w: &Writer<'_>) -> ApiResult<()> {
-    let version = applied["apiVersion"].as_str().unwrap_or_default();
-    if version != w.api_version {
-        return Err(ApiError::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-            w.api_version
-        )));
+    let text = |k: &str| applied[k].as_str().unwrap_or_default();
+    let kinds = w.def.map(|d| &*d.gvks).unwrap_or_default();
+    let known = kinds.is_empty() || kinds.iter().any(|g| g.kind == text("kind"));
+    if text("apiVersion") != w.api_version || !known {
+        return Err(ApiError::bad_request(format!("invalid object type: {}", shown_kind(applied))));
     }
     if applied.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
@@ -212,19 +211,18 @@ fn check_applied(applied: &Value, w: &Writer<'_>) -> ApiResult<()> {
     validate(applied, w.ty()).map_err(|e| typed_error(applied, &e))
 }
 
+/// `apps/v1, Kind=Deployment`; `/v1, Kind=Pod` in the core group.
+fn shown_kind(v: &Value) -> String {
+    let api_version = v["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = proto::resources::split_api_version(api_version);
+    format!("{group}/{version}, Kind={}", v["kind"].as_str().unwrap_or_default())
+}
+
 fn typed_error(applied: &Value, why: &str) -> ApiError {
     let text = |p: &str| applied.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let api_version = text("/apiVersion");
-    ApiError::new(
-        500,
-        "",
-        format!(
-            "failed to create typed patch object ({}/{}; {api_version}, Kind={}): {why}",
-            text("/metadata/namespace"),
-            text("/metadata/name"),
-            text("/kind"),
-        ),
-    )
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let kind = shown_kind(applied);
+    ApiError::new(500, "", format!("failed to create typed patch object ({namespace}/{name}; {kind}): {why}"))
 }
 
 fn run(
@@ -271,7 +269,7 @@ fn run(
         mine.set = mine.set.difference(&stripped);
         if mine.set.is_empty() {
             managed.remove(&id);
-        } else if !unchanged || mine.time.is_none() {
+        } else if !unchanged {
             mine.time = Some(w.now.into());
         }
     }

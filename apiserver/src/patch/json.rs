@@ -18,14 +18,17 @@ pub fn apply_json_patch(
     let decoded = decode_any(patch, strictness)
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     let strict = decoded.strict_errors.into_iter().map(|e| format!("json patch {e}")).collect();
-    let count = decoded.value.as_array().map_or(0, Vec::len);
+    let Value::Array(list) = &decoded.value else {
+        let e = super::cannot_unmarshal(&decoded.value, "[]handlers.jsonPatchOp");
+        return Err(ApiError::bad_request(format!("error decoding patch: {e}")));
+    };
+    let count = list.len();
     if count > MAX_OPERATIONS {
         return Err(ApiError::too_large(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}"
         )));
     }
-    let operations: json_patch::Patch = serde_json::from_value(decoded.value)
-        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    let operations: json_patch::Patch = serde_json::from_value(decoded.value).map_err(|_| unprocessable())?;
     let mut out = live.clone();
     json_patch::patch(&mut out, &operations).map_err(|_| unprocessable())?;
     Ok((out, strict))
@@ -36,7 +39,8 @@ pub fn merge(live: &Value, patch: &[u8], strictness: Strictness) -> ApiResult<(V
     let decoded = decode_any(patch, strictness)
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     if !decoded.value.is_object() {
-        return Err(ApiError::bad_request("Invalid JSON Patch"));
+        let e = super::cannot_unmarshal(&decoded.value, "map[string]interface {}");
+        return Err(ApiError::bad_request(format!("error decoding patch: {e}")));
     }
     let mut out = live.clone();
     json_patch::merge(&mut out, &decoded.value);

@@ -8,6 +8,8 @@ pub mod apply;
 pub mod fields;
 mod json;
 mod managed;
+#[cfg(test)]
+mod recorded;
 mod reset;
 mod strategic;
 #[cfg(test)]
@@ -72,11 +74,20 @@ pub fn patched(
             ));
         }
     };
-    let shown = || serde_json::to_string(&value).unwrap_or_default();
+    // The error shows what could not be read: the patch itself for a strategic one, else the result.
+    let shown = || match (kind, serde_json::from_slice::<Value>(patch)) {
+        (PatchType::Strategic, Ok(p)) => go_text(&p),
+        _ => value.to_string(),
+    };
     let mut decoded = match def {
         None => Decoded { value: value.clone(), strict_errors: Vec::new() },
-        Some(d) => proto::json::normalize(&value, d, strictness)
-            .map_err(|e| invalid_patch(&shown(), &e.to_string()))?,
+        Some(d) => proto::json::normalize(&value, d, strictness).map_err(|e| {
+            let why = match kind {
+                PatchType::Strategic => unconvertible(&e.to_string()),
+                _ => e.to_string(),
+            };
+            invalid_patch(&shown(), &why)
+        })?,
     };
     strict.append(&mut decoded.strict_errors);
     if strictness == Strictness::Strict && !strict.is_empty() {
@@ -98,4 +109,40 @@ fn unprocessable() -> ApiError {
         ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request");
     e.details = Some(Box::default());
     e
+}
+
+/// A type mismatch as upstream words it where it converts instead of decoding.
+fn unconvertible(why: &str) -> String {
+    match why.rsplit_once(" of type ") {
+        Some((_, go)) if why.starts_with("json: cannot unmarshal") => format!("unrecognized type: {go}"),
+        _ => why.to_owned(),
+    }
+}
+
+/// A value as upstream's messages print decoded maps: `map[spec:map[replicas:x]]`.
+fn go_text(v: &Value) -> String {
+    match v {
+        Value::Null => "<nil>".into(),
+        Value::String(s) => s.clone(),
+        Value::Array(a) => format!("[{}]", a.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(o) => {
+            let mut items: Vec<_> = o.iter().collect();
+            items.sort_by(|a, b| a.0.cmp(b.0));
+            let items: Vec<_> = items.into_iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
+            format!("map[{}]", items.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn cannot_unmarshal(v: &Value, go: &str) -> String {
+    let got = match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    format!("json: cannot unmarshal {got} into Go value of type {go}")
 }

@@ -53,6 +53,10 @@ pub fn strategic(
     Ok((Value::Object(merged), decoded.strict_errors))
 }
 
+fn unknown_type(kind: &str, map: &Value) -> Fault {
+    Fault::Other(format!("unknown patch type: {kind} in map: {}", super::go_text(map)))
+}
+
 /// What the schema says about one key of a map.
 struct Strategy<'a> {
     ty: Option<&'a TypeDef>,
@@ -90,7 +94,11 @@ fn merge_map(mut original: Object, mut patch: Object, def: Option<&TypeDef>) -> 
             Some("replace") => Ok(patch),
             Some("delete") => Ok(Object::new()),
             Some("merge") => merge_map(original, patch, def),
-            _ => Err(Fault::Other(format!("unknown patch type [{}] in map [{}]", d, Value::Object(patch)))),
+            _ => {
+                let shown = super::go_text(&d);
+                patch.insert(DIRECTIVE.into(), d);
+                Err(unknown_type(&shown, &Value::Object(patch)))
+            }
         };
     }
     retain_keys(&mut original, &mut patch)?;
@@ -318,7 +326,7 @@ fn directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<
                     }
                 }
                 Some("merge") => rest.push(item),
-                _ => return Err(Fault::Other(format!("unknown patch type [{d}] in map [{item}]"))),
+                _ => return Err(unknown_type(&super::go_text(&d), &item)),
             },
         }
     }

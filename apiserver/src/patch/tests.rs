@@ -182,7 +182,7 @@ fn unknown_fields_of_an_apply_are_named() {
     let e = apply(None, &v, &writer("m", "2026-01-01T00:00:00Z", &reset), false).unwrap_err();
     assert_eq!(
         e.message,
-        "failed to create typed patch object (/p; v1, Kind=Pod): .spec.foo: field not declared in schema"
+        "failed to create typed patch object (/p; /v1, Kind=Pod): .spec.foo: field not declared in schema"
     );
 }
 

@@ -504,7 +504,13 @@ impl Decoder<'_> {
             self.owner = def.short();
             let len = self.push_path(&key);
             let before = if again { out.remove(field.json) } else { None };
-            let v = self.value(&field.ty, before)?;
+            let mut v = self.value(&field.ty, before)?;
+            if let (Some((version, kind)), Some(Value::Array(items))) = (field.nested_kind(), &mut v) {
+                for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                    item.insert("apiVersion".into(), version.into());
+                    item.insert("kind".into(), kind.into());
+                }
+            }
             self.path.truncate(len);
             self.stack.truncate(depth);
             self.owner = owner;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 pub(super) type Syntax = String;
 
 /// Nesting beyond this is refused, whoever sends it.
-pub(super) const MAX_DEPTH: usize = 512;
+pub(super) const MAX_DEPTH: usize = 200;
 
 pub(super) struct Reader<'a> {
     pub data: &'a [u8],

@@ -17,7 +17,7 @@ pub use write::to_proto;
 pub(crate) use write::{put_bytes, put_int, put_message};
 
 /// Messages nested deeper are refused.
-pub(crate) const MAX_DEPTH: usize = 160;
+pub(crate) const MAX_DEPTH: usize = 100;
 
 /// Why bytes are no object, or a value has no bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

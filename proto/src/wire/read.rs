@@ -30,11 +30,6 @@ fn structure(bytes: &[u8], s: &Struct, depth: usize) -> Result<Value, WireError>
     Ok(Value::Object(out))
 }
 
-/// `apiVersion` and `kind` that upstream shows on objects nested in this field.
-pub(super) fn nested_kind(f: &Field) -> Option<(&'static str, &'static str)> {
-    (f.json == "volumeClaimTemplates").then_some(("v1", "PersistentVolumeClaim"))
-}
-
 fn fill(bytes: &[u8], s: &Struct, out: &mut Map<String, Value>, depth: usize) -> Result<(), WireError> {
     let depth = depth.checked_sub(1).ok_or(WireError::Depth)?;
     let mut cur = Cursor::new(bytes);
@@ -129,7 +124,7 @@ fn element(
         }
         return Ok(());
     }
-    let v = single(f.json, &l.elem, wire, nested_kind(f), depth)?;
+    let v = single(f.json, &l.elem, wire, f.nested_kind(), depth)?;
     items.push(v.or_else(|| zero(&l.elem)).unwrap_or(Value::Null));
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::read::{entry, int_or_string, nested_kind, only_bytes, text, timestamp};
+use super::read::{entry, int_or_string, only_bytes, text, timestamp};
 use super::{Cursor, MAX_DEPTH, Wire, WireError};
 use crate::json::{write_absent, write_key, write_string, write_zero};
 use crate::schema::{Field, Kind, ListDef, Presence, Struct, Target, TypeDef};
@@ -163,7 +163,7 @@ fn list<'a>(
     write_key(f.json, first, out);
     out.push(b'[');
     let mut some = false;
-    let nested = nested_kind(f);
+    let nested = f.nested_kind();
     loop {
         let packed = match (&l.elem.kind, wire) {
             (Kind::Int32 | Kind::Int64 | Kind::Bool, Wire::Bytes(b)) => Some(b),

@@ -203,6 +203,19 @@ pub fn validate(v: &Value, ty: Ty<'_>) -> Result<(), String> {
     }
 }
 
+/// What upstream calls the type of a decoded value.
+fn go_type(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>) {
     let mut fail = |path: &[String], why: String| errors.push(format!("{}: {why}", super::path_text(path)));
     if v.is_null() {
@@ -211,7 +224,7 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
     match ty.atom(Some(v)) {
         Atom::Scalar => {
             let Ty::Def(d) = ty else { return };
-            let shown = || v.to_string();
+            let shown = || go_type(v);
             match (&d.kind, v) {
                 (Kind::String | Kind::Bytes, Value::String(_))
                 | (Kind::Bool, Value::Bool(_))
@@ -229,7 +242,7 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
         }
         Atom::List(l) => {
             let Some(items) = v.as_array() else {
-                return fail(path, format!("expected list, got {v}"));
+                return fail(path, format!("expected list, got &{{{v}}}"));
             };
             let mut seen: Vec<String> = Vec::new();
             for (i, item) in items.iter().enumerate() {
@@ -257,7 +270,7 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
             }
         }
         Atom::Map { .. } => {
-            let Some(o) = v.as_object() else { return fail(path, format!("expected map, got {v}")) };
+            let Some(o) = v.as_object() else { return fail(path, format!("expected map, got &{{{v}}}")) };
             for (k, x) in o {
                 let (child, declared) = ty.child(k);
                 path.push(format!("f:{k}"));
