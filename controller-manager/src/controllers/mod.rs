@@ -1,6 +1,9 @@
 //! The controllers: which there are, which are asked for, and starting them.
 
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod endpointslice_mirroring;
 pub mod garbage;
 pub mod namespace;
 pub mod replicaset;
@@ -37,6 +40,9 @@ const CONTROLLERS: &[Entry] = &[
         replicaset::start_replication_controllers,
     ),
     entry("deployment-controller", "deployment", deployment::start),
+    entry("endpointslice-controller", "endpointslice", endpointslice::start),
+    entry("endpointslice-mirroring-controller", "endpointslicemirroring", endpointslice_mirroring::start),
+    entry("endpoints-controller", "endpoint", endpoints::start),
     entry("garbage-collector-controller", "garbagecollector", garbage::start),
 ];
 

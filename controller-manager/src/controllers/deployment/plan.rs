@@ -140,10 +140,11 @@ impl Rollout {
                 self.actions.push(Action::Update(Box::new(rs.clone())));
                 self.sets[i] = rs;
             }
-            self.take_revision(i);
-            if model::progress_deadline(&self.d).is_some()
-                && self.d.status.as_ref().and_then(|s| status::get(s, status::PROGRESSING)).is_none()
-            {
+            // A revision not noted yet means a rollout that nobody has timed: its set was made before a crash, or is
+            // an old one rolled back to.
+            let begun = self.take_revision(i);
+            let timed = self.d.status.as_ref().and_then(|s| status::get(s, status::PROGRESSING)).is_some();
+            if model::progress_deadline(&self.d).is_some() && !model::paused(&self.d) && (begun || !timed) {
                 let message = format!("Found new replica set \"{}\"", meta::name(&self.sets[i].metadata));
                 status::set_progress(&mut self.d, "True", "FoundNewReplicaSet", message, self.now);
             }
@@ -154,10 +155,13 @@ impl Rollout {
         }
     }
 
-    fn take_revision(&mut self, i: usize) {
-        if let Some(r) = meta::annotation(&self.sets[i].metadata, REVISION).map(str::to_owned) {
-            self.d.metadata.annotations.get_or_insert_default().insert(REVISION.into(), r);
-        }
+    /// Notes the revision on the deployment. Says whether it is another than before.
+    fn take_revision(&mut self, i: usize) -> bool {
+        let Some(r) = meta::annotation(&self.sets[i].metadata, REVISION).map(str::to_owned) else {
+            return false;
+        };
+        let noted = self.d.metadata.annotations.get_or_insert_default();
+        noted.insert(REVISION.into(), r.clone()).as_ref() != Some(&r)
     }
 
     fn create_set(&mut self, revision: i64) {
