@@ -1,14 +1,20 @@
 //! The controllers: which there are, which are asked for, and starting them.
 
+pub mod cluster_role_aggregation;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod garbage;
 pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
+pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use std::collections::BTreeSet;
 
@@ -44,6 +50,12 @@ const CONTROLLERS: &[Entry] = &[
     entry("endpointslice-mirroring-controller", "endpointslicemirroring", endpointslice_mirroring::start),
     entry("endpoints-controller", "endpoint", endpoints::start),
     entry("garbage-collector-controller", "garbagecollector", garbage::start),
+    entry("node-lifecycle-controller", "nodelifecycle", node_lifecycle::start),
+    entry("taint-eviction-controller", "", taint_eviction::start),
+    entry("node-ipam-controller", "nodeipam", node_ipam::start),
+    entry("pod-garbage-collector-controller", "podgc", pod_gc::start),
+    entry("clusterrole-aggregation-controller", "clusterrole-aggregation", cluster_role_aggregation::start),
+    entry("ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished::start),
 ];
 
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
@@ -90,7 +102,8 @@ pub fn enabled(flag: &[String]) -> anyhow::Result<BTreeSet<&'static str>> {
     }
     for item in flag.iter().filter(|f| *f != "*" && !f.is_empty()) {
         let (off, name) = item.strip_prefix('-').map_or((false, item.as_str()), |n| (true, n));
-        if let Some(e) = CONTROLLERS.iter().find(|e| e.name == name || e.alias == name) {
+        if let Some(e) = CONTROLLERS.iter().find(|e| e.name == name || (!name.is_empty() && e.alias == name))
+        {
             if off {
                 on.remove(e.name);
             } else {

@@ -10,4 +10,5 @@ pub mod pod_control;
 pub mod pods;
 pub mod selector;
 pub mod services;
+pub mod taints;
 pub mod values;

@@ -66,3 +66,15 @@ pub fn restarts(pod: &Pod) -> (i32, i32) {
         most(&mut init.filter(|c| sidecars.contains(&c.name.as_str())).map(|c| c.restart_count));
     (regular, restartable)
 }
+
+/// The condition that says why a pod is about to be deleted by the control plane.
+pub fn disruption_target(reason: &str, message: &str, now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Some(super::meta::api_time(now)),
+        ..PodCondition::default()
+    }
+}
