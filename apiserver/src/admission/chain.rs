@@ -39,6 +39,9 @@ type Build = fn(&Environment) -> Arc<dyn Plugin>;
 /// Name, on by default, constructor (none: upstream knows the name, we do not have the plugin yet).
 type Known = (&'static str, bool, Option<Build>);
 
+/// Charges for a write, and so must come after all who may refuse it.
+const LAST: &str = "ResourceQuota";
+
 /// All names that upstream's flags know, in upstream's order.
 const KNOWN: &[Known] = &[
     ("AlwaysAdmit", false, None),
@@ -75,7 +78,7 @@ const KNOWN: &[Known] = &[
     ("MutatingAdmissionWebhook", true, None),
     ("ValidatingAdmissionPolicy", true, None),
     ("ValidatingAdmissionWebhook", true, None),
-    ("ResourceQuota", true, None),
+    (LAST, true, Some(plugins::resource_quota::build)),
     ("AlwaysDeny", false, None),
 ];
 
@@ -116,7 +119,9 @@ impl Chain {
                 None => tracing::debug!(plugin = name, "admission plugin is not available in this server"),
             }
         }
-        list.push(Arc::new(crate::authz::escalation::Escalation::new(env.authorizer.clone())));
+        let escalation = Arc::new(crate::authz::escalation::Escalation::new(env.authorizer.clone()));
+        let at = list.iter().position(|p| p.name() == LAST).unwrap_or(list.len());
+        list.insert(at, escalation);
         Ok(Self { plugins: list })
     }
 
@@ -139,5 +144,31 @@ impl Chain {
             p.validate(attrs, object).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::plugins::testing::environment;
+
+    fn names(enable: &[&str], disable: &[&str]) -> Result<Vec<&'static str>, String> {
+        let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        Chain::new(&environment([]).0, &list(enable), &list(disable)).map(|c| c.names())
+    }
+
+    #[test]
+    fn flags_choose_and_upstream_orders() {
+        let all = names(&["NodeRestriction"], &[]).unwrap();
+        let at = |n: &str| all.iter().position(|x| *x == n);
+        assert_eq!(at("NamespaceLifecycle"), Some(0));
+        assert!(at("ServiceAccount") < at("NodeRestriction") && at("NodeRestriction") < at("PodSecurity"));
+        assert_eq!(&all[all.len() - 2..], ["RBACEscalation", "ResourceQuota"]);
+        let fewer = names(&[], &["ResourceQuota", "PodSecurity"]).unwrap();
+        assert!(!fewer.contains(&"PodSecurity") && !fewer.contains(&"NodeRestriction"));
+        assert_eq!(fewer.last(), Some(&"RBACEscalation"));
+        assert!(names(&["Nonsense"], &[]).unwrap_err().contains("unknown"));
+        assert!(names(&["AlwaysPullImages"], &[]).unwrap_err().contains("not available in this server"));
+        assert!(names(&["Priority"], &["Priority"]).unwrap_err().contains("overlapped"));
     }
 }

@@ -115,6 +115,11 @@ impl Amount {
     }
 
     #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self { nano: self.nano.saturating_sub(other.nano), form: self.form }
+    }
+
+    #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let form = if self.nano == 0 { other.form } else { self.form };
         Self { nano: self.nano.saturating_add(other.nano), form }

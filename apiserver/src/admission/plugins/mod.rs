@@ -8,6 +8,7 @@ pub mod pod_resources;
 pub mod pod_security;
 pub mod pod_topology_labels;
 pub mod priority;
+pub mod resource_quota;
 pub mod runtime_class;
 pub mod service_account;
 pub mod storage;
