@@ -126,7 +126,7 @@ impl Flags {
     pub fn configuration(&self) -> anyhow::Result<Configuration> {
         let mut c = match &self.config {
             Some(path) => component_base::config::load(path, config::VERSIONS, config::KIND)?,
-            None => self.from_flags(),
+            None => self.flags_only(),
         };
         if let Some(name) = &self.hostname_override {
             c.hostname_override.clone_from(name);
@@ -144,7 +144,7 @@ impl Flags {
         Ok(c)
     }
 
-    fn from_flags(&self) -> Configuration {
+    fn flags_only(&self) -> Configuration {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(v) = from {
                 to.clone_from(v);

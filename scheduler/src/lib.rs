@@ -17,3 +17,7 @@ pub mod plugins;
 pub mod preempt;
 pub mod queue;
 pub mod run;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

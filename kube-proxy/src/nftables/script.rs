@@ -147,7 +147,7 @@ pub fn partial(
     }
     for (key, value) in &wanted_now {
         let had = users.get(*key).copied().unwrap_or(0);
-        if had == 0 || before.get(key).is_some_and(|v| v != value) || !before.contains_key(key) && had == 0 {
+        if had == 0 || before.get(key).is_some_and(|v| v != value) {
             t.element("add", key.0, &key.1, value);
         }
     }

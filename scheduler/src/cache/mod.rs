@@ -6,6 +6,8 @@
 mod counts;
 mod node_info;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -87,7 +89,7 @@ impl Cache {
     /// Adds a node or updates what is known of it. Returns the facts it replaced.
     pub fn set_node(&mut self, facts: NodeFacts) -> Option<NodeFacts> {
         let slot = self.slot_for(&facts.name);
-        let Some(node) = self.nodes[slot].as_mut() else { return None };
+        let node = self.nodes[slot].as_mut()?;
         let old = node.facts.take();
         for (image, _) in old.iter().flat_map(|f| f.images.iter()) {
             if let Some(n) = self.image_nodes.get_mut(image) {

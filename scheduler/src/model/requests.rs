@@ -28,7 +28,7 @@ pub struct Requests {
 pub fn of(pod: &Pod) -> Requests {
     let Some(spec) = &pod.spec else { return Requests::default() };
     let status = pod.status.as_ref();
-    let plain = total(pod, |c, s| container(c, s));
+    let plain = total(pod, container);
     let filled = total(pod, |c, s| {
         let mut r = container(c, s);
         if r.cpu == 0 && !asks(c, "cpu") {

@@ -4,6 +4,9 @@
 //! event that one of the plugins that rejected it cares about, and then, unless enough time has passed since its
 //! last attempt, backs off. *Gated* pods wait for their gates. Time is handed in.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

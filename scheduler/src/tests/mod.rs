@@ -1,0 +1,8 @@
+//! Decisions over whole clusters, plugin by plugin.
+
+mod affinity;
+mod basics;
+mod preemption;
+mod profiles;
+mod spreading;
+mod volumes;
