@@ -1,6 +1,9 @@
 //! The proxy at work in a network namespace: real rules, real packets, both modes. Needs root, `ip`, `busybox`,
 //! `iptables` and `nft`.
 
+// Helpers of a test may stop it as the test itself may.
+#![allow(clippy::unwrap_used)]
+
 mod api;
 mod net;
 
