@@ -16,9 +16,12 @@ enum Expected {
     Gone,
 }
 
+/// What was written under a key, by uid, and when.
+type Open = HashMap<String, (Expected, Instant)>;
+
 /// Open writes by owner key, then by uid of what was written.
 #[derive(Debug, Default)]
-pub struct Pending(Mutex<HashMap<String, HashMap<String, (Expected, Instant)>>>);
+pub struct Pending(Mutex<HashMap<String, Open>>);
 
 impl Pending {
     /// The server answered a create or update with this object.

@@ -168,7 +168,7 @@ fn hints(
     }
     let for_zones = zone.filter(|_| by_zone).map(|z| vec![ForZone { name: z.into() }]);
     let for_nodes = node.filter(|_| by_node).map(|n| vec![ForNode { name: n.into() }]);
-    (for_zones.is_some() || for_nodes.is_some()).then(|| EndpointHints { for_zones, for_nodes })
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_zones, for_nodes })
 }
 
 #[cfg(test)]

@@ -193,6 +193,6 @@ fn gone(error: &watcher::Error) -> bool {
     matches!(
         error,
         watcher::Error::InitialListFailed(kube::Error::Api(s)) | watcher::Error::WatchStartFailed(kube::Error::Api(s))
-            if matches!(s.code, 403 | 404 | 405)
+            if matches!(s.code, 403..=405)
     )
 }

@@ -1,6 +1,7 @@
 //! What a ReplicaSet and a ReplicationController have in common.
 
 use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
@@ -16,7 +17,7 @@ use crate::util::selector::Selector;
 pub type Failure = (&'static str, String);
 
 /// A kind that keeps a number of equal pods.
-pub trait Replicated: Watched + Serialize {
+pub trait Replicated: Watched + Serialize + kube::Resource<Scope = NamespaceResourceScope> {
     /// Service account, and source of events.
     const NAME: &'static str;
     /// Name of the queue's metrics.

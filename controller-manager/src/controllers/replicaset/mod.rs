@@ -49,10 +49,7 @@ struct Controller<K> {
     queue: WorkQueue<String>,
 }
 
-fn start<K: Replicated>(ctx: &Context, workers: u16) -> anyhow::Result<()>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-{
+fn start<K: Replicated>(ctx: &Context, workers: u16) -> anyhow::Result<()> {
     let client = ctx.client(K::NAME)?;
     let events: EventRecorder = ctx.events.for_component(K::NAME);
     let sets = ctx.informers.of::<K>();
@@ -85,10 +82,7 @@ where
     Ok(())
 }
 
-impl<K: Replicated> Controller<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-{
+impl<K: Replicated> Controller<K> {
     /// The set that controls the pod, if it is one of ours and still the same object.
     fn owner(&self, pod: &Pod) -> Option<Arc<K>> {
         let owner = meta::controller_of(&pod.metadata)?;
