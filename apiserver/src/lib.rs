@@ -16,6 +16,7 @@ pub mod http;
 pub mod kinds;
 pub mod lookup;
 pub mod metrics;
+pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod request;

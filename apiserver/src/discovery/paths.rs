@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::http::negotiate::{Offer, Wanted};
 use crate::http::router::Call;
 use crate::http::{Response, respond};
+use crate::openapi;
 use crate::status::ApiResult;
 
 /// Answers a request for no resource.
@@ -23,6 +24,9 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
         return Ok(respond::text(405, "405 method not allowed\n"));
     }
     if let Some(r) = app.discovery.answer(path, &call.parts.headers, wanted) {
+        return Ok(r);
+    }
+    if let Some(r) = openapi::answer(&app.registry.table, path, &call.query, &call.parts.headers, wanted) {
         return Ok(r);
     }
     Ok(match path {
@@ -72,7 +76,7 @@ fn paths(app: &App) -> Vec<String> {
         out.extend(g.versions.iter().map(|v| documents::path(g.name, v.name)));
     }
     out.extend(app.health.paths());
-    for p in ["/metrics", "/version"] {
+    for p in ["/metrics", "/openapi/v3", "/version"] {
         out.push(p.to_owned());
     }
     if app.settings.jwks.is_some() {
