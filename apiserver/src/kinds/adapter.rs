@@ -21,6 +21,10 @@ fn read<T: DeserializeOwned>(value: &Value) -> Outcome<T> {
 /// may serve several versions.
 fn write<T: serde::Serialize>(typed: &T, value: &mut Value) -> Outcome<()> {
     let mut fresh = serde_json::to_value(typed)?;
+    if value["kind"] == "CustomResourceDefinition" {
+        // Bounds in schemas are floating point in the type, but told as the client wrote them.
+        whole_numbers(&mut fresh);
+    }
     if let (Some(new), Some(old)) = (fresh.as_object_mut(), value.as_object_mut()) {
         for key in ["apiVersion", "kind"] {
             match old.remove(key) {
@@ -31,6 +35,21 @@ fn write<T: serde::Serialize>(typed: &T, value: &mut Value) -> Outcome<()> {
     }
     *value = fresh;
     Ok(())
+}
+
+/// Writes `1.0` as `1`.
+fn whole_numbers(v: &mut Value) {
+    match v {
+        Value::Object(m) => m.values_mut().for_each(whole_numbers),
+        Value::Array(a) => a.iter_mut().for_each(whole_numbers),
+        Value::Number(n) if n.is_f64() => {
+            let whole = n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0);
+            if let Some(f) = whole {
+                *v = Value::from(f as i64);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Those of `pointers` that lead nowhere in `value`.

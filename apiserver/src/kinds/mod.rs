@@ -24,6 +24,9 @@ pub mod storage;
 pub mod table;
 pub mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use adapter::Erased;
 
 use crate::registry::strategy::DynStrategy;

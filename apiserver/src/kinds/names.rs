@@ -10,10 +10,6 @@ fn label(name: &str, prefix: bool) -> Vec<String> {
     text::dns1123_label(&text::unmask(name, prefix))
 }
 
-fn label_1035(name: &str, prefix: bool) -> Vec<String> {
-    text::dns1035_label(&text::unmask(name, prefix))
-}
-
 fn anything(_name: &str, _prefix: bool) -> Vec<String> {
     Vec::new()
 }
@@ -57,8 +53,7 @@ fn storage_version(name: &str, _prefix: bool) -> Vec<String> {
 /// The rule for names of a resource.
 pub fn name_fn(group: &str, resource: &str) -> NameFn {
     match (group, resource) {
-        ("", "namespaces") => label,
-        ("", "services") => label_1035,
+        ("", "namespaces" | "services") => label,
         ("", "events") | ("events.k8s.io", "events") => anything,
         ("certificates.k8s.io", "certificatesigningrequests") => anything,
         ("apps", "statefulsets") => label,
@@ -84,7 +79,7 @@ mod tests {
     fn per_kind() {
         assert_eq!(validate_name("", "pods", "a.b"), None);
         assert!(validate_name("", "namespaces", "a.b").is_some());
-        assert!(validate_name("", "services", "1a").is_some());
+        assert!(validate_name("", "services", "a.b").is_some());
         assert_eq!(validate_name("rbac.authorization.k8s.io", "roles", "system:x"), None);
         assert!(validate_name("networking.k8s.io", "ipaddresses", "2001:DB8::1").is_some());
         assert!(name_fn("", "pods")("ab-", true).is_empty());

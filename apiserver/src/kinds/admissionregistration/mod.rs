@@ -1,4 +1,5 @@
 //! Webhooks and admission policies.
 
 pub mod policy;
+pub mod validation;
 pub mod webhook;

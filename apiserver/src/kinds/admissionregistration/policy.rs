@@ -2,7 +2,11 @@
 
 use k8s_openapi::api::admissionregistration::v1 as api;
 
-use crate::kinds::semantic::{first_generation, next_generation, same, spec_and_status};
+use super::validation;
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::podspec::validate::one_of_if_given;
+use crate::kinds::semantic::{first_generation, items, next_generation, same, spec_and_status};
+use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of validating policies.
@@ -16,6 +20,27 @@ pub struct MutatingAdmissionPolicy;
 
 /// Rules of bindings of mutating policies.
 pub struct MutatingAdmissionPolicyBinding;
+
+fn policy_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.push(Error::required(path, ""));
+    } else {
+        errors.extend(invalid_each(path, name, text::dns1123_subdomain(name)));
+    }
+}
+
+/// A policy matches something.
+fn matched(m: Option<&api::MatchResources>, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("matchConstraints");
+    let Some(m) = m else {
+        errors.push(Error::required(&at, ""));
+        return;
+    };
+    validation::match_resources(m, &at, errors);
+    if items(&m.resource_rules).is_empty() {
+        errors.push(Error::required(&at.child("resourceRules"), ""));
+    }
+}
 
 fn default_match(m: &mut Option<api::MatchResources>) {
     let Some(m) = m else { return };
@@ -38,6 +63,30 @@ impl Strategy for ValidatingAdmissionPolicy {
     }
 
     spec_and_status!(Some(Default::default()));
+
+    fn validate(&self, _cx: &mut Context, p: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &p.spec else { return errors };
+        let path = Path::new("spec");
+        let valid = ["Fail", "Ignore"];
+        one_of_if_given(&s.failure_policy, &valid, &path.child("failurePolicy"), &mut errors);
+        matched(s.match_constraints.as_ref(), &path, &mut errors);
+        if items(&s.validations).is_empty() && items(&s.audit_annotations).is_empty() {
+            for field in ["validations", "auditAnnotations"] {
+                errors.push(Error::required(
+                    &path.child(field),
+                    "validations or auditAnnotations must contain at least one item",
+                ));
+            }
+        }
+        for (i, v) in items(&s.validations).iter().enumerate() {
+            if v.expression.trim().is_empty() {
+                let at = path.child("validations").index(i).child("expression");
+                errors.push(Error::required(&at, "expression is not specified"));
+            }
+        }
+        errors
+    }
 }
 
 /// Generation that counts changes of the spec, for kinds without status.
@@ -62,6 +111,39 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
     }
 
     spec_alone!();
+
+    fn validate(&self, _cx: &mut Context, b: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec");
+        policy_name(&b.spec.policy_name, &path.child("policyName"), &mut errors);
+        if let Some(m) = &b.spec.match_resources {
+            validation::match_resources(m, &path.child("matchResources"), &mut errors);
+        }
+        let actions = &b.spec.validation_actions;
+        let at = path.child("validationActions");
+        if actions.is_empty() {
+            errors.push(Error::required(&at, "at least one validation action is required"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (i, a) in actions.iter().enumerate() {
+            if !["Audit", "Deny", "Warn"].contains(&a.as_str()) {
+                errors.push(Error::not_supported(&at.index(i), a, &["Audit", "Deny", "Warn"]));
+            }
+            if !seen.insert(a) {
+                errors.push(Error::duplicate(&at.index(i), a));
+            }
+        }
+        let has = |name: &str| actions.iter().any(|a| a == name);
+        if has("Deny") && has("Warn") {
+            errors.push(Error::invalid(
+                &at,
+                actions,
+                "must not contain both Deny and Warn (repeating the same validation failure information in the \
+                 API response and headers serves no purpose)",
+            ));
+        }
+        errors
+    }
 }
 
 impl Strategy for MutatingAdmissionPolicy {
@@ -74,6 +156,20 @@ impl Strategy for MutatingAdmissionPolicy {
     }
 
     spec_alone!();
+
+    fn validate(&self, _cx: &mut Context, p: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &p.spec else { return errors };
+        let path = Path::new("spec");
+        let valid = ["Fail", "Ignore"];
+        one_of_if_given(&s.failure_policy, &valid, &path.child("failurePolicy"), &mut errors);
+        matched(s.match_constraints.as_ref(), &path, &mut errors);
+        if items(&s.mutations).is_empty() {
+            errors
+                .push(Error::required(&path.child("mutations"), "mutations must contain at least one item"));
+        }
+        errors
+    }
 }
 
 impl Strategy for MutatingAdmissionPolicyBinding {
@@ -84,4 +180,16 @@ impl Strategy for MutatingAdmissionPolicyBinding {
     }
 
     spec_alone!();
+
+    fn validate(&self, _cx: &mut Context, b: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec");
+        let Some(s) = &b.spec else { return errors };
+        let name = s.policy_name.as_deref().unwrap_or_default();
+        policy_name(name, &path.child("policyName"), &mut errors);
+        if let Some(m) = &s.match_resources {
+            validation::match_resources(m, &path.child("matchResources"), &mut errors);
+        }
+        errors
+    }
 }

@@ -3,7 +3,9 @@
 use k8s_openapi::api::admissionregistration::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::kinds::semantic::{first_generation, next_generation, same};
+use super::validation::{self, Webhook};
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::{first_generation, items, next_generation, same};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of validating webhooks.
@@ -62,6 +64,35 @@ impl Strategy for ValidatingWebhookConfiguration {
         let changed = !same(&c.webhooks, &old.webhooks);
         next_generation(&mut c.metadata, &old.metadata, changed);
     }
+
+    fn validate(&self, _cx: &mut Context, c: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let mut names = std::collections::BTreeSet::new();
+        for (i, w) in items(&c.webhooks).iter().enumerate() {
+            let path = Path::new("webhooks").index(i);
+            validation::webhook(
+                &Webhook {
+                    name: &w.name,
+                    client: &w.client_config,
+                    rules: items(&w.rules),
+                    failure: &w.failure_policy,
+                    matching: &w.match_policy,
+                    side_effects: &w.side_effects,
+                    timeout: w.timeout_seconds,
+                    namespaces: &w.namespace_selector,
+                    objects: &w.object_selector,
+                    reviews: &w.admission_review_versions,
+                    reinvocation: &None,
+                },
+                &path,
+                &mut errors,
+            );
+            if !w.name.is_empty() && !names.insert(&w.name) {
+                errors.push(Error::duplicate(&path.child("name"), &w.name));
+            }
+        }
+        errors
+    }
 }
 
 impl Strategy for MutatingWebhookConfiguration {
@@ -89,5 +120,34 @@ impl Strategy for MutatingWebhookConfiguration {
     fn prepare_update(&self, _cx: &mut Context, c: &mut Self::Object, old: &Self::Object) {
         let changed = !same(&c.webhooks, &old.webhooks);
         next_generation(&mut c.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, c: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let mut names = std::collections::BTreeSet::new();
+        for (i, w) in items(&c.webhooks).iter().enumerate() {
+            let path = Path::new("webhooks").index(i);
+            validation::webhook(
+                &Webhook {
+                    name: &w.name,
+                    client: &w.client_config,
+                    rules: items(&w.rules),
+                    failure: &w.failure_policy,
+                    matching: &w.match_policy,
+                    side_effects: &w.side_effects,
+                    timeout: w.timeout_seconds,
+                    namespaces: &w.namespace_selector,
+                    objects: &w.object_selector,
+                    reviews: &w.admission_review_versions,
+                    reinvocation: &w.reinvocation_policy,
+                },
+                &path,
+                &mut errors,
+            );
+            if !w.name.is_empty() && !names.insert(&w.name) {
+                errors.push(Error::duplicate(&path.child("name"), &w.name));
+            }
+        }
+        errors
     }
 }

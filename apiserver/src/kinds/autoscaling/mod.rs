@@ -2,3 +2,4 @@
 
 pub mod defaults;
 pub mod strategy;
+pub mod validation;

@@ -3,7 +3,7 @@
 use k8s_openapi::api::autoscaling::{v1, v2};
 use serde_json::Value;
 
-use super::defaults::default_spec;
+use super::{defaults::default_spec, validation};
 use crate::field::ErrorList;
 use crate::kinds::adapter::Erased;
 use crate::registry::strategy::{Context, DynStrategy, Strategy};
@@ -33,6 +33,10 @@ impl Strategy for V2 {
             h.status = old.status.clone();
         }
     }
+
+    fn validate(&self, _cx: &mut Context, h: &Self::Object) -> ErrorList {
+        validation::spec(&h.spec)
+    }
 }
 
 impl Strategy for V1 {
@@ -53,6 +57,37 @@ impl Strategy for V1 {
         } else {
             h.status = old.status.clone();
         }
+    }
+
+    fn validate(&self, _cx: &mut Context, h: &Self::Object) -> ErrorList {
+        validation::spec(&as_newer(&h.spec))
+    }
+}
+
+/// The older spec in terms of the newer version, whose checks it shares.
+fn as_newer(s: &v1::HorizontalPodAutoscalerSpec) -> v2::HorizontalPodAutoscalerSpec {
+    let cpu = |percent: i32| v2::MetricSpec {
+        type_: "Resource".to_owned(),
+        resource: Some(v2::ResourceMetricSource {
+            name: "cpu".to_owned(),
+            target: v2::MetricTarget {
+                type_: "Utilization".to_owned(),
+                average_utilization: Some(percent),
+                ..Default::default()
+            },
+        }),
+        ..Default::default()
+    };
+    v2::HorizontalPodAutoscalerSpec {
+        min_replicas: s.min_replicas,
+        max_replicas: s.max_replicas,
+        scale_target_ref: v2::CrossVersionObjectReference {
+            api_version: s.scale_target_ref.api_version.clone(),
+            kind: s.scale_target_ref.kind.clone(),
+            name: s.scale_target_ref.name.clone(),
+        },
+        metrics: s.target_cpu_utilization_percentage.map(|n| vec![cpu(n)]),
+        behavior: None,
     }
 }
 

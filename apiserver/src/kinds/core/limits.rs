@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::kinds::quantity::canonical_list;
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::podspec::validate::resources;
+use crate::kinds::quantity::{amount, canonical_list};
+use crate::kinds::validate::{immutable, invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of limit ranges.
@@ -49,6 +52,26 @@ impl Strategy for LimitRange {
             item.default_request = Some(request).filter(|r| !r.is_empty());
         }
     }
+
+    fn validate(&self, _cx: &mut Context, l: &api::LimitRange) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec").child("limits");
+        let mut seen = std::collections::BTreeSet::new();
+        for (i, item) in l.spec.iter().flat_map(|s| s.limits.iter()).enumerate() {
+            let path = path.index(i);
+            if !["Container", "Pod", "PersistentVolumeClaim"].contains(&item.type_.as_str())
+                && !text::qualified_name(&item.type_).is_empty()
+            {
+                let wrong = text::qualified_name(&item.type_);
+                errors.extend(invalid_each(&path.child("type"), &item.type_, wrong));
+            }
+            if !seen.insert(&item.type_) {
+                errors.push(Error::duplicate(&path.child("type"), &item.type_));
+            }
+            bounds(item, &path, &mut errors);
+        }
+        errors
+    }
 }
 
 impl Strategy for ResourceQuota {
@@ -70,6 +93,131 @@ impl Strategy for ResourceQuota {
             q.spec = old.spec.clone();
         } else {
             q.status = old.status.clone();
+        }
+    }
+
+    fn validate(&self, _cx: &mut Context, q: &api::ResourceQuota) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &q.spec else { return errors };
+        let path = Path::new("spec");
+        hard(s.hard.as_ref(), &path.child("hard"), &mut errors);
+        let mut seen = std::collections::BTreeSet::new();
+        for scope in s.scopes.iter().flatten() {
+            let at = path.child("scopes");
+            if !SCOPES.contains(&scope.as_str()) {
+                errors.push(Error::invalid(&at, &s.scopes, "unsupported scope"));
+            }
+            if !seen.insert(scope) {
+                errors.push(Error::duplicate(&at, scope));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        q: &api::ResourceQuota,
+        old: &api::ResourceQuota,
+    ) -> ErrorList {
+        let scopes = |q: &api::ResourceQuota| q.spec.as_ref().and_then(|s| s.scopes.clone());
+        if cx.is_status() {
+            let mut errors = ErrorList::new();
+            let path = Path::new("status");
+            if let Some(s) = &q.status {
+                hard(s.hard.as_ref(), &path.child("hard"), &mut errors);
+                hard(s.used.as_ref(), &path.child("used"), &mut errors);
+            }
+            return errors;
+        }
+        immutable(&scopes(q), &scopes(old), &Path::new("spec").child("scopes"))
+    }
+}
+
+/// What a quota may be narrowed to.
+const SCOPES: [&str; 7] = [
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+fn hard(list: Option<&BTreeMap<String, Quantity>>, path: &Path, errors: &mut ErrorList) {
+    for (name, q) in list.into_iter().flatten() {
+        let path = path.key(name);
+        errors.extend(invalid_each(&path, name, text::qualified_name(name)));
+        if !name.contains('/') && !resources::is_standard(name) && !name.starts_with("count.") {
+            errors.push(Error::invalid(&path, name, "must be a standard resource for quota"));
+        }
+        resources::quantity(name, q, &path, errors);
+    }
+}
+
+/// Least, request, default and most follow each other.
+fn bounds(item: &api::LimitRangeItem, path: &Path, errors: &mut ErrorList) {
+    let blank = BTreeMap::new();
+    let of = |l: &'_ List| l.clone().unwrap_or_default();
+    let (min, max) = (of(&item.min), of(&item.max));
+    let (default, request) = (of(&item.default), of(&item.default_request));
+    let ratio = item.max_limit_request_ratio.as_ref().unwrap_or(&blank);
+    if item.type_ == "Pod" {
+        for (field, list) in [("default", &default), ("defaultRequest", &request)] {
+            if !list.is_empty() {
+                errors
+                    .push(Error::forbidden(&path.child(field), "may not be specified when `type` is 'Pod'"));
+            }
+        }
+    }
+    if item.type_ == "PersistentVolumeClaim" && !min.contains_key("storage") && !max.contains_key("storage") {
+        errors.push(Error::required(
+            &path.child("limits"),
+            "either minimum or maximum storage value is required, but neither was provided",
+        ));
+    }
+    let names: std::collections::BTreeSet<&String> =
+        [&min, &max, &default, &request, ratio].into_iter().flat_map(BTreeMap::keys).collect();
+    for name in names {
+        let above = |low: &BTreeMap<String, Quantity>, high: &BTreeMap<String, Quantity>| matches!((low.get(name), high.get(name)), (Some(l), Some(h)) if amount(l) > amount(h));
+        let mut wrong = |field: &str,
+                         list: &BTreeMap<String, Quantity>,
+                         what: &str,
+                         other: &BTreeMap<String, Quantity>| {
+            if let (Some(a), Some(b)) = (list.get(name), other.get(name)) {
+                errors.push(Error::invalid(&path.child(field).key(name), &a.0, format!("{what} {}", b.0)));
+            }
+        };
+        if above(&min, &max) {
+            if let (Some(a), Some(b)) = (min.get(name), max.get(name)) {
+                errors.push(Error::invalid(
+                    &path.child("min").key(name),
+                    &a.0,
+                    format!("min value {} is greater than max value {}", a.0, b.0),
+                ));
+            }
+            continue;
+        }
+        if above(&min, &request) {
+            wrong("defaultRequest", &request, "min value is greater than default request value", &min);
+        }
+        if above(&request, &max) {
+            wrong("defaultRequest", &request, "default request value is greater than max value", &max);
+        }
+        if above(&request, &default) {
+            wrong(
+                "defaultRequest",
+                &request,
+                "default request value is greater than default limit value",
+                &default,
+            );
+        }
+        if above(&min, &default) {
+            wrong("default", &default, "min value is greater than default value", &min);
+        }
+        if above(&default, &max) {
+            wrong("default", &default, "default value is greater than max value", &max);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::{default_pod_only, default_pod_spec};
 use crate::kinds::podspec::resources::qos_class;
 use crate::kinds::podspec::validate::{self, container, update};
+use crate::kinds::podspec::warnings::warnings;
 use crate::kinds::semantic::{first_generation, items, next_generation, same, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -108,7 +109,7 @@ impl Strategy for Pod {
         pod.status.get_or_insert_with(Default::default);
     }
 
-    fn prepare_create(&self, _cx: &mut Context, pod: &mut api::Pod) {
+    fn prepare_create(&self, cx: &mut Context, pod: &mut api::Pod) {
         first_generation(&mut pod.metadata);
         merge_all_label_keys(pod);
         let spec = pod.spec.get_or_insert_with(Default::default);
@@ -119,6 +120,7 @@ impl Strategy for Pod {
             conditions: gated.then(|| vec![gated_condition()]),
             ..Default::default()
         });
+        warnings(&Path::default(), spec, &pod.metadata, &mut cx.warnings);
     }
 
     fn prepare_update(&self, cx: &mut Context, pod: &mut api::Pod, old: &api::Pod) {

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1 as api;
 
+use crate::field::{ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
+use crate::kinds::podspec::validate;
 use crate::kinds::semantic::{first_generation, next_generation, same};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -23,5 +25,10 @@ impl Strategy for PodTemplate {
     fn prepare_update(&self, _cx: &mut Context, t: &mut api::PodTemplate, old: &api::PodTemplate) {
         let changed = !same(&t.template, &old.template);
         next_generation(&mut t.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, t: &api::PodTemplate) -> ErrorList {
+        let path = Path::new("template");
+        t.template.as_ref().map_or_else(ErrorList::new, |t| validate::template(t, &path))
     }
 }

@@ -260,10 +260,14 @@ fn node_ports(s: &ServiceSpec, kind: &str, path: &Path, errors: &mut ErrorList) 
     let mut seen = BTreeSet::new();
     for (i, p) in list.iter().enumerate() {
         if !seen.insert((text(&p.protocol), p.port)) {
-            errors.push(Error::duplicate(
-                &path.index(i),
-                serde_json::json!({"protocol": p.protocol, "port": p.port, "targetPort": 0}),
-            ));
+            // Upstream shows its internal form of the port here, with only protocol and number set.
+            let mut e = Error::duplicate(&path.index(i), "");
+            e.value = format!(
+                "{{\"Name\":\"\",\"Protocol\":{:?},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+                text(&p.protocol),
+                p.port
+            );
+            errors.push(e);
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::flowcontrol::v1 as api;
 
-use crate::kinds::semantic::{fill_zero, spec_and_status};
-use crate::registry::strategy::Strategy;
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::{fill_zero, items, spec_and_status};
+use crate::kinds::validate::{invalid_each, text};
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of flow schemas.
 pub struct FlowSchema;
@@ -20,6 +22,51 @@ impl Strategy for FlowSchema {
     }
 
     spec_and_status!(Some(Default::default()));
+
+    fn validate(&self, _cx: &mut Context, f: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &f.spec else { return errors };
+        let path = Path::new("spec");
+        let at = path.child("matchingPrecedence");
+        match s.matching_precedence.unwrap_or(0) {
+            n if n <= 0 => {
+                errors.push(Error::invalid(&at, n, "must be a positive value"));
+            }
+            n if n > 10_000 => {
+                errors.push(Error::invalid(&at, n, "must not be greater than 10000"));
+            }
+            _ => {}
+        }
+        if let Some(m) = &s.distinguisher_method
+            && !["ByNamespace", "ByUser"].contains(&m.type_.as_str())
+        {
+            let at = path.child("distinguisherMethod").child("type");
+            let mut e = Error::not_supported(&at, "", &["ByNamespace", "ByUser"]);
+            e.value = format!("{{\"Type\":{:?}}}", m.type_);
+            errors.push(e);
+        }
+        let name = &s.priority_level_configuration.name;
+        let at = path.child("priorityLevelConfiguration").child("name");
+        if name.is_empty() {
+            errors.push(Error::required(&at, "must reference a priority level"));
+        } else {
+            errors.extend(invalid_each(&at, name, text::dns1123_subdomain(name)));
+        }
+        for (i, r) in items(&s.rules).iter().enumerate() {
+            let at = path.child("rules").index(i);
+            if r.subjects.is_empty() {
+                errors
+                    .push(Error::required(&at.child("subjects"), "subjects must contain at least one value"));
+            }
+            if items(&r.resource_rules).is_empty() && items(&r.non_resource_rules).is_empty() {
+                errors.push(Error::required(
+                    &at,
+                    "at least one of resourceRules and nonResourceRules has to be non-empty",
+                ));
+            }
+        }
+        errors
+    }
 }
 
 impl Strategy for PriorityLevelConfiguration {
@@ -45,4 +92,81 @@ impl Strategy for PriorityLevelConfiguration {
     }
 
     spec_and_status!(Some(Default::default()));
+
+    fn validate(&self, _cx: &mut Context, p: &Self::Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &p.spec else { return errors };
+        let path = Path::new("spec");
+        match s.type_.as_str() {
+            "Exempt" => {
+                if s.limited.is_some() {
+                    errors.push(Error::forbidden(
+                        &path.child("limited"),
+                        "must be nil if the type is not Limited",
+                    ));
+                }
+            }
+            "Limited" => {
+                if s.exempt.is_some() {
+                    errors
+                        .push(Error::forbidden(&path.child("exempt"), "must be nil if the type is Limited"));
+                }
+                let at = path.child("limited");
+                match &s.limited {
+                    None => errors.push(Error::required(&at, "must not be empty when type is Limited")),
+                    Some(l) => limited(l, &at, &mut errors),
+                }
+            }
+            other => errors.push(Error::not_supported(&path.child("type"), other, &["Exempt", "Limited"])),
+        }
+        errors
+    }
+}
+
+fn limited(l: &api::LimitedPriorityLevelConfiguration, path: &Path, errors: &mut ErrorList) {
+    if let Some(n) = l.nominal_concurrency_shares.filter(|n| *n < 0) {
+        errors.push(Error::invalid(
+            &path.child("nominalConcurrencyShares"),
+            n,
+            "must be a non-negative integer",
+        ));
+    }
+    let at = path.child("limitResponse");
+    let blank = Default::default();
+    let r = l.limit_response.as_ref().unwrap_or(&blank);
+    match (r.type_.as_str(), &r.queuing) {
+        ("Reject", Some(_)) => errors.push(Error::forbidden(
+            &at.child("queuing"),
+            "must be nil if limited.limitResponse.type is not Limited",
+        )),
+        ("Reject", None) => {}
+        ("Queue", None) => errors.push(Error::required(
+            &at.child("queuing"),
+            "must not be empty if limited.limitResponse.type is Limited",
+        )),
+        ("Queue", Some(q)) => queuing(q, &at.child("queuing"), errors),
+        (other, _) => {
+            errors.push(Error::not_supported(&at.child("type"), other, &["Queue", "Reject"]));
+        }
+    }
+}
+
+fn queuing(q: &api::QueuingConfiguration, path: &Path, errors: &mut ErrorList) {
+    let (queues, hand, limit) =
+        (q.queues.unwrap_or(0), q.hand_size.unwrap_or(0), q.queue_length_limit.unwrap_or(0));
+    for (field, n) in [("queueLengthLimit", limit), ("queues", queues)] {
+        if n <= 0 {
+            errors.push(Error::invalid(&path.child(field), n, "must be positive"));
+        }
+    }
+    if queues > 10_000_000 {
+        errors.push(Error::invalid(&path.child("queues"), queues, "must not be greater than 10000000"));
+    }
+    let at = path.child("handSize");
+    if hand <= 0 {
+        errors.push(Error::invalid(&at, hand, "must be positive"));
+    } else if hand > queues {
+        let why = format!("should not be greater than queues ({queues})");
+        errors.push(Error::invalid(&at, hand, why));
+    }
 }

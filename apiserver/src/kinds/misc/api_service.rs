@@ -3,6 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as api;
 
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of API services.
@@ -41,5 +43,80 @@ impl Strategy for ApiService {
         } else {
             s.status = old.status.clone();
         }
+    }
+
+    fn validate(&self, _cx: &mut Context, s: &api::APIService) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(spec) = &s.spec else { return errors };
+        let path = Path::new("spec");
+        let name = s.metadata.name.as_deref().unwrap_or_default();
+        let (group, version) =
+            (spec.group.as_deref().unwrap_or_default(), spec.version.as_deref().unwrap_or_default());
+        if name != format!("{version}.{group}") {
+            errors.push(Error::invalid(
+                &Path::new("metadata").child("name"),
+                name,
+                "must be `spec.version+\".\"+spec.group`",
+            ));
+        }
+        if group.is_empty() {
+            if version != "v1" {
+                errors.push(Error::required(
+                    &path.child("group"),
+                    "only v1 may have an empty group and it better be legacy kube",
+                ));
+            }
+        } else {
+            errors.extend(invalid_each(&path.child("group"), group, text::dns1123_subdomain(group)));
+        }
+        errors.extend(invalid_each(&path.child("version"), version, text::dns1035_label(version)));
+        for (field, n, max) in [
+            ("groupPriorityMinimum", spec.group_priority_minimum, 20_000),
+            ("versionPriority", spec.version_priority, 1000),
+        ] {
+            if n <= 0 || n > max {
+                errors.push(Error::invalid(
+                    &path.child(field),
+                    n,
+                    format!("must be positive and less than {}", if max == 1000 { "1000" } else { "20000" }),
+                ));
+            }
+        }
+        let verifies = spec.ca_bundle.as_ref().is_some_and(|b| !b.0.is_empty());
+        let skips = spec.insecure_skip_tls_verify == Some(true);
+        match &spec.service {
+            None => {
+                if verifies {
+                    errors.push(Error::invalid(
+                        &path.child("caBundle"),
+                        "<omitted>",
+                        "local APIServices may not have a caBundle",
+                    ));
+                }
+                if skips {
+                    errors.push(Error::invalid(
+                        &path.child("insecureSkipTLSVerify"),
+                        true,
+                        "local APIServices may not have insecureSkipTLSVerify",
+                    ));
+                }
+            }
+            Some(svc) => {
+                let at = path.child("service");
+                for (field, v) in [("namespace", &svc.namespace), ("name", &svc.name)] {
+                    if v.as_deref().unwrap_or_default().is_empty() {
+                        errors.push(Error::required(&at.child(field), ""));
+                    }
+                }
+                if verifies && skips {
+                    errors.push(Error::invalid(
+                        &path.child("insecureSkipTLSVerify"),
+                        true,
+                        "may not be true if caBundle is present",
+                    ));
+                }
+            }
+        }
+        errors
     }
 }

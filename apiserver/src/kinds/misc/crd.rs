@@ -2,6 +2,8 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 
+use super::crd_validation;
+use crate::field::ErrorList;
 use crate::kinds::semantic::{first_generation, next_generation, same};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -67,5 +69,16 @@ impl Strategy for CustomResourceDefinition {
         }
         let changed = !same(&crd.spec, &old.spec);
         next_generation(&mut crd.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, crd: &Self::Object) -> ErrorList {
+        crd_validation::validate(crd)
+    }
+
+    fn validate_update(&self, cx: &mut Context, crd: &Self::Object, old: &Self::Object) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        crd_validation::update(crd, old)
     }
 }

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::coordination::v1 as api;
 
-use crate::registry::strategy::Strategy;
+use crate::field::{Error, ErrorList, Path};
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of leases.
 pub struct Lease;
@@ -12,5 +13,29 @@ impl Strategy for Lease {
 
     fn default(&self, l: &mut api::Lease) {
         l.spec.get_or_insert_with(Default::default);
+    }
+
+    fn validate(&self, _cx: &mut Context, l: &api::Lease) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &l.spec else { return errors };
+        let path = Path::new("spec");
+        if let Some(n) = s.lease_duration_seconds.filter(|n| *n <= 0) {
+            errors.push(Error::invalid(&path.child("leaseDurationSeconds"), n, "must be greater than 0"));
+        }
+        if let Some(n) = s.lease_transitions.filter(|n| *n < 0) {
+            errors.push(Error::invalid(
+                &path.child("leaseTransitions"),
+                n,
+                "must be greater than or equal to 0",
+            ));
+        }
+        let strategy = s.strategy.as_deref().unwrap_or_default();
+        if s.preferred_holder.as_deref().is_some_and(|h| !h.is_empty()) && strategy.is_empty() {
+            errors.push(Error::forbidden(
+                &path.child("preferredHolder"),
+                "may only be specified if `strategy` is defined",
+            ));
+        }
+        errors
     }
 }

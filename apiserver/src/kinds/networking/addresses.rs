@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::networking::v1 as api;
 
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::validate::{immutable, invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of service CIDRs.
@@ -29,8 +31,49 @@ impl Strategy for ServiceCidr {
             c.status = old.status.clone();
         }
     }
+
+    fn validate(&self, _cx: &mut Context, c: &api::ServiceCIDR) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec").child("cidrs");
+        let list = c.spec.as_ref().and_then(|s| s.cidrs.as_deref()).unwrap_or_default();
+        let is_v6 = |c: &String| c.contains(':');
+        if list.is_empty() {
+            errors.push(Error::required(&path, "at least one CIDR required"));
+        } else if list.len() > 2 {
+            errors.push(Error::invalid(&path, list, "may only hold up to 2 values"));
+        } else if list.len() == 2 && is_v6(&list[0]) == is_v6(&list[1]) {
+            errors.push(Error::invalid(
+                &path,
+                list,
+                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+            ));
+        }
+        for (i, c) in list.iter().enumerate() {
+            errors.extend(invalid_each(&path.index(i), c, text::cidr(c)));
+        }
+        errors
+    }
 }
 
 impl Strategy for IpAddress {
     type Object = api::IPAddress;
+
+    fn validate(&self, _cx: &mut Context, a: &api::IPAddress) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec").child("parentRef");
+        let r = &a.spec.parent_ref;
+        for (field, v) in [("resource", &r.resource), ("name", &r.name)] {
+            let at = path.child(field);
+            if v.is_empty() {
+                errors.push(Error::required(&at, ""));
+            } else {
+                errors.extend(invalid_each(&at, v, text::path_segment(v, false)));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, _cx: &mut Context, a: &api::IPAddress, old: &api::IPAddress) -> ErrorList {
+        immutable(&a.spec, &old.spec, &Path::new("spec"))
+    }
 }

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::discovery::v1 as api;
 
+use super::validation;
+use crate::field::{ErrorList, Path};
 use crate::kinds::semantic::{first_generation, next_generation, same};
+use crate::kinds::validate::immutable;
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of endpoint slices.
@@ -31,5 +34,18 @@ impl Strategy for EndpointSlice {
             && s.address_type == old.address_type
             && same(&s.metadata.labels, &old.metadata.labels));
         next_generation(&mut s.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, s: &api::EndpointSlice) -> ErrorList {
+        validation::endpoint_slice(s)
+    }
+
+    fn validate_update(
+        &self,
+        _cx: &mut Context,
+        s: &api::EndpointSlice,
+        old: &api::EndpointSlice,
+    ) -> ErrorList {
+        immutable(&s.address_type, &old.address_type, &Path::new("addressType"))
     }
 }

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::networking::v1 as api;
 
+use super::validation;
+use crate::field::{ErrorList, Path};
 use crate::kinds::semantic::{first_generation, next_generation, same, spec_and_status};
+use crate::kinds::validate::immutable;
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of ingresses.
@@ -24,6 +27,10 @@ impl Strategy for Ingress {
     }
 
     spec_and_status!(blank_status());
+
+    fn validate(&self, _cx: &mut Context, i: &api::Ingress) -> ErrorList {
+        i.spec.as_ref().map_or_else(ErrorList::new, validation::ingress)
+    }
 }
 
 impl Strategy for IngressClass {
@@ -43,5 +50,19 @@ impl Strategy for IngressClass {
     fn prepare_update(&self, _cx: &mut Context, c: &mut api::IngressClass, old: &api::IngressClass) {
         let changed = !same(&c.spec, &old.spec);
         next_generation(&mut c.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, c: &api::IngressClass) -> ErrorList {
+        c.spec.as_ref().map_or_else(ErrorList::new, validation::ingress_class)
+    }
+
+    fn validate_update(
+        &self,
+        _cx: &mut Context,
+        c: &api::IngressClass,
+        old: &api::IngressClass,
+    ) -> ErrorList {
+        let controller = |c: &api::IngressClass| c.spec.as_ref().and_then(|s| s.controller.clone());
+        immutable(&controller(c), &controller(old), &Path::new("spec").child("controller"))
     }
 }

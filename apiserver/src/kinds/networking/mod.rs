@@ -4,3 +4,4 @@ pub mod addresses;
 pub mod endpoint_slice;
 pub mod ingress;
 pub mod network_policy;
+pub mod validation;

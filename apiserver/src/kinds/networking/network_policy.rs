@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::networking::v1 as api;
 
+use super::validation;
+use crate::field::ErrorList;
 use crate::kinds::semantic::{first_generation, items, next_generation, same};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -38,5 +40,9 @@ impl Strategy for NetworkPolicy {
     fn prepare_update(&self, _cx: &mut Context, n: &mut api::NetworkPolicy, old: &api::NetworkPolicy) {
         let changed = !same(&n.spec, &old.spec);
         next_generation(&mut n.metadata, &old.metadata, changed);
+    }
+
+    fn validate(&self, _cx: &mut Context, n: &api::NetworkPolicy) -> ErrorList {
+        n.spec.as_ref().map_or_else(ErrorList::new, validation::network_policy)
     }
 }

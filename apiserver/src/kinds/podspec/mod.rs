@@ -6,3 +6,4 @@ pub mod image;
 pub mod resources;
 pub mod validate;
 pub mod volume_defaults;
+pub mod warnings;

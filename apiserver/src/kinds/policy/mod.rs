@@ -2,8 +2,11 @@
 
 use k8s_openapi::api::policy::v1 as api;
 
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::podspec::validate::one_of_if_given;
 use crate::kinds::semantic::spec_and_status;
-use crate::registry::strategy::Strategy;
+use crate::kinds::validate::{numbers, selector};
+use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of disruption budgets.
 pub struct PodDisruptionBudget;
@@ -31,4 +34,27 @@ impl Strategy for PodDisruptionBudget {
     }
 
     spec_and_status!(blank_status());
+
+    fn validate(&self, _cx: &mut Context, b: &api::PodDisruptionBudget) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = &b.spec else { return errors };
+        let path = Path::new("spec");
+        if s.min_available.is_some() && s.max_unavailable.is_some() {
+            errors.push(Error::invalid(&path, s, "minAvailable and maxUnavailable cannot be both set"));
+        }
+        for (field, v) in [("minAvailable", &s.min_available), ("maxUnavailable", &s.max_unavailable)] {
+            if let Some(v) = v {
+                errors.extend(numbers::positive_int_or_percent(v, &path.child(field)));
+                errors.extend(numbers::not_more_than_100_percent(v, &path.child(field)));
+            }
+        }
+        errors.extend(selector::label_selector(s.selector.as_ref(), &path.child("selector")));
+        one_of_if_given(
+            &s.unhealthy_pod_eviction_policy,
+            &["AlwaysAllow", "IfHealthyBudget"],
+            &path.child("unhealthyPodEvictionPolicy"),
+            &mut errors,
+        );
+        errors
+    }
 }
