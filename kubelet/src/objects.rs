@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
@@ -16,6 +16,8 @@ use kube::{Api, Client, Resource, runtime::watcher};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use crate::util::api_watch;
 
 /// How long an object without users stays watched: the next pod of a deployment often comes soon.
 const LINGER: Duration = Duration::from_secs(120);
@@ -91,8 +93,8 @@ where
         let (tx, rx) = watch::channel(None);
         let users: Arc<Mutex<HashSet<String>>> = Arc::default();
         let api: Api<K> = Api::namespaced(client, namespace);
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}")).streaming_lists();
-        let task = tokio::spawn(follow(api, config, tx, users.clone(), self.notify.clone()));
+        let stream = api_watch::events(api, Some(format!("metadata.name={name}")));
+        let task = tokio::spawn(follow(stream, tx, users.clone(), self.notify.clone()));
         Entry { state: rx, users, task: task.abort_handle() }
     }
 
@@ -123,8 +125,7 @@ where
 }
 
 async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
+    mut stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Unpin,
     out: watch::Sender<State<K>>,
     users: Arc<Mutex<HashSet<String>>>,
     notify: Notify,
@@ -141,7 +142,6 @@ async fn follow<K>(
             }
         }
     };
-    let mut stream = std::pin::pin!(watcher::watcher(api, config));
     let mut initial: Option<Arc<K>> = None;
     loop {
         match stream.try_next().await {

@@ -183,7 +183,10 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     server::start(ctx.clone(), pods.clone(), health, &flags.cert_dir, shutdown.clone()).await?;
     ctx.recorder.node(NORMAL, "Starting", "Starting kubelet.");
 
-    let cni = flags.cni_conf_dir.clone().map(|dir| CniWriter::new(dir, &ctx.root_dir));
+    let cni = flags.cni_conf_dir.clone().map(|dir| {
+        let leases = flags.cni_state_dir.clone().unwrap_or_else(|| ctx.root_dir.join("cni"));
+        CniWriter::new(dir, leases)
+    });
     start_node(&ctx, cni, own_labels).await;
     start_sources(&ctx, &pods);
     tokio::spawn(gc::images(ctx.clone()));

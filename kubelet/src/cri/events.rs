@@ -15,6 +15,8 @@ use super::Cri;
 pub enum RuntimeEvent {
     /// The container or sandbox with this id started, ended or went away.
     Changed(String),
+    /// The main process of the container or sandbox ended; the runtime's own records may lag behind.
+    Exited(String),
     /// Look at everything: the stream began anew and may have missed something.
     Relist,
 }
@@ -123,7 +125,7 @@ fn read(envelope: Envelope) -> Option<RuntimeEvent> {
     if envelope.topic == "/tasks/exit" {
         return match TaskExit::decode(any.value.as_slice()) {
             Ok(exit) if exit.id != exit.container_id => None,
-            Ok(exit) => Some(RuntimeEvent::Changed(exit.container_id)),
+            Ok(exit) => Some(RuntimeEvent::Exited(exit.container_id)),
             Err(_) => Some(RuntimeEvent::Relist),
         };
     }
@@ -139,7 +141,7 @@ async fn stream_containerd(cri: &Cri, out: &mpsc::Sender<RuntimeEvent>) -> Resul
     let request = SubscribeRequest {
         filters: ["/tasks/exit", "/tasks/oom", "/tasks/start", "/tasks/delete"]
             .iter()
-            .map(|topic| format!("namespace==k8s.io,topic==\"{topic}\""))
+            .map(|topic| format!("namespace==\"k8s.io\",topic==\"{topic}\""))
             .collect(),
     };
     let path = http::uri::PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn reads_task_events() {
-        assert_eq!(read(exit(b"abc", b"abc")), Some(RuntimeEvent::Changed("abc".into())));
+        assert_eq!(read(exit(b"abc", b"abc")), Some(RuntimeEvent::Exited("abc".into())));
         assert_eq!(read(exit(b"abc", b"exec-1")), None);
         let start = Envelope { topic: "/tasks/start".into(), ..exit(b"abc", b"x") };
         assert_eq!(read(start), Some(RuntimeEvent::Changed("abc".into())));

@@ -49,8 +49,9 @@ pub fn conflist(cidrs: &[String], leases: &Path) -> Value {
 }
 
 impl CniWriter {
-    pub fn new(dir: PathBuf, kubelet_root: &Path) -> Self {
-        Self { dir, leases: kubelet_root.join("cni").join("networks") }
+    /// `leases` is where host-local keeps which addresses are taken.
+    pub fn new(dir: PathBuf, leases: PathBuf) -> Self {
+        Self { dir, leases }
     }
 
     /// Writes the configuration, at once or not at all; returns whether it changed.
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn writes_once_per_cidr() {
         let root = std::env::temp_dir().join(format!("kubelet-cni-{}", std::process::id()));
-        let w = CniWriter::new(root.join("net.d"), &root);
+        let w = CniWriter::new(root.join("net.d"), root.join("leases"));
         assert!(w.write(&["10.1.2.0/24".into()]).unwrap());
         assert!(!w.write(&["10.1.2.0/24".into()]).unwrap());
         assert!(w.write(&["10.1.3.0/24".into(), "fd00::/64".into()]).unwrap());

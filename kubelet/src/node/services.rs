@@ -8,7 +8,10 @@ use kube::{Api, Client, runtime::watcher};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::pod::service_env::{ServiceFacts, ServicePort};
+use crate::{
+    pod::service_env::{ServiceFacts, ServicePort},
+    util::api_watch,
+};
 
 /// How long a container's start waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -68,8 +71,7 @@ async fn follow(
     all: Arc<RwLock<HashMap<(String, String), ServiceFacts>>>,
     synced: watch::Sender<bool>,
 ) {
-    let config = watcher::Config::default().streaming_lists();
-    let mut stream = std::pin::pin!(watcher::watcher(Api::<Service>::all(client), config));
+    let mut stream = api_watch::events(Api::<Service>::all(client), None);
     let mut initial = HashMap::new();
     let put = |map: &mut HashMap<_, _>, s| {
         if let Some(f) = facts(s) {

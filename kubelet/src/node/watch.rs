@@ -7,14 +7,13 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, runtime::watcher};
 
 use super::register;
-use crate::{context::Context, network};
+use crate::{context::Context, network, util::api_watch};
 
 /// Follows the node for ever; writes the CNI configuration when the podCIDR is known, if asked to.
 pub async fn run(ctx: Arc<Context>, cni: Option<network::CniWriter>, labels: BTreeMap<String, String>) {
     let Some(client) = ctx.client.clone() else { return };
-    let config =
-        watcher::Config::default().fields(&format!("metadata.name={}", ctx.node_name)).streaming_lists();
-    let mut stream = std::pin::pin!(watcher::watcher(Api::<Node>::all(client), config));
+    let mut stream =
+        api_watch::events(Api::<Node>::all(client), Some(format!("metadata.name={}", ctx.node_name)));
     let mut cidrs: Vec<String> = Vec::new();
     loop {
         match stream.try_next().await {

@@ -40,6 +40,9 @@ pub struct Flags {
     /// Directory to write the CNI configuration into, once the node's podCIDR is known. Off unless given
     #[arg(long, value_name = "DIR")]
     pub cni_conf_dir: Option<PathBuf>,
+    /// Directory for the address leases of the pod network; below --root-dir if empty
+    #[arg(long, value_name = "DIR")]
+    pub cni_state_dir: Option<PathBuf>,
     /// Cloud providers are not supported; only the empty string and "external" are accepted
     #[arg(long, default_value = "")]
     pub cloud_provider: String,

@@ -7,12 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, runtime::watcher};
 
 use super::{PodManager, spec};
+use crate::util::api_watch;
 
 /// Feeds the manager for ever. `on_synced` is called once, after the first complete list.
 pub async fn run(client: Client, node: &str, manager: Arc<PodManager>, on_synced: impl FnOnce()) {
     let api: Api<Pod> = Api::all(client);
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).streaming_lists();
-    let mut stream = std::pin::pin!(watcher::watcher(api, config));
+    let mut stream = api_watch::events(api, Some(format!("spec.nodeName={node}")));
     let mut initial: Vec<Pod> = Vec::new();
     let mut on_synced = Some(on_synced);
     let mut delay = Duration::from_millis(200);
@@ -55,8 +55,5 @@ pub async fn run(client: Client, node: &str, manager: Arc<PodManager>, on_synced
 /// Managed fields are of no use here, and the largest part of many pods.
 fn trim(mut pod: Pod) -> Pod {
     pod.metadata.managed_fields = None;
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.entry(spec::CONFIG_SOURCE.into()).or_insert_with(|| "api".into());
-    }
     pod
 }

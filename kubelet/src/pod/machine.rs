@@ -28,6 +28,7 @@ pub enum Op {
     Kill(String),
     StopSandbox(String),
     Remove(String),
+    Resize,
     Cleanup,
 }
 

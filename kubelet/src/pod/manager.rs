@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +14,11 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::{admission, mirror::Mirrors, orphans, resources, shared::PodShared, spec, worker::Worker};
-use crate::{context::Context, cri::events::RuntimeEvent, events::WARNING};
+use crate::{
+    context::Context,
+    cri::{ContainerState, events::RuntimeEvent},
+    events::WARNING,
+};
 
 /// The pods by uid.
 pub struct PodManager {
@@ -55,6 +60,7 @@ impl PodManager {
         let shared = Arc::new(PodShared::new(&uid, pod));
         self.pods.write().insert(uid.clone(), shared.clone());
         self.update_shares();
+        let rejected = rejected.map(|(reason, message)| (reason, format!("Pod was rejected: {message}")));
         let worker = Worker::new(self.ctx.clone(), shared, rejected);
         let ended = self.ended.clone();
         tokio::spawn(async move {
@@ -177,8 +183,11 @@ impl PodManager {
     }
 
     /// Wakes the pods that an event of the runtime concerns.
-    pub async fn on_runtime_event(&self, event: RuntimeEvent) {
+    pub async fn on_runtime_event(self: &Arc<Self>, event: RuntimeEvent) {
         match event {
+            RuntimeEvent::Exited(id) => {
+                tokio::spawn(see_exit(Arc::downgrade(self), id));
+            }
             RuntimeEvent::Changed(id) => {
                 for p in self.all() {
                     let runtime = p.runtime.read().clone();
@@ -239,6 +248,27 @@ impl PodManager {
     pub fn on_object_change(&self, uid: &str) {
         if let Some(p) = self.by_uid(uid) {
             p.wake_volumes();
+        }
+    }
+}
+
+/// The task's exit is told before the runtime shows the container as exited, and may even come before our own
+/// worker has learnt the container's id: look until the exit shows.
+async fn see_exit(manager: std::sync::Weak<PodManager>, id: String) {
+    for pause in [2u64, 8, 15, 25, 50, 100, 200, 400, 800, 1600, 3200] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let Some(manager) = manager.upgrade() else { return };
+        for p in manager.all() {
+            let runtime = p.runtime.read().clone();
+            let running =
+                runtime.containers.iter().find(|c| c.id == id).map(|c| c.state == ContainerState::Running);
+            let ready = runtime.sandboxes.iter().find(|s| s.id == id).map(|s| s.ready);
+            match running.or(ready) {
+                Some(true) => p.wake_runtime(),
+                Some(false) => return,
+                None => continue,
+            }
+            break;
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod manager;
 pub mod mirror;
 pub mod ops;
 pub mod orphans;
+pub mod resize;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

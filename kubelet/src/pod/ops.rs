@@ -211,6 +211,12 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
             security: security::container(pod, &c, &image.user, &ctx.security_policy(), target.as_deref()),
         },
     );
+    if s.restart_count > 0
+        && let Err(e) = ctx.cgroups.ensure_pod(pod, ctx.quota_period(), ctx.config.pod_pids_limit)
+    {
+        // A resize that restarts the container may have changed the pod's limits; the old ones hold meanwhile.
+        tracing::warn!(pod = spec::key(pod), error = %e, "cannot bring the pod's cgroup up to date");
+    }
     let log_dir = sandbox::log_directory(std::path::Path::new(&ctx.config.pod_logs_dir), pod).join(&s.name);
     fs::create_dir_all(&log_dir)
         .map_err(|e| failed(config_error(format!("creating {}: {e}", log_dir.display()))))?;

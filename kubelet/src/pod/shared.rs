@@ -68,6 +68,11 @@ impl PodShared {
         self.wake();
     }
 
+    /// Observe the runtime at the next look, without asking for one.
+    pub(super) fn mark_runtime_dirty(&self) {
+        self.runtime_dirty.store(true, Ordering::SeqCst);
+    }
+
     /// A ConfigMap or Secret changed: bring volumes up to date.
     pub fn wake_volumes(&self) {
         self.volumes_dirty.store(true, Ordering::SeqCst);

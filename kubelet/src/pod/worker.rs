@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     machine::{self, Action, Decision, Inputs, KillReason, Memory, Op, Stage, StartError, Stop},
-    ops, sandbox,
+    ops, resize, sandbox,
     shared::PodShared,
     spec,
 };
@@ -37,6 +37,7 @@ enum Done {
     Kill { id: String, restart: bool },
     StopSandbox(Result<(), String>),
     Removed,
+    Resized(Vec<resize::Step>, Result<(), String>),
     Cleanup(Result<(), String>),
     Deleted(bool),
 }
@@ -55,9 +56,13 @@ pub(super) struct Worker {
     last_status: Option<PodStatus>,
     sandbox_failures: u32,
     cleaned: bool,
+    born: std::time::Instant,
     cleanup_retry: Option<Timestamp>,
     deleting: bool,
     started: Option<Timestamp>,
+    applied: resize::Applied,
+    resize_retry: Option<Timestamp>,
+    resize_problem: Option<String>,
 }
 
 impl Worker {
@@ -86,9 +91,13 @@ impl Worker {
             last_status: None,
             sandbox_failures: 0,
             cleaned: false,
+            born: std::time::Instant::now(),
             cleanup_retry: None,
             deleting: false,
             started: None,
+            applied: resize::Applied::default(),
+            resize_retry: None,
+            resize_problem: None,
         }
     }
 
@@ -119,7 +128,7 @@ impl Worker {
             }
             Err(e) => {
                 tracing::warn!(pod = spec::key(&self.shared.pod()), error = %e, "cannot read the pod's state from the runtime");
-                self.shared.wake_runtime();
+                self.shared.mark_runtime_dirty();
                 false
             }
         }
@@ -152,7 +161,8 @@ impl Worker {
 
     fn stop(&mut self, grace: i64, failure: Option<(String, String)>) {
         self.memory.stop = Some(Stop { at: Timestamp::now(), grace, failure });
-        self.abort(|op| matches!(op, Op::Volumes | Op::Sandbox | Op::Start(_) | Op::Kill(_)));
+        // A sandbox under way is waited for: half of one would be left behind.
+        self.abort(|op| matches!(op, Op::Volumes | Op::Start(_) | Op::Kill(_)));
         self.shared.wake_runtime();
     }
 
@@ -197,6 +207,11 @@ impl Worker {
             }
             self.stop(grace, failure);
             return Some(now);
+        }
+        if self.memory.stop.is_none()
+            && let Some(at) = self.resize(pod, &runtime, now)
+        {
+            decision.wake_at = Some(decision.wake_at.map_or(at, |w| w.min(at)));
         }
         self.probers.sync(&self.ctx, &self.shared, pod, &runtime, self.memory.stop.is_some());
         self.publish(pod, &decision, now);
@@ -252,12 +267,17 @@ impl Worker {
             waiting: &waiting,
             ended: decision.stage == Stage::Stopped,
             failure,
+            applied: &self.applied,
+            resize_problem: self.resize_problem.as_deref(),
             runtime_name: &self.ctx.runtime_name,
             host_ips: &self.ctx.node_ips,
             now,
         });
         if self.last_status.as_ref() == Some(&status) {
             return;
+        }
+        if status.phase.as_deref() == Some("Running") && spec::phase(self.last_status.as_ref()) == "Pending" {
+            self.ctx.metrics.pod_started(self.born.elapsed());
         }
         *self.shared.status.write() = Some(status.clone());
         self.last_status = Some(status.clone());
@@ -354,6 +374,60 @@ impl Worker {
                 });
             }
         }
+    }
+
+    /// Brings containers to the resources of a changed spec; returns when to try again.
+    fn resize(
+        &mut self,
+        pod: &Arc<Pod>,
+        runtime: &crate::cri::PodRuntime,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let steps = resize::plan(pod, runtime, &mut self.applied);
+        let problem =
+            (!steps.is_empty()).then(|| resize::infeasible(pod, self.ctx.machine.allocatable)).flatten();
+        if problem != self.resize_problem {
+            if let Some(message) = &problem {
+                self.ctx.recorder.pod(pod, WARNING, "ResizeInfeasible", message.clone());
+            }
+            self.resize_problem = problem;
+        }
+        if self.resize_problem.is_some() {
+            return None;
+        }
+        if steps.is_empty() || self.memory.inflight.contains(&Op::Resize) {
+            return None;
+        }
+        if let Some(at) = self.resize_retry.filter(|at| *at > now) {
+            return Some(at);
+        }
+        for step in steps.iter().filter(|s| s.restart) {
+            if !self.memory.inflight.contains(&Op::Kill(step.id.clone())) {
+                let name = &step.name;
+                let message = format!("Container {name} resize requires restart, will be restarted");
+                self.act(
+                    pod,
+                    Action::Kill {
+                        id: step.id.clone(),
+                        name: name.clone(),
+                        message,
+                        reason: KillReason::SpecChanged,
+                        grace: spec::grace_period(pod),
+                        restart: true,
+                    },
+                );
+            }
+        }
+        let steps: Vec<resize::Step> = steps.into_iter().filter(|s| !s.restart).collect();
+        if steps.is_empty() {
+            return None;
+        }
+        let (ctx, pod) = (self.ctx.clone(), pod.clone());
+        self.spawn(Op::Resize, async move {
+            let result = resize::apply(&ctx, &pod, &steps).await;
+            Done::Resized(steps, result)
+        });
+        None
     }
 
     /// Removes dead instances beyond those kept.
@@ -531,10 +605,25 @@ impl Worker {
                 self.shared.wake_runtime();
             }
             Done::Removed => self.shared.wake_runtime(),
+            Done::Resized(steps, Ok(())) => {
+                self.resize_retry = None;
+                for s in steps {
+                    self.applied.insert(s.id, s.resources);
+                }
+                self.ctx.recorder.pod(&pod, NORMAL, "ResizeCompleted", "Pod resize completed");
+                self.shared.wake();
+            }
+            Done::Resized(_, Err(e)) => {
+                tracing::warn!(pod = spec::key(&pod), error = e, "cannot resize the pod");
+                self.ctx.recorder.pod(&pod, WARNING, "ResizeError", e);
+                self.resize_retry = Some(now + Duration::from_secs(5));
+                self.shared.wake();
+            }
             Done::Cleanup(Ok(())) => {
                 self.cleaned = true;
                 self.ctx.objects.release(&self.shared.uid);
-                self.shared.wake();
+                // One more look: a start that was aborted may have come through after all.
+                self.shared.wake_runtime();
             }
             Done::Cleanup(Err(e)) => {
                 tracing::warn!(
@@ -570,7 +659,8 @@ impl Worker {
             "ImagePullBackOff" => {
                 self.ctx.images.retry_at(pod, &image, now).unwrap_or(now + Duration::from_secs(10))
             }
-            "PostStartHookError" | "RunContainerError" => now,
+            "PostStartHookError" => now,
+            "RunContainerError" => now + Duration::from_secs(1),
             _ => now + Duration::from_secs(10),
         };
         self.memory

@@ -200,9 +200,15 @@ fn container_logs(
     let instance = match follow::choose(&runtime, container, options.previous) {
         Some(c) => c.clone(),
         None => {
-            let what = if options.previous { "previous terminated container" } else { "container" };
-            let state = if options.previous { "not found" } else { "is waiting to start: ContainerCreating" };
-            return plain(StatusCode::BAD_REQUEST, format!("{what} {container:?} in pod {pod:?} {state}\n"));
+            let message = if options.previous {
+                format!("previous terminated container {container:?} in pod {pod:?} not found")
+            } else {
+                format!(
+                    "container {container:?} in pod {pod:?} is waiting to start: {}",
+                    waiting_reason(&found, container)
+                )
+            };
+            return plain(StatusCode::BAD_REQUEST, message);
         }
     };
     let (tx, rx) = mpsc::channel::<Bytes>(16);
@@ -215,6 +221,22 @@ fn container_logs(
     let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
     response
+}
+
+/// What a container that has no log yet waits for.
+fn waiting_reason(pod: &crate::pod::shared::PodShared, container: &str) -> String {
+    let status = pod.status.read();
+    let reason = status.as_ref().and_then(|s| {
+        let all = s.container_statuses.iter().chain(&s.init_container_statuses).flatten();
+        all.into_iter().find(|c| c.name == container)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+    });
+    match reason.as_deref() {
+        Some("ImagePullBackOff" | "ErrImagePull") => "trying and failing to pull image".into(),
+        Some("ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError") => {
+            "image can't be pulled".into()
+        }
+        other => other.unwrap_or("ContainerCreating").to_owned(),
+    }
 }
 
 /// `/run`: a command to its end, output as the answer.

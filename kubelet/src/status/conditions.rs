@@ -8,8 +8,15 @@ use crate::{
     util::go_list,
 };
 
-pub const OWNED: &[&str] =
-    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 struct Verdict {
     status: bool,
@@ -118,6 +125,23 @@ fn ready(pod: &Pod, others: &[PodCondition], containers: &Verdict) -> Verdict {
         Verdict::yes()
     } else {
         Verdict::no("ReadinessGatesNotReady", messages.join(", "))
+    }
+}
+
+/// The node cannot give what a resize asks for.
+pub fn resize_pending(pod: &Pod, message: &str, old: Option<&PodStatus>, now: Timestamp) -> PodCondition {
+    let kind = "PodResizePending";
+    let since = old
+        .and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind))
+        .and_then(|c| c.last_transition_time.clone());
+    PodCondition {
+        type_: kind.into(),
+        status: "True".into(),
+        reason: Some("Infeasible".into()),
+        message: Some(message.into()),
+        last_transition_time: since.or_else(|| Some(spec::time(now))),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
     }
 }
 

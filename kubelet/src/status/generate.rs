@@ -31,6 +31,10 @@ pub struct Facts<'a> {
     pub ended: bool,
     /// Phase Failed with this reason and message, whatever the containers say.
     pub failure: Option<&'a (String, String)>,
+    /// The resources that running containers have.
+    pub applied: &'a crate::pod::resize::Applied,
+    /// Why a resize that the spec asks for cannot be.
+    pub resize_problem: Option<&'a str>,
     pub runtime_name: &'a str,
     pub host_ips: &'a [String],
     pub now: Timestamp,
@@ -41,6 +45,22 @@ pub fn generate(f: &Facts<'_>) -> PodStatus {
     let pod_spec = spec::spec(f.pod);
     let old = f.old.or(f.pod.status.as_ref());
     let has_init = pod_spec.init_containers.as_ref().is_some_and(|c| !c.is_empty());
+    if let Some((reason, message)) = f.failure
+        && f.runtime.sandboxes.is_empty()
+        && f.runtime.containers.is_empty()
+        && old.and_then(|s| s.container_statuses.as_ref()).is_none()
+    {
+        return PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some(reason.clone()),
+            message: Some(message.clone()),
+            qos_class: Some(spec::qos_class(f.pod).into()),
+            start_time: old.and_then(|s| s.start_time.clone()).or_else(|| Some(spec::time(f.now))),
+            observed_generation: f.pod.metadata.generation,
+            conditions: f.pod.status.as_ref().and_then(|s| s.conditions.clone()),
+            ..PodStatus::default()
+        };
+    }
     let one = |role: Role, c: &SpecContainer| container_status(f, old, role, c, has_init);
     let mut status = PodStatus {
         init_container_statuses: non_empty(spec::init_containers(pod_spec).map(|(r, c)| one(r, c)).collect()),
@@ -106,6 +126,9 @@ pub fn generate(f: &Facts<'_>) -> PodStatus {
         status.message = old.and_then(|s| s.message.clone());
     }
     status.conditions = Some(conditions::conditions(f.pod, &status, &now_phase, !new_sandbox, f.old, f.now));
+    if let (Some(message), Some(list)) = (f.resize_problem, &mut status.conditions) {
+        list.push(conditions::resize_pending(f.pod, message, old, f.now));
+    }
     status.phase = Some(now_phase);
     addresses(f, old, &mut status);
     status
@@ -234,6 +257,9 @@ fn from_runtime(
         }),
     });
     let previous = f.runtime.previous(&c.name).filter(|p| p.state == Runtime::Exited);
+    if let Some(applied) = f.applied.get(&rc.id).filter(|_| out.resources.is_some()) {
+        out.resources = Some(applied.clone());
+    }
     out.last_state = match previous {
         Some(p) => {
             Some(ContainerState { terminated: Some(terminated(p, f.runtime_name)), ..Default::default() })

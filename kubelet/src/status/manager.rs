@@ -233,6 +233,12 @@ fn changed_conditions(old: Option<&Value>, new: &Value) -> Vec<Value> {
         }
         changed.push(c);
     }
+    // Conditions of ours that no longer are must be taken out of the merged list by name.
+    for gone in old.iter().filter(|o| !list.iter().any(|c| c["type"] == o["type"])) {
+        if gone["type"].as_str().is_some_and(|t| super::conditions::OWNED.contains(&t)) {
+            changed.push(json!({"$patch": "delete", "type": gone["type"]}));
+        }
+    }
     changed
 }
 

@@ -1,5 +1,6 @@
 //! Small pure helpers shared by the kubelet's modules: quantities, timestamps, hashes.
 
+pub mod api_watch;
 pub mod file_watch;
 pub mod quantity;
 
