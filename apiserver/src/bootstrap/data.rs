@@ -31,7 +31,15 @@ pub fn load() -> Result<Vec<(Resource, Vec<Value>)>, String> {
     SECTIONS
         .iter()
         .map(|(name, resource)| match all.get_mut(*name).map(Value::take) {
-            Some(Value::Array(objects)) => Ok((*resource, objects)),
+            Some(Value::Array(mut objects)) => {
+                if *resource == lookup::NAMESPACES {
+                    // Creation sets it; who creates a namespace owns nothing of it.
+                    for o in objects.iter_mut().filter_map(Value::as_object_mut) {
+                        o.remove("spec");
+                    }
+                }
+                Ok((*resource, objects))
+            }
             _ => Err(format!("the built-in bootstrap objects lack {name}")),
         })
         .collect()

@@ -6,6 +6,7 @@
 
 pub mod kubelet;
 pub mod logs;
+pub mod proxy;
 pub mod streams;
 
 use std::sync::Arc;
@@ -28,10 +29,7 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<R
     match (r.resource, call.info.subresource.as_str()) {
         ("pods", "log") => logs::answer(app, call, r).await,
         ("pods", "exec" | "attach" | "portforward") => streams::answer(app, call, r).await,
-        (resource, sub) => Err(ApiError::new(
-            501,
-            "NotImplemented",
-            format!("{resource}/{sub} is not yet available in this server"),
-        )),
+        (_, "proxy") => proxy::answer(app, call, r).await,
+        _ => Err(ApiError::no_such_path()),
     }
 }

@@ -88,10 +88,14 @@ pub fn resources(g: &Group, v: &Version) -> Value {
             list.push(Value::Object(m));
         }
     }
-    json!({
-        "kind": "APIResourceList", "apiVersion": "v1",
-        "groupVersion": api_version(g.name, v.name), "resources": list,
-    })
+    let mut out = json!({
+        "kind": "APIResourceList", "groupVersion": api_version(g.name, v.name), "resources": list,
+    });
+    // Upstream leaves it out for the core group, whose clients are older than the field.
+    if !g.name.is_empty() {
+        out["apiVersion"] = "v1".into();
+    }
+    out
 }
 
 /// Whether a subresource's kind is of another group than its parent.

@@ -1,0 +1,298 @@
+//! The `proxy` subresources of nodes, pods and services: the request goes on to a kubelet, a pod or one of a
+//! service's endpoints, and its answer comes back, upgrades included.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::kubelet;
+use crate::app::App;
+use crate::http::router::Call;
+use crate::http::{Body, Response};
+use crate::registry::options::ListOptions;
+use crate::registry::render;
+use crate::registry::resource::Resource;
+use crate::registry::select::Filter;
+use crate::status::{ApiError, ApiResult};
+
+/// Headers that are about one connection only.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+/// Where a request goes on to.
+struct Target {
+    scheme: Scheme,
+    /// `HOST:PORT`
+    authority: String,
+}
+
+/// Answers `…/proxy` and `…/proxy/PATH`.
+pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    let target = match r.resource {
+        "nodes" => node(app, &call.info.name).await?,
+        "pods" => pod(app, r, &call).await?,
+        _ => service(app, r, &call).await?,
+    };
+    let path = rest_of_path(call.parts.uri.path(), r.namespaced);
+    let uri = match call.parts.uri.query() {
+        Some(q) => format!("{path}?{q}"),
+        None => path,
+    };
+    let uri: PathAndQuery =
+        uri.parse().map_err(|_| ApiError::bad_request("the path to proxy is malformed"))?;
+    let body = call.body.take().ok_or_else(|| ApiError::internal("the request's body was read already"))?;
+    let request = forwarded(call.parts, uri, &target.authority, body)?;
+    forward(app, &target, request).await
+}
+
+/// What follows `/proxy` in a path, as it was sent; at least a slash.
+fn rest_of_path(path: &str, namespaced: bool) -> String {
+    // `/api/v1/nodes/NAME/proxy/…`, `/api/v1/namespaces/NAMESPACE/pods/NAME/proxy/…`
+    let before = if namespaced { 8 } else { 6 };
+    format!("/{}", path.splitn(before + 1, '/').nth(before).unwrap_or_default())
+}
+
+async fn node(app: &App, name: &str) -> ApiResult<Target> {
+    // `NAME:PORT` names another port of the node than its kubelet's.
+    let (name, port) = name.split_once(':').map_or((name, None), |(n, p)| (n, Some(p)));
+    let authority = kubelet::of_node(app, name).await?;
+    let authority = match (port, authority.rsplit_once(':')) {
+        (Some(p), Some((host, _))) => format!("{host}:{p}"),
+        _ => authority,
+    };
+    Ok(Target { scheme: Scheme::HTTPS, authority })
+}
+
+/// `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT` taken apart.
+fn split_name(name: &str) -> ApiResult<(Scheme, &str, &str)> {
+    let parts: Vec<&str> = name.split(':').collect();
+    let scheme = |s: &str| match s {
+        "http" | "" => Some(Scheme::HTTP),
+        "https" => Some(Scheme::HTTPS),
+        _ => None,
+    };
+    match parts.as_slice() {
+        [name] => Some((Scheme::HTTP, *name, "")),
+        [name, port] => Some((Scheme::HTTP, *name, *port)),
+        [s, name, port] => scheme(s).map(|s| (s, *name, *port)),
+        _ => None,
+    }
+    .ok_or_else(|| ApiError::bad_request(format!("invalid proxy target \"{name}\"")))
+}
+
+fn authority(ip: &str, port: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+/// Pods and services may not lead back into this machine: their addresses are what their owners write.
+fn check_address(ip: &str) -> ApiResult<()> {
+    let allowed = match ip.parse::<IpAddr>() {
+        Ok(IpAddr::V4(a)) => {
+            !(a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_unspecified())
+        }
+        Ok(IpAddr::V6(a)) => {
+            !(a.is_loopback() || a.is_unicast_link_local() || a.is_multicast() || a.is_unspecified())
+        }
+        Err(_) => false,
+    };
+    if allowed { Ok(()) } else { Err(ApiError::bad_request("address not allowed")) }
+}
+
+async fn pod(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
+    let (scheme, name, port) = split_name(&call.info.name)?;
+    let pod = render::value(r, &app.registry.get(r, &call.info.namespace, name).await?)?;
+    let ip = pod.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
+    check_address(ip)?;
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    let first = containers.into_iter().flatten().find_map(|c| c.pointer("/ports/0/containerPort")?.as_u64());
+    let port = if port.is_empty() { first.unwrap_or(80).to_string() } else { port.to_owned() };
+    Ok(Target { scheme, authority: authority(ip, &port) })
+}
+
+async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
+    let (scheme, name, port) = split_name(&call.info.name)?;
+    let namespace = &call.info.namespace;
+    let service = render::value(r, &app.registry.get(r, namespace, name).await?)?;
+    let ports =
+        service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let chosen = ports.iter().find(|p| {
+        let number = p["port"].as_u64().map(|n| n.to_string());
+        (port.is_empty() && ports.len() == 1) || p["name"] == port || number.as_deref() == Some(port)
+    });
+    let unavailable = |why: String| ApiError::new(503, "ServiceUnavailable", why);
+    let Some(chosen) = chosen else {
+        return Err(unavailable(format!("no service port \"{port}\" found for service \"{name}\"")));
+    };
+    let port_name = chosen["name"].as_str().unwrap_or_default();
+    let slices = app
+        .registry
+        .table
+        .get("discovery.k8s.io", "v1", "endpointslices")
+        .ok_or_else(|| ApiError::internal("endpointslices are not served"))?;
+    let options = ListOptions {
+        labels: crate::registry::labels::Selector::parse(&format!("kubernetes.io/service-name={name}"))
+            .map_err(ApiError::bad_request)?,
+        ..ListOptions::default()
+    };
+    let filter = Filter::new(slices, &options)?;
+    let page = app.registry.list(slices, namespace, &options, &filter).await?;
+    let mut all = Vec::new();
+    for s in &page.items {
+        let slice = render::value(slices, s)?;
+        let ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(p) = ports.iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name) else {
+            continue;
+        };
+        let Some(number) = p["port"].as_u64() else { continue };
+        for e in slice["endpoints"].as_array().into_iter().flatten() {
+            if e.pointer("/conditions/ready") == Some(&Value::Bool(false)) {
+                continue;
+            }
+            if let Some(ip) = e.pointer("/addresses/0").and_then(Value::as_str) {
+                check_address(ip)?;
+                all.push(authority(ip, &number.to_string()));
+            }
+        }
+    }
+    if all.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service \"{name}\"")));
+    }
+    let at = rand::random_range(0..all.len());
+    Ok(Target { scheme, authority: all.swap_remove(at) })
+}
+
+/// The request as it goes on.
+fn forwarded(
+    parts: Parts,
+    uri: PathAndQuery,
+    authority: &str,
+    body: Incoming,
+) -> ApiResult<(Request<Incoming>, Option<hyper::upgrade::OnUpgrade>)> {
+    let upgrade = parts.headers.contains_key(header::UPGRADE);
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = uri.into();
+    let mut headers = parts.headers;
+    strip(&mut headers, upgrade);
+    let host = HeaderValue::from_str(authority).map_err(|e| ApiError::internal(e.to_string()))?;
+    headers.insert(header::HOST, host);
+    *request.headers_mut() = headers;
+    let mut extensions = parts.extensions;
+    let on_upgrade = extensions.remove::<hyper::upgrade::OnUpgrade>().filter(|_| upgrade);
+    Ok((request, on_upgrade))
+}
+
+/// Removes what is about one connection only; an upgrade keeps what asks for it.
+fn strip(headers: &mut HeaderMap, upgrade: bool) {
+    for h in HOP_BY_HOP.iter().filter(|h| !(upgrade && **h == header::CONNECTION)) {
+        headers.remove(h);
+    }
+}
+
+fn unreachable(target: &Target, e: impl std::fmt::Display) -> ApiError {
+    ApiError::new(
+        503,
+        "ServiceUnavailable",
+        format!("error trying to reach service: {}://{}: {e}", target.scheme, target.authority),
+    )
+}
+
+async fn forward(
+    app: &App,
+    target: &Target,
+    (request, client): (Request<Incoming>, Option<hyper::upgrade::OnUpgrade>),
+) -> ApiResult<Response> {
+    let tcp = TcpStream::connect(&target.authority).await.map_err(|e| unreachable(target, e))?;
+    if target.scheme == Scheme::HTTPS {
+        let tls = secure(&app.kubelets.tls, target, tcp).await?;
+        return exchange(target, tls, request, client).await;
+    }
+    exchange(target, tcp, request, client).await
+}
+
+async fn secure(
+    tls: &Arc<ClientConfig>,
+    target: &Target,
+    tcp: TcpStream,
+) -> ApiResult<tokio_rustls::client::TlsStream<TcpStream>> {
+    let host = target.authority.rsplit_once(':').map_or(target.authority.as_str(), |(h, _)| h);
+    let name =
+        ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|e| unreachable(target, e))?;
+    TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(|e| unreachable(target, e))
+}
+
+async fn exchange<IO>(
+    target: &Target,
+    io: IO,
+    request: Request<Incoming>,
+    client: Option<hyper::upgrade::OnUpgrade>,
+) -> ApiResult<Response>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| unreachable(target, e))?;
+    tokio::spawn(async move {
+        if let Err(e) = connection.with_upgrades().await {
+            tracing::debug!(error = %e, "a proxied connection ended");
+        }
+    });
+    let mut answer = sender.send_request(request).await.map_err(|e| unreachable(target, e))?;
+    let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(client) = client.filter(|_| switched) {
+        let server = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
+                // Either side may end the conversation at any time.
+                let _ =
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+            }
+        });
+    }
+    let (mut parts, body) = answer.into_parts();
+    strip(&mut parts.headers, switched);
+    let body = body.map_err(std::io::Error::other).boxed_unsync();
+    Ok(http::Response::from_parts(parts, Body::Boxed(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_paths() {
+        let of = |n: &'static str| {
+            let (s, name, port) = split_name(n).expect(n);
+            (s.to_string(), name, port)
+        };
+        assert_eq!(of("a"), ("http".into(), "a", ""));
+        assert_eq!(of("a:80"), ("http".into(), "a", "80"));
+        assert_eq!(of("https:a:web"), ("https".into(), "a", "web"));
+        assert!(split_name("ftp:a:1").is_err() && split_name("a:b:c:d").is_err());
+        assert_eq!(rest_of_path("/api/v1/namespaces/proxy/pods/p/proxy/x/proxy/", true), "/x/proxy/");
+        assert_eq!(rest_of_path("/api/v1/nodes/n/proxy", false), "/");
+        assert!(check_address("10.1.2.3").is_ok() && check_address("fd00::1").is_ok());
+        for bad in ["127.0.0.1", "169.254.169.254", "::1", "", "name"] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+        assert_eq!(authority("::1", "80"), "[::1]:80");
+    }
+}
