@@ -15,7 +15,7 @@ use crate::registry::write::WriteCx;
 use crate::registry::{codec, method_not_allowed, object, patching, render};
 use crate::status::{ApiError, ApiResult};
 
-const GVK: (&str, &str, &'static str) = ("autoscaling", "v1", "Scale");
+const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// The view of a workload.
 fn view(o: &Value) -> Value {
