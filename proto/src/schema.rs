@@ -3,8 +3,9 @@
 //! shared by `Arc`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::tables;
 
@@ -245,6 +246,19 @@ impl Struct {
     pub fn index_of(&self, json: &str) -> Option<usize> {
         self.fields.binary_search_by(|f| f.json.cmp(json)).ok()
     }
+}
+
+/// A name for a type made at run time. Equal names are kept once, for as long as the process lives: there are
+/// only as many as the custom resource definitions spell.
+pub fn intern(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
 }
 
 /// The built-in type with that OpenAPI name.

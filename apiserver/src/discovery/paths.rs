@@ -76,7 +76,7 @@ fn paths(app: &App) -> Vec<String> {
         out.extend(g.versions.iter().map(|v| documents::path(g.name, v.name)));
     }
     out.extend(app.health.paths());
-    for p in ["/metrics", "/openapi/v3", "/version"] {
+    for p in ["/metrics", "/openapi/v2", "/openapi/v3", "/version"] {
         out.push(p.to_owned());
     }
     if app.settings.jwks.is_some() {

@@ -1,8 +1,9 @@
 //! OpenAPI v3: one document per group and version, made from the schema table when it is asked for. Clients keep what
-//! they fetched as long as the hash in its address stays the same.
+//! they fetched as long as the hash in its address stays the same. v2, all in one document, is made from those.
 
 mod operations;
 mod schemas;
+mod v2;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,7 +15,7 @@ use crate::http::query::Query;
 use crate::http::{Body, Response, respond};
 use crate::registry::resource::{Group, Table, Version};
 
-/// Answers a path below `/openapi/v3`, if it is one.
+/// Answers `/openapi/v2` and what is below `/openapi/v3`.
 pub fn answer(
     table: &Table,
     path: &str,
@@ -22,6 +23,9 @@ pub fn answer(
     headers: &HeaderMap,
     wanted: Wanted,
 ) -> Option<Response> {
+    if path == "/openapi/v2" {
+        return Some(second(table, headers, wanted));
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     let rest = rest.trim_matches('/');
     if rest.is_empty() {
@@ -45,6 +49,28 @@ pub fn answer(
         r.headers_mut().insert(header::CACHE_CONTROL, forever);
     }
     Some(r)
+}
+
+/// The v2 document, in JSON only: clients that ask for nothing but its protobuf form are told so.
+fn second(table: &Table, headers: &HeaderMap, wanted: Wanted) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    if !["json", "*/*", "application/*"].iter().any(|m| accept.contains(m)) {
+        return respond::text(406, "406 not acceptable: only application/json is served here\n");
+    }
+    let etag = HeaderValue::from_str(&format!("\"{}\"", hash("v2"))).ok();
+    let mut r = if etag.is_some() && headers.get(header::IF_NONE_MATCH) == etag.as_ref() {
+        let mut r = respond::bytes(304, "application/json", Body::Empty);
+        *r.status_mut() = StatusCode::NOT_MODIFIED;
+        r
+    } else {
+        let all = versions(table).map(|(_, v)| document(v));
+        let text = serde_json::to_vec(&v2::document(all, component_base::version::GIT_VERSION));
+        respond::json_text(200, wanted, Bytes::from(text.unwrap_or_default()))
+    };
+    if let Some(etag) = etag {
+        r.headers_mut().insert(header::ETAG, etag);
+    }
+    r
 }
 
 fn versions(table: &Table) -> impl Iterator<Item = (&Group, &Version)> {

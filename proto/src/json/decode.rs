@@ -264,7 +264,7 @@ impl Decoder<'_> {
             Kind::Double => match c {
                 Some(b'-' | b'0'..=b'9') => {
                     let text = self.r.number()?;
-                    let n = text.parse::<f64>().ok().and_then(Number::from_f64);
+                    let n = text.parse::<f64>().ok().and_then(float);
                     if n.is_none() {
                         self.mismatch(&format!("number {text}"), def.go);
                     }
@@ -519,6 +519,12 @@ impl Decoder<'_> {
         complete(&mut out, s);
         Ok(Value::Object(out))
     }
+}
+
+/// A floating point number as upstream prints it: whole ones without a fraction.
+pub(crate) fn float(n: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() < EXACT { Some(Number::from(n as i64)) } else { Number::from_f64(n) }
 }
 
 /// Puts a field's value where upstream would write it.

@@ -9,7 +9,7 @@ mod decode;
 mod encode;
 mod reader;
 
-pub(crate) use decode::complete;
+pub(crate) use decode::{complete, float};
 pub use decode::{decode, decode_any, interpret};
 pub use encode::{encode, write_string, zero};
 pub(crate) use encode::{is_empty, write_absent, write_any, write_key, write_zero};

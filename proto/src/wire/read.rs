@@ -3,7 +3,7 @@
 use std::str::from_utf8;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::{Cursor, MAX_DEPTH, Wire, WireError};
 use crate::json::zero;
@@ -213,7 +213,7 @@ pub(super) fn single(
         Kind::Int32 => Some((wire.int(field)? as i32).into()),
         Kind::Int64 => Some(wire.int(field)?.into()),
         Kind::Double => match wire {
-            Wire::Fixed64(n) => Number::from_f64(f64::from_bits(n)).map(Value::Number),
+            Wire::Fixed64(n) => crate::json::float(f64::from_bits(n)).map(Value::Number),
             _ => return Err(WireError::WireType(field)),
         },
         Kind::Bytes => Some(Value::String(STANDARD.encode(wire.bytes(field)?))),

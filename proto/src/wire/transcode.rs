@@ -283,7 +283,7 @@ fn single(
             out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
         }
         Kind::Double => match wire {
-            Wire::Fixed64(n) => match serde_json::Number::from_f64(f64::from_bits(n)) {
+            Wire::Fixed64(n) => match crate::json::float(f64::from_bits(n)) {
                 Some(n) => out.extend_from_slice(n.to_string().as_bytes()),
                 None => return Ok(false),
             },
