@@ -45,7 +45,7 @@ pub struct Context {
 impl Context {
     /// CFS period in microseconds, if quotas are to be enforced.
     pub fn quota_period(&self) -> Option<i64> {
-        self.config.cpu_cfs_quota.then(|| self.config.cpu_cfs_quota_period.0.as_micros() as i64)
+        self.config.cpu_cfs_quota.then_some(self.config.cpu_cfs_quota_period.0.as_micros() as i64)
     }
 
     pub fn security_policy(&self) -> NodePolicy<'_> {

@@ -253,10 +253,10 @@ impl Cri {
         call!(self.runtime.exec_sync(request), "ExecSync", wait)
     }
 
-    pub async fn list_pod_stats(&self) -> Result<Vec<v1::PodSandboxStats>, CriError> {
-        let request = v1::ListPodSandboxStatsRequest { filter: None };
-        call!(self.runtime.list_pod_sandbox_stats(request), "ListPodSandboxStats", self.timeout)
-            .map(|r| r.stats)
+    pub async fn pod_stats(&self, sandbox: &str) -> Result<v1::PodSandboxStats, CriError> {
+        let request = v1::PodSandboxStatsRequest { pod_sandbox_id: sandbox.into() };
+        call!(self.runtime.pod_sandbox_stats(request), "PodSandboxStats", self.timeout)
+            .map(|r| r.stats.unwrap_or_default())
     }
 
     pub async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, CriError> {

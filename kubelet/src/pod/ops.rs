@@ -85,8 +85,25 @@ async fn runtime_handler(ctx: &Context, pod: &Pod) -> Result<String, String> {
     }
 }
 
+/// What the pod asks for and this kubelet cannot give. Ignoring it would run the pod less safely, or not as meant.
+fn unsupported(pod: &Pod) -> Option<&'static str> {
+    let s = spec::spec(pod);
+    if s.host_users == Some(false) {
+        return Some("spec.hostUsers: false is not supported: this kubelet has no user namespaces yet");
+    }
+    if s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()) {
+        return Some(
+            "spec.resourceClaims are not supported: this kubelet has no dynamic resource allocation",
+        );
+    }
+    None
+}
+
 /// Makes the pod's cgroup, log folder and sandbox.
 pub async fn create_sandbox(ctx: &Context, pod: &Pod, attempt: u32) -> Result<String, String> {
+    if let Some(problem) = unsupported(pod) {
+        return Err(problem.to_owned());
+    }
     ctx.cgroups
         .ensure_pod(pod, ctx.quota_period(), ctx.config.pod_pids_limit)
         .map_err(|e| format!("unable to ensure pod container exists: {e}"))?;

@@ -109,32 +109,39 @@ fn node_usage() -> NodeUsage {
     }
 }
 
-/// Pods' statistics, with their containers', whichever way the runtime gives them.
+/// Pods' statistics, with their containers', whichever way the runtime gives them. Each running pod is asked for
+/// by itself: runtimes fail a list as a whole when one sandbox in it has just ended.
 async fn pods(server: &Server) -> Result<Vec<PodSandboxStats>, CriError> {
-    let mut list = match server.ctx.cri.list_pod_stats().await {
-        Ok(list) => list,
-        Err(e) if e.unimplemented() => Vec::new(),
-        Err(e) => return Err(e),
-    };
-    if list.iter().all(|p| p.linux.is_none()) {
-        let mut by_uid: HashMap<String, Vec<ContainerStats>> = HashMap::new();
-        for c in server.ctx.cri.list_container_stats().await? {
-            let uid = c.attributes.as_ref().and_then(|a| a.labels.get(labels::POD_UID)).cloned();
-            by_uid.entry(uid.unwrap_or_default()).or_default().push(c);
+    let sandboxes: Vec<String> = server.pods.all().iter().filter_map(|p| p.sandbox_id()).collect();
+    let mut list = Vec::with_capacity(sandboxes.len());
+    for id in sandboxes {
+        match server.ctx.cri.pod_stats(&id).await {
+            Ok(stats) => list.push(stats),
+            Err(e) if e.unimplemented() => return from_containers(server).await,
+            Err(e) => tracing::debug!(sandbox = id, error = %e, "no statistics of a pod"),
         }
-        list = by_uid
-            .into_iter()
-            .map(|(uid, containers)| PodSandboxStats {
-                attributes: Some(k8s_cri::v1::PodSandboxAttributes {
-                    labels: HashMap::from([(labels::POD_UID.to_owned(), uid)]),
-                    ..Default::default()
-                }),
-                linux: Some(k8s_cri::v1::LinuxPodSandboxStats { containers, ..Default::default() }),
-                windows: None,
-            })
-            .collect();
     }
     Ok(list)
+}
+
+/// For runtimes that know containers' statistics only.
+async fn from_containers(server: &Server) -> Result<Vec<PodSandboxStats>, CriError> {
+    let mut by_uid: HashMap<String, Vec<ContainerStats>> = HashMap::new();
+    for c in server.ctx.cri.list_container_stats().await? {
+        let uid = c.attributes.as_ref().and_then(|a| a.labels.get(labels::POD_UID)).cloned();
+        by_uid.entry(uid.unwrap_or_default()).or_default().push(c);
+    }
+    Ok(by_uid
+        .into_iter()
+        .map(|(uid, containers)| PodSandboxStats {
+            attributes: Some(k8s_cri::v1::PodSandboxAttributes {
+                labels: HashMap::from([(labels::POD_UID.to_owned(), uid)]),
+                ..Default::default()
+            }),
+            linux: Some(k8s_cri::v1::LinuxPodSandboxStats { containers, ..Default::default() }),
+            windows: None,
+        })
+        .collect())
 }
 
 fn uid_of(p: &PodSandboxStats) -> &str {

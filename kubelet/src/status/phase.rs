@@ -89,7 +89,7 @@ pub fn phase(
     if failed_init > 0 {
         return "Failed";
     }
-    if pending_init > 0 && !has_initialized || (pending_sidecar > 0 && !has_initialized) || waiting > 0 {
+    if ((pending_init > 0 || pending_sidecar > 0) && !has_initialized) || waiting > 0 {
         return "Pending";
     }
     if running > 0 && unknown == 0 {
