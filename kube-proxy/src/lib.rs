@@ -15,3 +15,7 @@ pub mod nftables;
 pub mod options;
 pub mod run;
 pub mod sync;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
