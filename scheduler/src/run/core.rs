@@ -190,10 +190,16 @@ impl Worker {
         let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
         let mut message = d.message();
         let mut nominated = None;
-        if profile.preempts {
+        // A pod that no node can take as it is gains nothing from evictions.
+        let hopeless = d.everywhere.as_ref().is_some_and(|r| !r.resolvable);
+        if profile.preempts && !hopeless {
             self.metrics.preemption_attempts.inc();
             match preempt::preempt(&mut self.cache, profile, &q.pod, d, self.turn.start) {
                 Outcome::No(text) => {
+                    if profile.plugin("DynamicResources").is_some() {
+                        // What upstream's plugin says of every pod that waits, and runbooks quote.
+                        message.push_str(" no new claims to deallocate,");
+                    }
                     message.push_str(" preemption: ");
                     message.push_str(&text);
                     let waits = text.starts_with("not eligible due to a terminating");
