@@ -13,10 +13,8 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use component_base::http2::{self, Http};
 use http::{HeaderValue, Request, Response, header};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -28,8 +26,6 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 const NAMESPACE: &str = "kube-system";
 const TOKEN_SECONDS: i64 = 3600;
-
-type Http = HttpClient<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
 
 /// Where clients come from.
 #[derive(Clone)]
@@ -47,15 +43,22 @@ struct PerController {
 
 impl Clients {
     /// Reads the kubeconfig; connects only when first used.
-    pub async fn new(kubeconfig: &Path, service_accounts: bool) -> anyhow::Result<Self> {
+    pub async fn new(
+        kubeconfig: &Path,
+        master: Option<http::Uri>,
+        service_accounts: bool,
+    ) -> anyhow::Result<Self> {
         let mut config = component_base::kubeconfig::config(kubeconfig).await?;
+        if let Some(master) = master {
+            config.cluster_url = master;
+        }
         let agent = format!("kube-controller-manager/{}", component_base::version::GIT_VERSION);
         config.headers.push((header::USER_AGENT, agent.parse().context("user agent")?));
-        let root = client(&config)?;
+        let root = http2::client(&config)?;
         let per_controller = if service_accounts {
             let mut bare = config.clone();
             bare.auth_info = AuthInfo::default();
-            Some(PerController { http: http(&bare)?, config: Arc::new(bare) })
+            Some(PerController { http: http2::transport(&bare)?, config: Arc::new(bare) })
         } else {
             None
         };
@@ -69,7 +72,7 @@ impl Clients {
 
     /// The same identity on a new connection of its own: for the many metadata watches of the garbage collector.
     pub fn metadata(&self) -> anyhow::Result<Client> {
-        client(&self.config)
+        http2::client(&self.config)
     }
 
     /// What a controller writes with: the service account of that name, or the daemon's own identity.
@@ -87,39 +90,6 @@ impl Clients {
             .service(WithToken { inner: per.http.clone(), tokens });
         Ok(Client::new(service, "default"))
     }
-}
-
-fn http(config: &Config) -> anyhow::Result<Http> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(config.connect_timeout);
-    let tls = config.rustls_client_config().context("TLS settings of the kubeconfig")?;
-    let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let connector = match config.tls_server_name.clone() {
-        Some(name) => {
-            let name = name.try_into().context("tls-server-name of the kubeconfig")?;
-            connector.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(name))
-        }
-        None => connector,
-    };
-    let connector = connector.enable_all_versions().wrap_connector(tcp);
-    Ok(HttpClient::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        // Notices a dead server in the middle of quiet watches.
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .http2_keep_alive_timeout(Duration::from_secs(15))
-        .build(connector))
-}
-
-fn client(config: &Config) -> anyhow::Result<Client> {
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer().context("credentials of the kubeconfig")?)
-        .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(http(config)?);
-    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 /// The token of one controller's service account.

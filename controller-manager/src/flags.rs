@@ -1,7 +1,8 @@
 //! Command-line flags, named as upstream's.
 //!
-//! Flags that tune things which do not exist here (volume plugins, cloud providers, client-side rate limits: the API
-//! server's priority and fairness does that) are accepted so that unit files need no edit, and named in a warning.
+//! Flags that tune things which do not exist here (certificate signing, token secrets, volume plugins, cloud providers,
+//! client-side rate limits: the API server's priority and fairness does that) are accepted so that unit files need no
+//! edit, and named in a warning. Each name is known upstream.
 //! Flags that upstream does not know are errors.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,6 +22,9 @@ pub struct Flags {
     /// Path to kubeconfig file with authorization and API server location information
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// The address of the API server, instead of the kubeconfig's
+    #[arg(long, value_name = "URL")]
+    pub master: Option<http::Uri>,
     /// Kubeconfig used to check bearer tokens of clients of this daemon's own port
     #[arg(long, value_name = "FILE")]
     pub authentication_kubeconfig: Option<PathBuf>,
@@ -97,21 +101,6 @@ pub struct Flags {
     /// CA certificate published to every namespace as kube-root-ca.crt
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
-    /// Key that signs legacy service-account tokens
-    #[arg(long, value_name = "FILE")]
-    pub service_account_private_key_file: Option<PathBuf>,
-    /// CA certificate that signs certificate signing requests
-    #[arg(long, value_name = "FILE")]
-    pub cluster_signing_cert_file: Option<PathBuf>,
-    /// Key of --cluster-signing-cert-file
-    #[arg(long, value_name = "FILE")]
-    pub cluster_signing_key_file: Option<PathBuf>,
-    /// Longest validity of a signed certificate
-    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(8760 * 3600))]
-    pub cluster_signing_duration: GoDuration,
-    /// Name of the cluster
-    #[arg(long, value_name = "NAME", default_value = "kubernetes")]
-    pub cluster_name: String,
 
     /// Deployments synced at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -140,24 +129,6 @@ pub struct Flags {
     /// Finished jobs looked at at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_ttl_after_finished_syncs: u16,
-    /// Daemon sets synced at the same time
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    pub concurrent_daemonset_syncs: u16,
-    /// Jobs synced at the same time
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub concurrent_job_syncs: u16,
-    /// Cron jobs synced at the same time
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub concurrent_cron_job_syncs: u16,
-    /// Stateful sets synced at the same time
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub concurrent_statefulset_syncs: u16,
-    /// Service accounts' token secrets looked at at the same time
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub concurrent_serviceaccount_token_syncs: u16,
-    /// Resource quotas counted at the same time
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub concurrent_resource_quota_syncs: u16,
     /// Endpoints per slice
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_endpoints_per_slice: usize,
@@ -174,9 +145,6 @@ pub struct Flags {
     /// How long a node may be silent after it was registered
     #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(60))]
     pub node_startup_grace_period: GoDuration,
-    /// How often node health is judged
-    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(5))]
-    pub node_monitor_period: GoDuration,
     /// Nodes per second that get a NoExecute taint in a healthy zone
     #[arg(long, value_name = "RATE", default_value_t = 0.1)]
     pub node_eviction_rate: f64,
@@ -206,7 +174,6 @@ impl Flags {
             "serviceClusterIPRange": self.service_cluster_ip_range,
             "nodeMonitorGracePeriod": self.node_monitor_grace_period,
             "terminatedPodGCThreshold": self.terminated_pod_gc_threshold,
-            "clusterName": self.cluster_name,
         })
     }
 }
@@ -226,11 +193,29 @@ const IGNORED: &[&str] = &[
     "cidr-allocator-type",
     "cloud-config",
     "cloud-provider",
+    "cluster-name",
+    "cluster-signing-cert-file",
+    "cluster-signing-duration",
+    "cluster-signing-key-file",
+    "cluster-signing-kube-apiserver-client-cert-file",
+    "cluster-signing-kube-apiserver-client-key-file",
+    "cluster-signing-kubelet-client-cert-file",
+    "cluster-signing-kubelet-client-key-file",
+    "cluster-signing-kubelet-serving-cert-file",
+    "cluster-signing-kubelet-serving-key-file",
+    "cluster-signing-legacy-unknown-cert-file",
+    "cluster-signing-legacy-unknown-key-file",
+    "concurrent-cron-job-syncs",
+    "concurrent-daemonset-syncs",
     "concurrent-device-taint-eviction-syncs",
     "concurrent-ephemeralvolume-syncs",
     "concurrent-horizontal-pod-autoscaler-syncs",
+    "concurrent-job-syncs",
+    "concurrent-resource-quota-syncs",
     "concurrent-resourceclaim-syncs",
     "concurrent-service-syncs",
+    "concurrent-serviceaccount-token-syncs",
+    "concurrent-statefulset-syncs",
     "concurrent-validating-admission-policy-status-syncs",
     "configure-cloud-routes",
     "contention-profiling",
@@ -239,6 +224,7 @@ const IGNORED: &[&str] = &[
     "disable-force-detach-on-timeout",
     "disable-http2-serving",
     "disabled-metrics",
+    "emulated-version",
     "enable-dynamic-provisioning",
     "enable-hostpath-provisioner",
     "enable-leader-migration",
@@ -256,18 +242,27 @@ const IGNORED: &[&str] = &[
     "kube-api-burst",
     "kube-api-content-type",
     "kube-api-qps",
+    "leader-migration-config",
     "legacy-service-account-token-clean-up-period",
     "log-flush-frequency",
     "log-json-info-buffer-size",
     "log-json-split-stream",
     "log-text-info-buffer-size",
     "log-text-split-stream",
+    "min-compatibility-version",
     "min-resync-period",
     "mirroring-endpointslice-updates-batch-period",
     "namespace-sync-period",
+    "node-monitor-period",
     "permit-address-sharing",
     "permit-port-sharing",
     "profiling",
+    "pv-recycler-increment-timeout-nfs",
+    "pv-recycler-minimum-timeout-hostpath",
+    "pv-recycler-minimum-timeout-nfs",
+    "pv-recycler-pod-template-filepath-hostpath",
+    "pv-recycler-pod-template-filepath-nfs",
+    "pv-recycler-timeout-increment-hostpath",
     "pvclaimbinder-sync-period",
     "requestheader-allowed-names",
     "requestheader-client-ca-file",
@@ -277,10 +272,13 @@ const IGNORED: &[&str] = &[
     "requestheader-username-headers",
     "resource-quota-sync-period",
     "route-reconciliation-period",
+    "service-account-private-key-file",
     "show-hidden-metrics-for-version",
     "tls-cipher-suites",
     "tls-curve-preferences",
     "tls-min-version",
+    "tls-sni-cert-key",
+    "unsupported-kube-api-over-localhost",
     "vmodule",
 ];
 

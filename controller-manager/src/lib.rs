@@ -40,7 +40,8 @@ pub async fn run(flags: Flags, ignored: Vec<String>, shutdown: Shutdown) -> anyh
     let Some(kubeconfig) = flags.kubeconfig.clone() else {
         bail!("--kubeconfig is required: the file that says where the API server is and who we are");
     };
-    let clients = Clients::new(&kubeconfig, flags.use_service_account_credentials).await?;
+    let clients =
+        Clients::new(&kubeconfig, flags.master.clone(), flags.use_service_account_credentials).await?;
     let flags = Arc::new(flags);
     let metrics = serve::start(&flags, shutdown.clone()).await?;
     component_base::process::ready();

@@ -61,6 +61,15 @@ const CONTROLLERS: &[Entry] = &[
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
 /// error.
 const ABSENT: &[(&str, &str)] = &[
+    ("daemonset-controller", "daemonset"),
+    ("job-controller", "job"),
+    ("cronjob-controller", "cronjob"),
+    ("statefulset-controller", "statefulset"),
+    ("disruption-controller", "disruption"),
+    ("resourcequota-controller", "resourcequota"),
+    ("certificatesigningrequest-signing-controller", "csrsigning"),
+    ("certificatesigningrequest-approving-controller", "csrapproving"),
+    ("certificatesigningrequest-cleaner-controller", "csrcleaner"),
     ("serviceaccount-token-controller", "serviceaccount-token"),
     ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling"),
     ("podcertificaterequest-cleaner-controller", ""),
