@@ -318,12 +318,17 @@ fn bootstrap_settings(
             authentication_config.push((key.to_owned(), value));
         }
     }
+    // Endpoints may not lead to each node's own loopback.
+    let reachable = !(advertised.is_loopback() || advertised.is_unspecified());
+    if !reachable {
+        tracing::warn!(address = %advertised, "the kubernetes service gets no endpoints: pods cannot reach this address; set --advertise-address");
+    }
     bootstrap::Settings {
         service_cidrs: flags.service_cluster_ip_range.split(',').map(str::to_owned).collect(),
         service_ip: String::new(),
         advertise_address: advertised.to_string(),
         secure_port: port,
-        reconcile_endpoints: flags.endpoint_reconciler_type != "none",
+        reconcile_endpoints: flags.endpoint_reconciler_type != "none" && reachable,
         authentication_config,
     }
 }
