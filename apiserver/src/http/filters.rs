@@ -78,7 +78,7 @@ async fn authorized(
     query: Query,
     pretty: bool,
 ) -> ApiResult<Response> {
-    let user = authenticate(app, &mut parts).await?;
+    let user = authenticate(app, &mut parts, info, &query).await?;
     let Some(_permit) = enter(app, info, &user) else {
         return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
     };
@@ -99,13 +99,20 @@ async fn authorized(
     .await
 }
 
-async fn authenticate(app: &App, parts: &mut Parts) -> ApiResult<UserInfo> {
+async fn authenticate(
+    app: &App,
+    parts: &mut Parts,
+    info: &RequestInfo,
+    query: &Query,
+) -> ApiResult<UserInfo> {
     let peer = parts.extensions.get::<Peer>().cloned();
     let certificates = peer.as_ref().map(|p| &*p.certificates);
     let user = app.authenticator.authenticate(parts, certificates).await?;
     // Credentials have done their work; nothing behind this line needs them.
     parts.headers.remove(http::header::AUTHORIZATION);
-    Ok(impersonation::impersonate(&app.authorizer, &user, &mut parts.headers)?.unwrap_or(user))
+    let request = Attributes::new(&user, info, query.get("fieldSelector"));
+    let other = impersonation::impersonate(&app.authorizer, &request, &mut parts.headers)?;
+    Ok(other.unwrap_or(user))
 }
 
 /// A place among the running requests; long-running ones need none.
