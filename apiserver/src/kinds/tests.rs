@@ -65,6 +65,9 @@ fn admission(t: &Target, o: &mut Value) {
             push(&mut o["spec"]["taints"], taint);
         }
         "persistentvolumeclaims" => o["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]),
+        "volumeattributesclasses" => {
+            o["metadata"]["finalizers"] = json!(["kubernetes.io/vac-protection"]);
+        }
         "persistentvolumes" => o["metadata"]["finalizers"] = json!(["kubernetes.io/pv-protection"]),
         _ => {}
     }
@@ -223,4 +226,9 @@ fn check(data: &str) {
 #[test]
 fn recorded_creates_are_answered_as_recorded() {
     check(include_str!("../../tests/data/vectors.json"));
+}
+
+#[test]
+fn more_recorded_creates_are_answered_as_recorded() {
+    check(include_str!("../../tests/data/creates.json"));
 }

@@ -14,10 +14,10 @@ impl Strategy for ControllerRevision {
 
     fn validate(&self, _cx: &mut Context, r: &api::ControllerRevision) -> ErrorList {
         let mut errors = ErrorList::new();
+        errors.extend(numbers::non_negative(r.revision, &Path::new("revision")));
         if r.data.is_none() {
             errors.push(Error::required(&Path::new("data"), "data is mandatory"));
         }
-        errors.extend(numbers::non_negative(r.revision, &Path::new("revision")));
         errors
     }
 

@@ -103,6 +103,7 @@ impl Strategy for DaemonSet {
         }
         errors
             .extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
+        validation::template_warnings(cx, &d.metadata, &s.template, &at, &errors);
         errors
     }
 

@@ -61,8 +61,10 @@ impl Strategy for Deployment {
         let path = Path::new("spec");
         errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
         let selector = validation::given(cx, &s.selector);
-        validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors);
-        validation::template(&s.template, selector, "ReplicaSet", &path.child("template"), &mut errors);
+        if validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors) {
+            let at = path.child("template");
+            validation::template(&s.template, selector, "ReplicaSet", &at, &mut errors);
+        }
         if let Some(st) = &s.strategy {
             strategy(st, &path.child("strategy"), &mut errors);
         }
@@ -77,6 +79,7 @@ impl Strategy for Deployment {
                 errors.push(Error::invalid(&at, n, "must be greater than minReadySeconds"));
             }
         }
+        validation::template_warnings(cx, &d.metadata, &s.template, &path.child("template"), &errors);
         errors
     }
 
@@ -118,7 +121,14 @@ fn strategy(s: &api::DeploymentStrategy, path: &Path, errors: &mut ErrorList) {
             }
         }
         other => {
-            errors.push(Error::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]))
+            // Upstream shows its internal form of the whole strategy.
+            let mut e = Error::not_supported(path, "", &["Recreate", "RollingUpdate"]);
+            let rolling = s.rolling_update.as_ref().map(|r| {
+                serde_json::json!({"MaxSurge": r.max_surge, "MaxUnavailable": r.max_unavailable}).to_string()
+            });
+            e.value =
+                format!("{{\"Type\":{other:?},\"RollingUpdate\":{}}}", rolling.as_deref().unwrap_or("null"));
+            errors.push(e);
         }
     }
 }

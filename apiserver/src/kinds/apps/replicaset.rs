@@ -35,9 +35,14 @@ impl Strategy for ReplicaSet {
         errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
         errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
         let selector = validation::given(cx, &s.selector);
-        validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors);
+        let well_formed =
+            validation::label_selector(selector, "deployment", &path.child("selector"), &mut errors);
         if let Some(t) = &s.template {
-            validation::template(t, selector, "ReplicaSet", &path.child("template"), &mut errors);
+            let at = path.child("template");
+            if well_formed {
+                validation::template(t, selector, "ReplicaSet", &at, &mut errors);
+            }
+            validation::template_warnings(cx, &rs.metadata, t, &at, &errors);
         }
         errors
     }

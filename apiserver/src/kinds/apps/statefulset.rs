@@ -63,8 +63,11 @@ impl Strategy for StatefulSet {
             errors.extend(numbers::non_negative_opt(o.start, &at));
         }
         let selector = validation::given(cx, &s.selector);
-        validation::label_selector(selector, "statefulset", &path.child("selector"), &mut errors);
-        validation::template(&s.template, selector, "StatefulSet", &path.child("template"), &mut errors);
+        let at = path.child("template");
+        if validation::label_selector(selector, "statefulset", &path.child("selector"), &mut errors) {
+            validation::template(&s.template, selector, "StatefulSet", &at, &mut errors);
+        }
+        validation::template_warnings(cx, &set.metadata, &s.template, &at, &errors);
         errors
     }
 
@@ -109,11 +112,14 @@ fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
     let update = s.update_strategy.as_ref().unwrap_or(&blank);
     match (text(&update.type_), &update.rolling_update) {
         ("", _) => errors.push(Error::required(&at, "")),
-        ("OnDelete", Some(r)) => errors.push(Error::invalid(
-            &at.child("rollingUpdate"),
-            r,
-            "only allowed for updateStrategy 'RollingUpdate'",
-        )),
+        ("OnDelete", Some(r)) => {
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            let mut e = Error::invalid(&at.child("rollingUpdate"), "", why);
+            // Upstream shows its internal form.
+            let bound = serde_json::json!(r.max_unavailable);
+            e.value = format!("{{\"Partition\":{},\"MaxUnavailable\":{bound}}}", r.partition.unwrap_or(0));
+            errors.push(e);
+        }
         ("OnDelete", None) => {}
         ("RollingUpdate", r) => {
             let partition = r.as_ref().and_then(|r| r.partition);

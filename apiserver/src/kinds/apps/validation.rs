@@ -1,7 +1,7 @@
 //! Checks that workloads share: the selector takes the template's pods, which restart for ever.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::field::{Error, ErrorList, Path};
@@ -18,15 +18,38 @@ pub fn given<'a>(cx: &Context, s: &'a LabelSelector) -> Option<&'a LabelSelector
     if cx.absent.contains(&SELECTOR) { None } else { Some(s) }
 }
 
-/// A selector that is there and says something. `kind` as in messages.
-pub fn label_selector(s: Option<&LabelSelector>, kind: &str, path: &Path, errors: &mut ErrorList) {
+/// A selector that is there and says something. `kind` as in messages. False if it is malformed, and so can be
+/// held against no labels.
+pub fn label_selector(s: Option<&LabelSelector>, kind: &str, path: &Path, errors: &mut ErrorList) -> bool {
     let Some(s) = s else {
         errors.push(Error::required(path, ""));
-        return;
+        return true;
     };
-    errors.extend(selector::label_selector(Some(s), path));
+    let wrong = selector::label_selector(Some(s), path);
+    let well_formed = wrong.is_empty();
+    errors.extend(wrong);
     if selector::is_empty(s) {
         errors.push(Error::invalid(path, s, format!("empty selector is invalid for {kind}")));
+    }
+    if !well_formed {
+        errors.push(Error::invalid(path, s, "invalid label selector"));
+    }
+    well_formed
+}
+
+/// Warnings of a fresh workload's template; none if the workload is refused.
+pub fn template_warnings(
+    cx: &mut Context,
+    meta: &ObjectMeta,
+    t: &PodTemplateSpec,
+    path: &Path,
+    errors: &ErrorList,
+) {
+    let is_create = text(&meta.resource_version).is_empty();
+    if let (true, true, Some(s)) = (is_create, errors.is_empty(), &t.spec) {
+        let blank = ObjectMeta::default();
+        let of = t.metadata.as_ref().unwrap_or(&blank);
+        podspec::warnings::warnings(path, s, of, &mut cx.warnings);
     }
 }
 

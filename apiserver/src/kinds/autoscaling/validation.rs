@@ -23,7 +23,7 @@ fn reference(kind: &str, name: &str, version: &str, path: &Path, errors: &mut Er
     if version.matches('/').count() > 1 {
         let why = format!("unexpected GroupVersion string: {version}");
         errors.push(Error::invalid(&at, version, why));
-    } else if !version.contains('/') && !(kind == "ReplicationController" && version == "v1") {
+    } else if !(version.contains('/') || (kind == "ReplicationController" && version == "v1")) {
         errors.push(Error::invalid(&at, version, "apiVersion must specify API group"));
     }
 }
@@ -49,6 +49,13 @@ pub fn spec(s: &api::HorizontalPodAutoscalerSpec) -> ErrorList {
     reference(&r.kind, &r.name, text(&r.api_version), &path.child("scaleTargetRef"), &mut errors);
     for (i, m) in items(&s.metrics).iter().enumerate() {
         metric(m, &path.child("metrics").index(i), &mut errors);
+    }
+    let external = |m: &api::MetricSpec| m.object.is_some() || m.external.is_some();
+    if s.min_replicas == Some(0) && !items(&s.metrics).iter().any(external) {
+        errors.push(Error::forbidden(
+            &path.child("metrics"),
+            "must specify at least one Object or External metric to support scaling to zero replicas",
+        ));
     }
     if let Some(b) = &s.behavior {
         let at = path.child("behavior");

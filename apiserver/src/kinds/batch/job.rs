@@ -3,7 +3,8 @@
 use k8s_openapi::api::batch::v1 as api;
 
 use super::validation;
-use crate::field::ErrorList;
+use crate::field::{ErrorList, Path};
+use crate::kinds::apps::validation::template_warnings;
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, spec_and_status};
 use crate::registry::strategy::{Context, Strategy};
@@ -75,7 +76,15 @@ impl Strategy for Job {
     }
 
     fn prepare_create(&self, _cx: &mut Context, job: &mut api::Job) {
+        // Labels that came from the template go on following it.
+        let template = |job: &api::Job| {
+            job.spec.as_ref().and_then(|s| s.template.metadata.as_ref()).and_then(|m| m.labels.clone())
+        };
+        let follows = template(job).is_some_and(|l| job.metadata.labels.as_ref() == Some(&l));
         generate_selector(job);
+        if follows {
+            job.metadata.labels = template(job);
+        }
         default_labels(job);
         job.status = Some(Default::default());
         crate::kinds::semantic::first_generation(&mut job.metadata);
@@ -85,8 +94,13 @@ impl Strategy for Job {
         Base.prepare_update(cx, job, old);
     }
 
-    fn validate(&self, _cx: &mut Context, job: &api::Job) -> ErrorList {
-        validation::job(job)
+    fn validate(&self, cx: &mut Context, job: &api::Job) -> ErrorList {
+        let errors = validation::job(job);
+        if let Some(s) = &job.spec {
+            let at = Path::new("spec").child("template");
+            template_warnings(cx, &job.metadata, &s.template, &at, &errors);
+        }
+        errors
     }
 
     fn validate_update(&self, cx: &mut Context, job: &api::Job, old: &api::Job) -> ErrorList {

@@ -217,15 +217,18 @@ fn failure_rule(r: &PodFailurePolicyRule, path: &Path, errors: &mut ErrorList) {
         );
     }
     if r.on_exit_codes.is_some() && !items(&r.on_pod_conditions).is_empty() {
-        errors.push(Error::invalid(
-            path,
-            r,
-            "specifying both OnExitCodes and OnPodConditions is not supported",
-        ));
+        errors.push(without_value(path, "specifying both OnExitCodes and OnPodConditions is not supported"));
     }
     if r.on_exit_codes.is_none() && items(&r.on_pod_conditions).is_empty() {
-        errors.push(Error::invalid(path, r, "specifying one of OnExitCodes and OnPodConditions is required"));
+        errors.push(without_value(path, "specifying one of OnExitCodes and OnPodConditions is required"));
     }
+}
+
+/// `Invalid` that does not show the value.
+fn without_value(path: &Path, why: &str) -> Error {
+    let mut e = Error::invalid(path, "", "");
+    e.value = why.to_owned();
+    e
 }
 
 fn quoted(list: &[&str]) -> String {

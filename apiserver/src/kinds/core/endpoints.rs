@@ -23,16 +23,9 @@ impl Strategy for Endpoints {
         }
     }
 
-    fn prepare_create(&self, cx: &mut Context, _e: &mut api::Endpoints) {
-        cx.warnings.push(DEPRECATED.to_owned());
-    }
-
-    fn prepare_update(&self, cx: &mut Context, _e: &mut api::Endpoints, _old: &api::Endpoints) {
-        cx.warnings.push(DEPRECATED.to_owned());
-    }
-
-    fn validate(&self, _cx: &mut Context, e: &api::Endpoints) -> ErrorList {
+    fn validate(&self, cx: &mut Context, e: &api::Endpoints) -> ErrorList {
         let mut errors = ErrorList::new();
+        cx.warnings.push(DEPRECATED.to_owned());
         for (i, s) in items(&e.subsets).iter().enumerate() {
             let path = Path::new("subsets").index(i);
             let (ready, waiting) = (items(&s.addresses), items(&s.not_ready_addresses));
@@ -59,7 +52,10 @@ fn address(a: &api::EndpointAddress, path: &Path, errors: &mut ErrorList) {
     if wrong.is_empty() {
         endpoint_address(&a.ip, &at, errors);
     }
-    errors.extend(invalid_each(&at, &a.ip, wrong));
+    if !wrong.is_empty() {
+        errors.extend(invalid_each(&at, &a.ip, wrong));
+        errors.push(Error::invalid(&at, &a.ip, "must be a valid IP address"));
+    }
     let host = text(&a.hostname);
     if !host.is_empty() {
         errors.extend(invalid_each(&path.child("hostname"), host, rules::dns1123_label(host)));

@@ -149,8 +149,13 @@ fn hard(list: Option<&BTreeMap<String, Quantity>>, path: &Path, errors: &mut Err
     for (name, q) in list.into_iter().flatten() {
         let path = path.key(name);
         errors.extend(invalid_each(&path, name, text::qualified_name(name)));
-        if !name.contains('/') && !resources::is_standard(name) && !name.starts_with("count.") {
-            errors.push(Error::invalid(&path, name, "must be a standard resource for quota"));
+        if !name.contains('/') && !resources::is_standard(name) {
+            for why in [
+                "must be a standard resource type or fully qualified",
+                "must be a standard resource for quota",
+            ] {
+                errors.push(Error::invalid(&path, name, why));
+            }
         }
         resources::quantity(name, q, &path, errors);
     }
@@ -179,45 +184,28 @@ fn bounds(item: &api::LimitRangeItem, path: &Path, errors: &mut ErrorList) {
     }
     let names: std::collections::BTreeSet<&String> =
         [&min, &max, &default, &request, ratio].into_iter().flat_map(BTreeMap::keys).collect();
+    let least = ("min value", &min);
+    let most = ("max value", &max);
+    let asked = ("default request value", &request);
     for name in names {
-        let above = |low: &BTreeMap<String, Quantity>, high: &BTreeMap<String, Quantity>| matches!((low.get(name), high.get(name)), (Some(l), Some(h)) if amount(l) > amount(h));
-        let mut wrong = |field: &str,
-                         list: &BTreeMap<String, Quantity>,
-                         what: &str,
-                         other: &BTreeMap<String, Quantity>| {
-            if let (Some(a), Some(b)) = (list.get(name), other.get(name)) {
-                errors.push(Error::invalid(&path.child(field).key(name), &a.0, format!("{what} {}", b.0)));
-            }
-        };
-        if above(&min, &max) {
-            if let (Some(a), Some(b)) = (min.get(name), max.get(name)) {
+        // What must not be above what, and where that is told.
+        for ((low_name, low), (high_name, high), field, shown) in [
+            (least, most, "min", &min),
+            (least, asked, "defaultRequest", &request),
+            (asked, most, "defaultRequest", &request),
+            (asked, ("default limit value", &default), "defaultRequest", &request),
+            (least, ("default value", &default), "default", &min),
+            (("default value", &default), most, "default", &default),
+        ] {
+            if let (Some(l), Some(h), Some(v)) = (low.get(name), high.get(name), shown.get(name))
+                && amount(l) > amount(h)
+            {
                 errors.push(Error::invalid(
-                    &path.child("min").key(name),
-                    &a.0,
-                    format!("min value {} is greater than max value {}", a.0, b.0),
+                    &path.child(field).key(name),
+                    &v.0,
+                    format!("{low_name} {} is greater than {high_name} {}", l.0, h.0),
                 ));
             }
-            continue;
-        }
-        if above(&min, &request) {
-            wrong("defaultRequest", &request, "min value is greater than default request value", &min);
-        }
-        if above(&request, &max) {
-            wrong("defaultRequest", &request, "default request value is greater than max value", &max);
-        }
-        if above(&request, &default) {
-            wrong(
-                "defaultRequest",
-                &request,
-                "default request value is greater than default limit value",
-                &default,
-            );
-        }
-        if above(&min, &default) {
-            wrong("default", &default, "min value is greater than default value", &min);
-        }
-        if above(&default, &max) {
-            wrong("default", &default, "default value is greater than max value", &max);
         }
     }
 }

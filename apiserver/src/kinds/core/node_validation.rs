@@ -20,7 +20,15 @@ fn taints(list: &[Taint], path: &Path, errors: &mut ErrorList) {
         }
         one_of(&t.effect, &scheduling::EFFECTS, &path.child("effect"), errors);
         if !seen.insert((&t.effect, &t.key)) {
-            let mut e = Error::duplicate(&path, t);
+            let mut e = Error::duplicate(&path, "");
+            // Upstream shows its internal form.
+            e.value = format!(
+                "{{\"Key\":{:?},\"Value\":{:?},\"Effect\":{:?},\"TimeAdded\":{}}}",
+                t.key,
+                text(&t.value),
+                t.effect,
+                serde_json::json!(t.time_added)
+            );
             e.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(e);
         }

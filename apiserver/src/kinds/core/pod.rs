@@ -1,7 +1,7 @@
 //! Pods: what a create sets, and what each of the endpoints of a pod may change.
 
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, Time};
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::{default_pod_only, default_pod_spec};
@@ -63,8 +63,9 @@ fn merge_all_label_keys(pod: &mut api::Pod) {
 }
 
 /// A gated pod says from the start why nobody schedules it.
-fn gated_condition() -> api::PodCondition {
+fn gated_condition(now: jiff::Timestamp) -> api::PodCondition {
     api::PodCondition {
+        last_transition_time: Some(Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))),
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
         reason: Some("SchedulingGated".to_owned()),
@@ -117,10 +118,9 @@ impl Strategy for Pod {
         pod.status = Some(api::PodStatus {
             phase: Some("Pending".to_owned()),
             qos_class: Some(qos_class(spec).to_owned()),
-            conditions: gated.then(|| vec![gated_condition()]),
+            conditions: gated.then(|| vec![gated_condition(cx.now())]),
             ..Default::default()
         });
-        warnings(&Path::default(), spec, &pod.metadata, &mut cx.warnings);
     }
 
     fn prepare_update(&self, cx: &mut Context, pod: &mut api::Pod, old: &api::Pod) {
@@ -170,6 +170,9 @@ impl Strategy for Pod {
         if is_create && cx.is_main() {
             if !items(&spec.ephemeral_containers).is_empty() {
                 errors.push(Error::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+            }
+            if errors.is_empty() {
+                warnings(&Path::default(), spec, &pod.metadata, &mut cx.warnings);
             }
             if !text(&spec.node_name).is_empty() && !items(&spec.scheduling_gates).is_empty() {
                 errors.push(Error::forbidden(

@@ -246,8 +246,12 @@ impl Strategy for Service {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, svc: &api::Service) -> ErrorList {
-        service_validation::validate(svc)
+    fn validate(&self, cx: &mut Context, svc: &api::Service) -> ErrorList {
+        let errors = service_validation::validate(svc);
+        if errors.is_empty() {
+            cx.warnings.extend(service_validation::warnings(svc));
+        }
+        errors
     }
 
     fn validate_update(&self, cx: &mut Context, svc: &api::Service, old: &api::Service) -> ErrorList {

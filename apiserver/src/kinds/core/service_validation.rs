@@ -62,17 +62,7 @@ fn by_type(s: &ServiceSpec, kind: &str, headless: bool, path: &Path, errors: &mu
         }
     };
     match kind {
-        "LoadBalancer" => {
-            for (i, p) in items(&s.ports).iter().enumerate().filter(|(_, p)| p.port == 10250) {
-                errors.push(Error::invalid(
-                    &path.child("ports").index(i),
-                    p.port,
-                    "may not expose port 10250 externally since it is used by kubelet",
-                ));
-            }
-            none_forbidden(errors);
-        }
-        "NodePort" => none_forbidden(errors),
+        "LoadBalancer" | "NodePort" => none_forbidden(errors),
         "ExternalName" => {
             for (field, given) in [
                 ("clusterIPs", !items(&s.cluster_ips).is_empty()),
@@ -382,4 +372,45 @@ pub fn validate_update(new: &Service, old: &Service) -> ErrorList {
         errors.push(Error::forbidden(&path.child("healthCheckNodePort"), "field is immutable"));
     }
     errors
+}
+
+/// Sentences that warn of settings without effect, or on their way out.
+pub fn warnings(svc: &Service) -> Vec<String> {
+    let mut out = Vec::new();
+    let Some(s) = &svc.spec else { return out };
+    let external_name = text(&s.type_) == "ExternalName";
+    let external_ips = !items(&s.external_ips).is_empty();
+    let hints = "service.kubernetes.io/topology-aware-hints";
+    if svc.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(hints)) {
+        out.push(format!(
+            "annotation {hints} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        ));
+    }
+    if is_headless(s) {
+        if !text(&s.load_balancer_ip).is_empty() {
+            out.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+        }
+        if external_ips {
+            out.push("spec.externalIPs is ignored for headless services".to_owned());
+        }
+        if text(&s.session_affinity) != "None" {
+            out.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+    } else if external_ips && !external_name {
+        out.push(
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
+        );
+    }
+    if external_name && external_ips {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !external_name && !text(&s.external_name).is_empty() {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if text(&s.traffic_distribution) == "PreferClose" {
+        out.push(
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned(),
+        );
+    }
+    out
 }

@@ -56,7 +56,7 @@ impl Strategy for ApiService {
             errors.push(Error::invalid(
                 &Path::new("metadata").child("name"),
                 name,
-                "must be `spec.version+\".\"+spec.group`",
+                format!("must be `spec.version+\".\"+spec.group`: \"{version}.{group}\""),
             ));
         }
         if group.is_empty() {

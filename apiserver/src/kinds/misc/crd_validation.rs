@@ -29,6 +29,7 @@ pub fn validate(crd: &api::CustomResourceDefinition) -> ErrorList {
     }
     versions(&s.versions, &path.child("versions"), &mut errors);
     names(&s.names, &path.child("names"), &mut errors);
+    shared(&s.versions, &path, &mut errors);
     if let Some(c) = &s.conversion {
         conversion(c, &path.child("conversion"), &mut errors);
     }
@@ -66,15 +67,14 @@ fn versions(list: &[api::CustomResourceDefinitionVersion], path: &Path, errors: 
             errors.push(Error::invalid(&at.child("name"), &v.name, wrong.join(",")));
         }
         deprecation(v, &at.child("deprecationWarning"), errors);
-        if let Some(schema) = schema_of(v) {
-            let at = at.child("schema").child("openAPIV3Schema");
-            super::crd_schema::root(&schema, &at, errors);
+        if !all_same(list, |v| &v.schema) {
+            schema(v, &at.child("schema"), errors);
         }
-        for (j, c) in items(&v.additional_printer_columns).iter().enumerate() {
-            column(c, &at.child("additionalPrinterColumns").index(j), errors);
+        if !all_same(list, |v| &v.subresources) {
+            subresources(v, &at.child("subresources"), errors);
         }
-        if let Some(scale) = v.subresources.as_ref().and_then(|s| s.scale.as_ref()) {
-            scale_paths(scale, &at.child("subresources").child("scale"), errors);
+        if !all_same(list, |v| &v.additional_printer_columns) {
+            columns(v, &at.child("additionalPrinterColumns"), errors);
         }
     }
     if !unique {
@@ -82,6 +82,46 @@ fn versions(list: &[api::CustomResourceDefinitionVersion], path: &Path, errors: 
     }
     if list.iter().filter(|v| v.storage).count() != 1 {
         errors.push(Error::invalid(path, list, "must have exactly one version marked as storage version"));
+    }
+}
+
+/// True if all versions agree: upstream then tells what is wrong once, for all of them.
+fn all_same<T: PartialEq>(
+    list: &[api::CustomResourceDefinitionVersion],
+    of: impl Fn(&api::CustomResourceDefinitionVersion) -> &T,
+) -> bool {
+    list.iter().all(|v| of(v) == of(&list[0]))
+}
+
+fn schema(v: &api::CustomResourceDefinitionVersion, path: &Path, errors: &mut ErrorList) {
+    if let Some(s) = v.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) {
+        super::crd_schema::root(s, &path.child("openAPIV3Schema"), errors);
+    }
+}
+
+fn subresources(v: &api::CustomResourceDefinitionVersion, path: &Path, errors: &mut ErrorList) {
+    if let Some(scale) = v.subresources.as_ref().and_then(|s| s.scale.as_ref()) {
+        scale_paths(scale, &path.child("scale"), errors);
+    }
+}
+
+fn columns(v: &api::CustomResourceDefinitionVersion, path: &Path, errors: &mut ErrorList) {
+    for (i, c) in items(&v.additional_printer_columns).iter().enumerate() {
+        column(c, &path.index(i), errors);
+    }
+}
+
+/// What all versions have in common.
+fn shared(list: &[api::CustomResourceDefinitionVersion], path: &Path, errors: &mut ErrorList) {
+    let Some(first) = list.first() else { return };
+    if all_same(list, |v| &v.schema) {
+        schema(first, &path.child("validation"), errors);
+    }
+    if all_same(list, |v| &v.subresources) {
+        subresources(first, &path.child("subresources"), errors);
+    }
+    if all_same(list, |v| &v.additional_printer_columns) {
+        columns(first, &path.child("additionalPrinterColumns"), errors);
     }
 }
 

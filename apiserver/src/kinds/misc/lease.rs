@@ -12,7 +12,10 @@ impl Strategy for Lease {
     type Object = api::Lease;
 
     fn default(&self, l: &mut api::Lease) {
-        l.spec.get_or_insert_with(Default::default);
+        let spec = l.spec.get_or_insert_with(Default::default);
+        // Coordinated leader election is off by default, and with it these two.
+        spec.preferred_holder = None;
+        spec.strategy = None;
     }
 
     fn validate(&self, _cx: &mut Context, l: &api::Lease) -> ErrorList {
@@ -27,13 +30,6 @@ impl Strategy for Lease {
                 &path.child("leaseTransitions"),
                 n,
                 "must be greater than or equal to 0",
-            ));
-        }
-        let strategy = s.strategy.as_deref().unwrap_or_default();
-        if s.preferred_holder.as_deref().is_some_and(|h| !h.is_empty()) && strategy.is_empty() {
-            errors.push(Error::forbidden(
-                &path.child("preferredHolder"),
-                "may only be specified if `strategy` is defined",
             ));
         }
         errors

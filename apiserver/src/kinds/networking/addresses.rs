@@ -9,6 +9,9 @@ use crate::registry::strategy::{Context, Strategy};
 /// Rules of service CIDRs.
 pub struct ServiceCidr;
 
+/// What the address belongs to.
+const PARENT: &str = "/spec/parentRef";
+
 /// Rules of IP addresses.
 pub struct IpAddress;
 
@@ -58,9 +61,17 @@ impl Strategy for ServiceCidr {
 impl Strategy for IpAddress {
     type Object = api::IPAddress;
 
-    fn validate(&self, _cx: &mut Context, a: &api::IPAddress) -> ErrorList {
+    fn optional(&self) -> &'static [&'static str] {
+        &[PARENT]
+    }
+
+    fn validate(&self, cx: &mut Context, a: &api::IPAddress) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::new("spec").child("parentRef");
+        if cx.absent.contains(&PARENT) {
+            errors.push(Error::required(&path, ""));
+            return errors;
+        }
         let r = &a.spec.parent_ref;
         for (field, v) in [("resource", &r.resource), ("name", &r.name)] {
             let at = path.child(field);

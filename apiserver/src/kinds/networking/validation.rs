@@ -121,7 +121,7 @@ fn backend(b: &api::IngressBackend, path: &Path, errors: &mut ErrorList) {
             if s.name.is_empty() {
                 errors.push(Error::required(&at, ""));
             } else {
-                errors.extend(invalid_each(&at, &s.name, rules::dns1035_label(&s.name)));
+                errors.extend(invalid_each(&at, &s.name, rules::dns1123_label(&s.name)));
             }
             let port = s.port.clone().unwrap_or_default();
             let (name, number) = (text(&port.name), port.number.unwrap_or(0));

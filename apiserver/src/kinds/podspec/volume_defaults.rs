@@ -107,6 +107,18 @@ pub fn default_claim_spec(s: &mut PersistentVolumeClaimSpec) {
     let r = s.resources.get_or_insert_with(Default::default);
     canonical_list(&mut r.requests);
     canonical_list(&mut r.limits);
+    // The older reference can say claims and snapshots only; others are dropped.
+    let sayable = |d: &k8s_openapi::api::core::v1::TypedLocalObjectReference| match (
+        d.api_group.as_deref().unwrap_or_default(),
+        d.kind.as_str(),
+    ) {
+        ("", kind) => kind == "PersistentVolumeClaim",
+        ("snapshot.storage.k8s.io", kind) => kind == "VolumeSnapshot",
+        _ => false,
+    };
+    if s.data_source_ref.is_none() && s.data_source.as_ref().is_some_and(|d| !sayable(d)) {
+        s.data_source = None;
+    }
     // The two references mirror each other where the older one can say it.
     if let (None, Some(d)) = (&s.data_source_ref, &s.data_source) {
         s.data_source_ref = Some(k8s_openapi::api::core::v1::TypedObjectReference {

@@ -40,7 +40,17 @@ impl Strategy for PodDisruptionBudget {
         let Some(s) = &b.spec else { return errors };
         let path = Path::new("spec");
         if s.min_available.is_some() && s.max_unavailable.is_some() {
-            errors.push(Error::invalid(&path, s, "minAvailable and maxUnavailable cannot be both set"));
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            let mut e = Error::invalid(&path, "", why);
+            // Upstream shows its internal form.
+            e.value = format!(
+                "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\"UnhealthyPodEvictionPolicy\":{}}}",
+                serde_json::json!(s.min_available),
+                serde_json::json!(s.selector),
+                serde_json::json!(s.max_unavailable),
+                serde_json::json!(s.unhealthy_pod_eviction_policy)
+            );
+            errors.push(e);
         }
         for (field, v) in [("minAvailable", &s.min_available), ("maxUnavailable", &s.max_unavailable)] {
             if let Some(v) = v {

@@ -53,15 +53,6 @@ impl Strategy for CsiDriver {
             &path.child("fsGroupPolicy"),
             &mut errors,
         );
-        for (i, m) in items(&s.volume_lifecycle_modes).iter().enumerate() {
-            if !["Persistent", "Ephemeral"].contains(&m.as_str()) {
-                errors.push(Error::not_supported(
-                    &path.child("volumeLifecycleModes").index(i),
-                    m,
-                    &["Ephemeral", "Persistent"],
-                ));
-            }
-        }
         let mut seen = std::collections::BTreeSet::new();
         for (i, t) in items(&s.token_requests).iter().enumerate() {
             let at = path.child("tokenRequests").index(i);
@@ -80,6 +71,15 @@ impl Strategy for CsiDriver {
                         "may not specify a duration larger than 2^32 seconds",
                     ));
                 }
+            }
+        }
+        for m in items(&s.volume_lifecycle_modes) {
+            if !["Persistent", "Ephemeral"].contains(&m.as_str()) {
+                errors.push(Error::not_supported(
+                    &path.child("volumeLifecycleModes"),
+                    m,
+                    &["Persistent", "Ephemeral"],
+                ));
             }
         }
         errors

@@ -154,13 +154,9 @@ fn claim(s: &api::ResourceClaimSpec, path: &Path) -> ErrorList {
     for (i, r) in requests.iter().enumerate() {
         let path = path.index(i);
         let at = path.child("name");
-        if r.name.is_empty() {
-            errors.push(Error::required(&at, ""));
-        } else {
-            errors.extend(invalid_each(&at, &r.name, text::dns1123_label(&r.name)));
-            if !seen.insert(&r.name) {
-                errors.push(Error::duplicate(&path, &r.name));
-            }
+        errors.extend(invalid_each(&at, &r.name, text::dns1123_label(&r.name)));
+        if !seen.insert(&r.name) {
+            errors.push(Error::duplicate(&path, &r.name));
         }
         let several = !items(&r.first_available).is_empty();
         match (&r.exactly, several) {

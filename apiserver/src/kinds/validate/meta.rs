@@ -12,6 +12,9 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 const FIELD_MANAGER_MAX: usize = 128;
 const SUBRESOURCE_MAX: usize = 256;
 
+/// Finalizers that need no domain before them.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
 /// Metadata of a fresh object.
 pub fn object_meta(meta: &ObjectMeta, requires_namespace: bool, name_fn: NameFn, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
@@ -39,6 +42,15 @@ pub fn object_meta(meta: &ObjectMeta, requires_namespace: bool, name_fn: NameFn,
     errors.extend(owner_references(items(&meta.owner_references), &path.child("ownerReferences")));
     errors.extend(finalizers(items(&meta.finalizers), &path.child("finalizers")));
     errors.extend(managed_fields(items(&meta.managed_fields), &path.child("managedFields")));
+    for (i, f) in items(&meta.finalizers).iter().enumerate() {
+        if !f.contains('/') && !STANDARD_FINALIZERS.contains(&f.as_str()) {
+            errors.push(Error::invalid(
+                &path.child("finalizers").index(i),
+                f,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
     errors
 }
 

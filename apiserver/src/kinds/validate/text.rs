@@ -85,6 +85,31 @@ pub fn dns1123_subdomain(s: &str) -> Vec<String> {
     out
 }
 
+/// A DNS name with underscores, as service records have them.
+pub fn dns1123_subdomain_with_underscore(s: &str) -> Vec<String> {
+    let label = |l: &str| {
+        let l = l.strip_prefix('_').unwrap_or(l);
+        let b = l.as_bytes();
+        b.first().copied().is_some_and(is_lower_alnum)
+            && b.last().copied().is_some_and(is_lower_alnum)
+            && b.iter().all(|c| is_lower_alnum(*c) || matches!(c, b'-' | b'_'))
+    };
+    let mut out = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        out.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !s.split('.').all(label) {
+        let one = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        out.push(regex_sentence(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', \
+             and must start and end with an alphanumeric character",
+            &format!("{one}(\\.{one})*"),
+            &["example.com"],
+        ));
+    }
+    out
+}
+
 /// A DNS name whose first label is a star: `*.example.com`.
 pub fn wildcard_dns1123_subdomain(s: &str) -> Vec<String> {
     let mut out = Vec::new();

@@ -112,12 +112,8 @@ pub fn dns_config(s: &PodSpec, path: &Path, errors: &mut ErrorList) {
             continue;
         }
         let domain = domain.strip_suffix('.').unwrap_or(domain);
-        // Underscores are fine here: service records have them.
-        let wrong = rules::dns1123_subdomain(&domain.replace('_', "a"));
-        if !wrong.is_empty() {
-            let at = path.child("searches").index(i);
-            errors.extend(invalid_each(&at, domain, rules::dns1123_subdomain(domain)));
-        }
+        let at = path.child("searches").index(i);
+        errors.extend(invalid_each(&at, domain, rules::dns1123_subdomain_with_underscore(domain)));
     }
     for (i, o) in items(&c.options).iter().enumerate() {
         if text(&o.name).is_empty() {

@@ -141,12 +141,12 @@ pub fn spec(s: &PodSpec, pod: Option<&ObjectMeta>, path: &Path) -> ErrorList {
         one_of(p, &["PreemptLowerPriority", "Never"], &path.child("preemptionPolicy"), &mut errors);
     }
     if let Some(o) = &s.overhead {
-        resources::list(o, &path.child("overhead"), &mut errors);
+        resources::list(o, &path.child("overhead").child("limits"), &mut errors);
     }
     if let Some(os) = &s.os {
-        let at = path.child("os").child("name");
+        let at = path.child("os");
         if os.name.is_empty() {
-            errors.push(Error::required(&at, "cannot be empty"));
+            errors.push(Error::required(&at.child("name"), "cannot be empty"));
         } else {
             one_of(&os.name, &["linux", "windows"], &at, &mut errors);
         }
