@@ -44,6 +44,8 @@ impl Strategy for DaemonSet {
         }
         default_template(&mut spec.template);
         d.status.get_or_insert_with(Default::default);
+        // There from the start, so that it belongs to who creates the object.
+        set_template_generation(d, template_generation(d));
     }
 
     fn prepare_create(&self, _cx: &mut Context, d: &mut api::DaemonSet) {
