@@ -100,7 +100,8 @@ impl Layout {
         let path = self.log(daemon);
         let text = std::fs::read(&path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        // What matters of a long record is at its beginning.
+        let lines: Vec<&str> = text.lines().map(|l| l.get(..400).unwrap_or(l)).collect();
         let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
         format!("the end of {}:\n  {tail}", path.display())
     }
