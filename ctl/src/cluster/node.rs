@@ -19,7 +19,7 @@ const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(20);
 pub async fn start_containerd(options: &Options, layout: &Layout, n: u32) -> anyhow::Result<()> {
     let _ = options;
     let node = layout.node(n);
-    for d in ["containerd", "run", "opt", "cni", "cni-state", "manifests", "pods", "kubelet"] {
+    for d in ["containerd", "run", "opt", "cni", "manifests", "pods", "kubelet"] {
         std::fs::create_dir_all(node.join(d))
             .with_context(|| format!("making {}", node.join(d).display()))?;
     }
@@ -121,7 +121,6 @@ pub fn start_kubelet(options: &Options, layout: &Layout, n: u32) -> anyhow::Resu
         .arg(format!("--root-dir={}", node.join("kubelet").display()))
         .arg(format!("--cert-dir={}", node.join("kubelet/pki").display()))
         .arg(format!("--cni-conf-dir={}", node.join("cni").display()))
-        .arg(format!("--cni-state-dir={}", node.join("cni-state").display()))
         .args(options.flags_of("kubelet"));
     process::start(layout, &format!("kubelet-{name}"), command)
 }

@@ -9,9 +9,12 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, Image, InfoRequest, UpdateImageRequest, WriteAction, WriteContentRequest,
+    CreateImageRequest, CreateRequest, DeleteRequest, Image, InfoRequest, UpdateImageRequest, WriteAction,
+    WriteContentRequest,
 };
+use containerd_client::tonic::metadata::MetadataValue;
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request};
 use containerd_client::types::Descriptor;
@@ -23,6 +26,8 @@ use super::archive::Blob;
 const NAMESPACE: &str = "k8s.io";
 /// Bytes of a blob sent in one message; gRPC messages end at 4 MiB.
 const CHUNK: usize = 1 << 20;
+/// How long containerd keeps what an import that broke off has written.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// An archive's content.
 pub(crate) struct Archive {
@@ -46,38 +51,54 @@ pub async fn import(socket: &Path, archive: impl Read) -> anyhow::Result<Vec<Str
     let channel = containerd_client::connect(socket)
         .await
         .with_context(|| format!("connecting to containerd at {}: is it running?", socket.display()))?;
+    // Until an image points at them, only a lease keeps new blobs from containerd's garbage collector.
+    let mut leases = LeasesClient::new(channel.clone());
+    let expiry = jiff::Timestamp::now() + LEASE;
+    let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expiry.to_string())]);
+    let id = format!("import-{}", uuid::Uuid::new_v4());
+    leases.create(scoped(CreateRequest { id: id.clone(), labels }, None)?).await.context("taking a lease")?;
+    let result = write_all(&archive, channel, &id).await;
+    // The lease expires by itself if this fails.
+    let _ = leases.delete(scoped(DeleteRequest { id, sync: false }, None)?).await;
+    result
+}
+
+async fn write_all(archive: &Archive, channel: Channel, lease: &str) -> anyhow::Result<Vec<String>> {
     let mut content = ContentClient::new(channel.clone());
     let mut images = ImagesClient::new(channel);
     let mut names = Vec::new();
     for image in &archive.images {
-        // Children first: containerd's garbage collector keeps what a labelled parent refers to.
-        for (digest, labels) in tree(&archive, &image.digest)? {
+        // Children first: a labelled parent keeps what it refers to.
+        for (digest, labels) in tree(archive, &image.digest)? {
             let data = &archive.blobs[&digest];
-            write(&mut content, &digest, data, labels).await.with_context(|| format!("writing {digest}"))?;
+            write(&mut content, lease, &digest, data, labels)
+                .await
+                .with_context(|| format!("writing {digest}"))?;
         }
-        point(&mut images, image, &archive).await.with_context(|| format!("naming image {}", image.name))?;
+        point(&mut images, image, archive).await.with_context(|| format!("naming image {}", image.name))?;
         names.push(image.name.clone());
     }
     Ok(names)
 }
 
-/// Adds the namespace header that every containerd call needs.
-fn scoped<T>(message: T) -> Request<T> {
+/// Adds the namespace header that every containerd call needs, and the lease that new content belongs to.
+fn scoped<T>(message: T, lease: Option<&str>) -> anyhow::Result<Request<T>> {
     let mut r = Request::new(message);
-    r.metadata_mut().insert(
-        "containerd-namespace",
-        containerd_client::tonic::metadata::MetadataValue::from_static(NAMESPACE),
-    );
-    r
+    r.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    if let Some(id) = lease {
+        r.metadata_mut().insert("containerd-lease", id.parse().context("lease name")?);
+    }
+    Ok(r)
 }
 
 async fn write(
     content: &mut ContentClient<Channel>,
+    lease: &str,
     digest: &str,
     data: &[u8],
     labels: HashMap<String, String>,
 ) -> anyhow::Result<()> {
-    match content.info(scoped(InfoRequest { digest: digest.to_owned() })).await {
+    match content.info(scoped(InfoRequest { digest: digest.to_owned() }, Some(lease))?).await {
         Ok(_) => return Ok(()),
         Err(s) if s.code() == Code::NotFound => {}
         Err(s) => return Err(s.into()),
@@ -107,7 +128,7 @@ async fn write(
         data: Vec::new(),
         labels,
     });
-    let answers = content.write(scoped(futures::stream::iter(messages))).await;
+    let answers = content.write(scoped(futures::stream::iter(messages), Some(lease))?).await;
     let mut answers = match answers {
         Err(s) if s.code() == Code::AlreadyExists => return Ok(()),
         other => other?.into_inner(),
@@ -134,10 +155,12 @@ async fn point(images: &mut ImagesClient<Channel>, named: &Named, archive: &Arch
         ..Image::default()
     };
     let create = CreateImageRequest { image: Some(image.clone()), ..Default::default() };
-    match images.create(scoped(create)).await {
+    match images.create(scoped(create, None)?).await {
         Ok(_) => Ok(()),
         Err(s) if s.code() == Code::AlreadyExists => {
-            images.update(scoped(UpdateImageRequest { image: Some(image), ..Default::default() })).await?;
+            images
+                .update(scoped(UpdateImageRequest { image: Some(image), ..Default::default() }, None)?)
+                .await?;
             Ok(())
         }
         Err(s) => Err(s.into()),
