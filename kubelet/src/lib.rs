@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod context;
 pub mod cri;
 pub mod events;
+pub mod eviction;
 pub mod gc;
 pub mod image;
 pub mod metrics;

@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     cri::{Cri, events},
     events::{NORMAL, Recorder, WARNING},
-    gc,
+    eviction, gc,
     image::ImagePuller,
     metrics::KubeletMetrics,
     network::CniWriter,
@@ -189,6 +189,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     });
     start_node(&ctx, cni, own_labels).await;
     start_sources(&ctx, &pods);
+    tokio::spawn(eviction::run(ctx.clone(), pods.clone()));
     tokio::spawn(gc::images(ctx.clone()));
     tokio::spawn(gc::logs(ctx.clone(), pods.clone()));
     let (tx, mut rx) = mpsc::channel(256);

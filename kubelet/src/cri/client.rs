@@ -128,6 +128,14 @@ impl Cri {
         call!(self.runtime.status(v1::StatusRequest { verbose: false }), "Status", self.timeout)
     }
 
+    /// The image that sandboxes run, as far as the runtime tells (containerd does, in its verbose status).
+    pub async fn sandbox_image(&self) -> Option<String> {
+        let request = v1::StatusRequest { verbose: true };
+        let answer = call!(self.runtime.status(request), "Status", self.timeout).ok()?;
+        let config: serde_json::Value = serde_json::from_str(answer.info.get("config")?).ok()?;
+        config["sandboxImage"].as_str().filter(|s| !s.is_empty()).map(str::to_owned)
+    }
+
     pub async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, CriError> {
         call!(self.runtime.runtime_config(v1::RuntimeConfigRequest {}), "RuntimeConfig", self.timeout)
     }

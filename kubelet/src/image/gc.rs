@@ -90,6 +90,12 @@ pub async fn collect(cri: &Cri, usage: &mut Usage, policy: &Policy, disk: (u64, 
             in_use.insert(i.image);
         }
     }
+    // Runtimes before pinned images do not say that they need their sandbox image: no container uses it.
+    if let Some(name) = cri.sandbox_image().await
+        && let Some(image) = cri.image_status(&name).await?
+    {
+        in_use.insert(image.id);
+    }
     let now = Timestamp::now();
     usage.observe(&images, &in_use, now);
     let bytes = to_free(policy, disk.0, disk.1);
@@ -127,7 +133,7 @@ mod tests {
         let at = |s| Timestamp::from_second(s).unwrap();
         let mut u = Usage::default();
         let set = |ids: &[&str]| ids.iter().map(|s| (*s).to_owned()).collect::<HashSet<_>>();
-        u.observe(&images, &set(&["a", "b"]), at(0));
+        u.observe(&images, &set(&["a", "b"]), at(5));
         u.observe(&images, &set(&["a"]), at(10));
         u.observe(&images, &set(&[]), at(20));
         let ids = |bytes| -> Vec<&str> {

@@ -136,7 +136,7 @@ impl PodManager {
     }
 
     /// Pods that have not ended.
-    fn running(&self) -> Vec<Arc<PodShared>> {
+    pub fn running(&self) -> Vec<Arc<PodShared>> {
         let ended = |p: &PodShared| {
             let own = p.status.read().as_ref().and_then(|s| s.phase.clone());
             let phase = own.or_else(|| p.pod().status.as_ref().and_then(|s| s.phase.clone()));

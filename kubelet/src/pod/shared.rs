@@ -30,6 +30,8 @@ pub struct PodShared {
     volumes_dirty: AtomicBool,
     /// The pod is gone from its source: stop it.
     removed: AtomicBool,
+    /// The kubelet ends the pod: reason and message of its failure.
+    eviction: Mutex<Option<(String, String)>>,
 }
 
 impl PodShared {
@@ -45,6 +47,7 @@ impl PodShared {
             runtime_dirty: AtomicBool::new(true),
             volumes_dirty: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            eviction: Mutex::new(None),
         }
     }
 
@@ -82,6 +85,22 @@ impl PodShared {
     pub fn remove(&self) {
         self.removed.store(true, Ordering::SeqCst);
         self.wake();
+    }
+
+    /// Ends the pod with a failure; false if that is under way already.
+    pub fn evict(&self, reason: &str, message: &str) -> bool {
+        let mut eviction = self.eviction.lock();
+        if eviction.is_some() {
+            return false;
+        }
+        *eviction = Some((reason.to_owned(), message.to_owned()));
+        drop(eviction);
+        self.wake();
+        true
+    }
+
+    pub(super) fn eviction(&self) -> Option<(String, String)> {
+        self.eviction.lock().clone()
     }
 
     pub fn is_removed(&self) -> bool {

@@ -146,6 +146,13 @@ impl Worker {
         } else {
             None
         };
+        if self.memory.stop.is_none()
+            && let Some(failure) = self.shared.eviction()
+        {
+            // A hard limit leaves no time: one second is the least.
+            self.stop(wanted.unwrap_or(1).min(1), Some(failure));
+            return;
+        }
         let Some(grace) = wanted else { return };
         match &mut self.memory.stop {
             None => self.stop(grace, None),

@@ -145,6 +145,24 @@ pub fn resize_pending(pod: &Pod, message: &str, old: Option<&PodStatus>, now: Ti
     }
 }
 
+/// The kubelet itself ended the pod.
+pub fn disrupted(pod: &Pod, message: &str, list: &mut Vec<PodCondition>, now: Timestamp) {
+    let kind = "DisruptionTarget";
+    if list.iter().any(|c| c.type_ == kind && c.status == "True") {
+        return;
+    }
+    list.retain(|c| c.type_ != kind);
+    list.push(PodCondition {
+        type_: kind.into(),
+        status: "True".into(),
+        reason: Some("TerminationByKubelet".into()),
+        message: Some(message.into()),
+        last_transition_time: Some(spec::time(now)),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
+    });
+}
+
 /// All conditions of a pod: others' as they are, ours computed; transition times move only with the status.
 pub fn conditions(
     pod: &Pod,

@@ -129,6 +129,11 @@ pub fn generate(f: &Facts<'_>) -> PodStatus {
     if let (Some(message), Some(list)) = (f.resize_problem, &mut status.conditions) {
         list.push(conditions::resize_pending(f.pod, message, old, f.now));
     }
+    if let (Some((reason, message)), Some(list)) = (f.failure, &mut status.conditions)
+        && reason == "Evicted"
+    {
+        conditions::disrupted(f.pod, message, list, f.now);
+    }
     status.phase = Some(now_phase);
     addresses(f, old, &mut status);
     status
