@@ -101,6 +101,9 @@ impl Worker {
         self.writer = Some(writer.clone());
         watches::start(&self.client, &tx, &stop, &self.tasks);
         drop(tx);
+        let slots = self.slots.clone();
+        // Pods wait, but everything the API server may be asked at a time is under way.
+        let mut blocked = false;
         loop {
             let wake = self.queue.next_wakeup().map(|t| t.saturating_sub(self.now()));
             let sleep = tokio::time::sleep(wake.unwrap_or(Duration::from_secs(3600)));
@@ -112,6 +115,7 @@ impl Worker {
                     Some(c) => self.change(c),
                     None => break,
                 },
+                _ = slots.acquire(), if blocked => {}
                 () = sleep => {}
             }
             loop {
@@ -121,7 +125,12 @@ impl Worker {
                 while let Ok(r) = reports.try_recv() {
                     self.report(r);
                 }
+                blocked = false;
                 if self.unsynced > 0 || stop.is_cancelled() || !self.batch(&writer) {
+                    break;
+                }
+                if self.slots.available_permits() == 0 {
+                    blocked = true;
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -137,7 +146,7 @@ impl Worker {
         for _ in 0..BATCH {
             // Without a free slot a decision would only be taken earlier than its binding.
             if self.slots.available_permits() == 0 {
-                return true;
+                break;
             }
             let Some(q) = self.queue.pop(self.now()) else { return false };
             self.schedule(q, writer);
