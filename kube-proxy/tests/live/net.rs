@@ -27,7 +27,7 @@ impl Net {
             nix::unistd::geteuid().is_root(),
             "this test makes network namespaces and packet filter rules in them: run it as root"
         );
-        let prefix = format!("schedproxy-{}-{tag}", std::process::id());
+        let prefix = format!("proxytest-{}-{tag}", std::process::id());
         let dir = std::env::temp_dir().join(&prefix);
         let mut net = Self { prefix, children: Vec::new(), dir };
         for ns in ["node", "a", "b", "ext"] {
