@@ -106,6 +106,9 @@ pub fn start_kubelet(options: &Options, layout: &Layout, n: u32) -> anyhow::Resu
         "tlsCertFile": pki(&format!("kubelet-{name}-serving.crt")),
         "tlsPrivateKeyFile": pki(&format!("kubelet-{name}-serving.key")),
         "cgroupDriver": "cgroupfs", "cgroupRoot": layout.cgroup(n), "failCgroupV1": false, "failSwapOn": false,
+        // Nodes share this machine's disk, which may be rather full: pods are not the ones to give way.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%"},
         "clusterDNS": [DNS_SERVICE_IP.to_string()], "clusterDomain": CLUSTER_DOMAIN,
         "resolvConf": resolv, "staticPodPath": node.join("manifests"), "podLogsDir": node.join("pods"),
         "containerRuntimeEndpoint": format!("unix://{}", layout.containerd_socket(n).display()),
