@@ -16,6 +16,8 @@ const NEEDED: &[&str] =
 pub struct V1 {
     /// Controller → mount point.
     controllers: BTreeMap<String, PathBuf>,
+    /// Every hierarchy there is, systemd's and the unified one too: runtimes make folders in all of them.
+    hierarchies: Vec<PathBuf>,
     warned: Mutex<HashSet<&'static str>>,
 }
 
@@ -28,7 +30,7 @@ impl V1 {
                 "no cgroup controller is mounted: mount cgroup v2 on /sys/fs/cgroup, or the v1 controllers below it"
             );
         }
-        Ok(Self { controllers, warned: Mutex::default() })
+        Ok(Self { controllers, hierarchies: hierarchies(&table), warned: Mutex::default() })
     }
 
     pub fn any_controller(&self) -> Option<PathBuf> {
@@ -79,8 +81,7 @@ impl V1 {
     }
 
     pub fn remove(&self, path: &str) -> io::Result<()> {
-        let mounts: HashSet<&PathBuf> = self.controllers.values().collect();
-        mounts.into_iter().try_for_each(|m| remove_dir(&join(m, path)))
+        self.hierarchies.iter().try_for_each(|m| remove_dir(&join(m, path)))
     }
 }
 
@@ -99,6 +100,18 @@ fn inherit_cpuset(mount: &Path, path: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
+    let mut out: Vec<PathBuf> = mountinfo
+        .lines()
+        .filter_map(|l| l.split_once(" - "))
+        .filter(|(_, right)| matches!(right.split(' ').next(), Some("cgroup" | "cgroup2")))
+        .filter_map(|(left, _)| left.split(' ').nth(4).map(PathBuf::from))
+        .collect();
+    out.sort();
+    out.dedup();
+    out
 }
 
 fn parse(mountinfo: &str) -> BTreeMap<String, PathBuf> {
@@ -129,5 +142,9 @@ mod tests {
         );
         assert_eq!(m["cpu"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(m.len(), 2);
+        let all = hierarchies(
+            "1 2 0:1 / /a rw - cgroup cgroup rw,cpu\n1 2 0:1 / /b rw - cgroup2 x rw\n1 2 0:1 / /c rw - tmpfs x rw\n",
+        );
+        assert_eq!(all, [Path::new("/a"), Path::new("/b")]);
     }
 }
