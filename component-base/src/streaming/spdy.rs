@@ -110,7 +110,7 @@ impl Writer {
 
     /// A zlib stream may hold its data uncompressed ("stored" blocks): a few bytes more, and no compressor.
     fn compress(&mut self, block: &[u8]) -> Vec<u8> {
-        let mut z = Vec::with_capacity(block.len() + 11);
+        let mut z = Vec::with_capacity(block.len() + 16);
         if !self.started {
             self.started = true;
             // Deflate with a 32 KiB window and a preset dictionary, then the dictionary's checksum.
@@ -122,6 +122,8 @@ impl Writer {
         z.extend(length.to_le_bytes());
         z.extend((!length).to_le_bytes());
         z.extend(block);
+        // An empty block: the flush after which peers hand out what they have.
+        z.extend([0, 0, 0, 0xff, 0xff]);
         z
     }
 }
