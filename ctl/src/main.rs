@@ -4,7 +4,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The one place that needs `unsafe`: changing how the process takes a signal.
+mod sigpipe {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+
+    /// Lets `ctl get pods | head -1` end quietly, as other command line programs do. Rust ignores SIGPIPE, which
+    /// makes printing panic instead.
+    #[allow(unsafe_code)]
+    pub fn restore_default() {
+        // SAFETY: the default action is no handler of ours, and no other thread runs yet.
+        let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    }
+}
+
 fn main() -> ExitCode {
+    sigpipe::restore_default();
     let cli = ctl::cli::Cli::parse();
     component_base::process::install_crypto();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -189,7 +189,7 @@ fn install(root: &Path, layout: &Layout, state: &Path) {
     );
     put(
         &format!("{CONFIG}/kubelet.yaml"),
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nfailCgroupV1: false\nevictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}\nfailSwapOn: false\ncgroupDriver: cgroupfs\nauthentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}\nauthorization: {mode: Webhook}\ntlsCertFile: /etc/kubernetes/pki/kubelet-node1-serving.crt\ntlsPrivateKeyFile: /etc/kubernetes/pki/kubelet-node1-serving.key\ncontainerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n",
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nfailCgroupV1: false\nevictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}\nfailSwapOn: false\nimageGCHighThresholdPercent: 100\ncgroupDriver: cgroupfs\nauthentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}\nauthorization: {mode: Webhook}\ntlsCertFile: /etc/kubernetes/pki/kubelet-node1-serving.crt\ntlsPrivateKeyFile: /etc/kubernetes/pki/kubelet-node1-serving.key\ncontainerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n",
         0o644,
     );
     let node = layout.node_ip(1);

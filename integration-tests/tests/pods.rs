@@ -54,7 +54,7 @@ fn volumes_and_environment_reach_the_container() {
   - {name: scratch, emptyDir: {}}
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}
   - {name: settings, configMap: {name: settings, items: [{key: color, path: sub/color}]}}
-  - {name: keys, secret: {secretName: keys, defaultMode: 0400}}
+  - {name: keys, secret: {secretName: keys, defaultMode: 256}}
   - {name: info, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
   - {name: host, hostPath: {path: /etc/debian_version, type: File}}
   - name: all
@@ -183,7 +183,9 @@ fn a_port_is_forwarded() {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // Kept open: a program whose output nobody reads is ended.
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         let address = line.split(' ').nth(2).unwrap_or_default().to_owned();
         for _ in 0..2 {
             let mut s = std::net::TcpStream::connect(&address).unwrap_or_else(|e| panic!("{line}: {e}"));

@@ -107,6 +107,7 @@ pub fn start_kubelet(options: &Options, layout: &Layout, n: u32) -> anyhow::Resu
         "tlsPrivateKeyFile": pki(&format!("kubelet-{name}-serving.key")),
         "cgroupDriver": "cgroupfs", "cgroupRoot": layout.cgroup(n), "failCgroupV1": false, "failSwapOn": false,
         // Nodes share this machine's disk, which may be rather full: pods are not the ones to give way.
+        "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%"},
         "clusterDNS": [DNS_SERVICE_IP.to_string()], "clusterDomain": CLUSTER_DOMAIN,
