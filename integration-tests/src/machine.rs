@@ -142,7 +142,8 @@ fn make_namespace(name: &str, layout: &Layout) {
     command::run(ip(&["netns", "add", name]), None).ok();
     let inside = |args: &[&str]| command::run(ip(&[&["-n", name], args].concat()), None).ok();
     inside(&["link", "set", "lo", "up"]);
-    inside(&["link", "add", "eth0", "type", "dummy"]);
+    inside(&["link", "add", "eth0", "type", "veth", "peer", "name", "far"]);
+    inside(&["link", "set", "far", "up"]);
     inside(&["address", "add", &format!("{}/24", layout.host_ip()), "dev", "eth0"]);
     inside(&["address", "add", &format!("{}/24", layout.node_ip(1)), "dev", "eth0"]);
     inside(&["link", "set", "eth0", "up"]);

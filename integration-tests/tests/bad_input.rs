@@ -13,7 +13,7 @@ fn bad_input_is_refused_and_nothing_is_applied_by_half() {
     for (body, expected) in [
         ("{\"kind\": ", "BadRequest"),
         ("[]", "BadRequest"),
-        (r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}}"#, "does not match"),
+        (r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}}"#, "cannot be handled as a Pod"),
         (
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"UPPER"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#,
             "a lowercase RFC 1123 subdomain",

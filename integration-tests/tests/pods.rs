@@ -167,7 +167,8 @@ fn a_static_pod_runs_and_shows_in_the_api() {
 fn a_port_is_forwarded() {
     use std::io::{BufRead, BufReader, Read, Write};
     let c = TestCluster::start();
-    c.create(&busybox("web", "mkdir /w; echo hi > /w/index.html; exec httpd -f -p 8080 -h /w", "", ""));
+    let probe = "    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}";
+    c.create(&busybox("web", "mkdir /w; echo hi > /w/index.html; exec httpd -f -p 8080 -h /w", probe, ""));
     c.wait_ready("web", 30);
     for program in ["ctl", "kubectl"] {
         let path = if program == "ctl" {

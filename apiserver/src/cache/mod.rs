@@ -111,11 +111,13 @@ impl Cache {
 
     /// Fills the cache if it is not filled.
     pub async fn load(&self) -> Result<(), StoreError> {
-        if self.slot.core.lock().loaded() != Loaded::No {
+        if self.slot.core.lock().loaded() == Loaded::Yes {
             return Ok(());
         }
+        // Whoever finds it being filled waits here until that is done; going on would make readers ask again and
+        // again without ever giving the filling task a turn.
         let _only_one = self.loading.lock().await;
-        if self.slot.core.lock().loaded() != Loaded::No {
+        if self.slot.core.lock().loaded() == Loaded::Yes {
             return Ok(());
         }
         // From here on events are collected; what is read below is at least as new as the first of them.

@@ -33,9 +33,12 @@ pub struct Up {
     /// Static busybox binary for the demo image
     #[arg(long, default_value = "/bin/busybox", value_name = "FILE")]
     busybox: PathBuf,
-    /// Pod to create when the node is Ready; an empty value creates none
+    /// Pod to create when the node is Ready
     #[arg(long, default_value = "examples/pod.yaml", value_name = "FILE")]
     demo: PathBuf,
+    /// Create no pod
+    #[arg(long)]
+    no_demo: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +90,7 @@ impl Up {
         cluster.up(&|step| progress.step(step)).await?;
         progress.done("the node is Ready");
         let kubeconfig = cluster.layout.kubeconfig("admin");
-        if !self.demo.as_os_str().is_empty() {
+        if !self.no_demo {
             demo(&cluster.client().await?, &self.demo).await?;
         }
         println!(
