@@ -109,7 +109,8 @@ impl Cache {
         self.feed.store()
     }
 
-    /// Fills the cache if it is not filled.
+    /// Fills the cache if it is not filled; waits while somebody else fills it. Who returned early then would ask
+    /// again at once, and keep the workers busy that the one who fills it needs.
     pub async fn load(&self) -> Result<(), StoreError> {
         if self.slot.core.lock().loaded() == Loaded::Yes {
             return Ok(());

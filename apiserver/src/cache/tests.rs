@@ -14,7 +14,9 @@ use super::{
 };
 use crate::store::conformance::{delete, put};
 use crate::store::testing::MemoryStore;
-use crate::store::{KeyValue, RangeRequest, Revision, Store, StoreError, prefix_end};
+use crate::store::{
+    KeyValue, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchStream, prefix_end,
+};
 
 /// Serves `revision:value`; the value is a label, and `bad` cannot be served.
 struct Plain;
@@ -382,4 +384,57 @@ async fn after_the_store_forgot_clients_list_anew() {
     assert!(matches!(error, StoreError::Compacted { .. }), "{error:?}");
     put(&s, &key("a"), "two", r1).await;
     assert_eq!(listed(&c, Freshness::Newest).await, ["a=2:two"]);
+}
+
+/// A store whose ranges take a turn of the scheduler, as those from disk do.
+struct Slow(Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl Store for Slow {
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        self.0.current_revision().await
+    }
+
+    async fn get(&self, key: &str, revision: Revision) -> Result<Option<KeyValue>, StoreError> {
+        self.0.get(key, revision).await
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<Range, StoreError> {
+        tokio::task::yield_now().await;
+        self.0.range(request).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        self.0.txn(txn).await
+    }
+
+    async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError> {
+        self.0.watch(start, end, after).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+}
+
+/// A reader that comes while another one fills the cache must leave the worker to it. On a thread apart, as a reader
+/// that does not could not be stopped.
+#[test]
+fn readers_wait_for_the_one_that_fills_the_cache() {
+    for freshness in [Freshness::Newest, Freshness::AtLeast(1), Freshness::Any] {
+        let (done, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let read = runtime.block_on(async {
+                let s: Arc<dyn Store> = Arc::new(Slow(store()));
+                put(&s, &key("a"), "x", 0).await;
+                let (_feed, c) = pods(&s);
+                tokio::join!(listed(&c, freshness), listed(&c, freshness))
+            });
+            done.send(read).unwrap();
+        });
+        let read = told.recv_timeout(Duration::from_secs(20));
+        let (first, second) = read.unwrap_or_else(|_| panic!("{freshness:?}: the readers block each other"));
+        assert_eq!((first, second), (vec!["a=1:x".to_owned()], vec!["a=1:x".to_owned()]));
+    }
 }
