@@ -37,6 +37,8 @@ unit: deps ## run the tests that need no cluster
 
 e2e: build ## run the tests on real clusters (root)
 	@./scripts/install-test-tools
-	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked -p integration-tests -- --test-threads=2
+	$(CARGO) test --locked -p integration-tests --no-run
+	@sync # what the build wrote must not hold up the disk writes of the clusters
+	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked -p integration-tests -- --test-threads=1
 
 .PHONY: help up down test bench build deps lint unit e2e
