@@ -177,23 +177,22 @@ fn unmount_pod_namespaces(layout: &Layout) -> Vec<String> {
     left
 }
 
-/// CNI's address records name the pod sandboxes, and its results cache the namespace of each.
+/// The network namespaces of the pods that were left: every sandbox's OCI bundle names its own.
 fn recorded_namespaces(layout: &Layout) -> Vec<String> {
+    let below =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
     let mut found = Vec::new();
-    for e in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        let text = fs::read_to_string(e.path()).unwrap_or_default();
-        let Ok(v) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
-        let config = v["config"].as_str().unwrap_or_default();
-        let decoded =
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, config).unwrap_or_default();
-        if String::from_utf8_lossy(&decoded).contains(&layout.state.display().to_string()) {
-            if let Some(ns) = v["netns"].as_str().filter(|n| n.contains("/netns/cni-")) {
-                found.push(ns.to_owned());
-            }
-            // The record of a pod that is being removed here.
-            let _ = fs::remove_file(e.path());
+    for node in below(&layout.state) {
+        for bundle in below(&node.join("run/io.containerd.runtime.v2.task/k8s.io")) {
+            let text = fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
+            let Ok(v) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
+            let namespaces = v["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+            let paths = namespaces.iter().filter_map(|n| n["path"].as_str());
+            found.extend(paths.filter(|p| p.contains("/netns/cni-")).map(str::to_owned));
         }
     }
+    found.sort();
+    found.dedup();
     found
 }
 
