@@ -47,6 +47,14 @@ impl TestCluster {
     /// # Panics
     /// If it does not come up: the failing step and the end of its log are in the message.
     pub fn with(config: Config) -> Self {
+        // Ports are found free and used a moment later; another program may have taken one in between.
+        Self::boot(config.clone()).unwrap_or_else(|e| {
+            eprintln!("{e}\nbooting once more");
+            Self::boot(config).unwrap_or_else(|e| panic!("{e}"))
+        })
+    }
+
+    fn boot(config: Config) -> Result<Self, String> {
         component_base::process::install_crypto();
         let (slot, lock) = free_slot();
         let state = tempfile::Builder::new().prefix("coxswain-test-").tempdir().expect("a temporary folder");
@@ -64,13 +72,13 @@ impl TestCluster {
         let cluster = Cluster::new(options).expect("options of a cluster");
         let c = Self { cluster, runtime, _slot: lock, _state: state };
         if let Err(e) = c.runtime.block_on(c.cluster.up(&|_| {})) {
-            panic!("the cluster does not come up: {e:#}\n{}", c.logs());
+            return Err(format!("the cluster does not come up: {e:#}\n{}", c.logs()));
         }
         eventually("the default service account", 20, || {
             let out = c.ctl(&["get", "serviceaccount", "default", "-o", "name"]);
             if out.code == 0 { Ok(()) } else { Err(out.stderr) }
         });
-        c
+        Ok(c)
     }
 
     /// Our own command line, as the administrator.

@@ -57,10 +57,13 @@ fn services_are_reached(mode: &'static str) {
             if out.code == 0 { Ok(out.stdout) } else { Err(out.stderr) }
         })
     };
-    let mut seen: Vec<String> = (0..20).map(|_| fetch(&format!("http://{ip}/"))).collect();
-    seen.sort();
-    seen.dedup();
-    assert_eq!(seen.len(), 2, "both pods answer: {seen:?}");
+    // The proxy hears of the second endpoint a moment after the deployment is done.
+    eventually("both pods answer", 20, || {
+        let mut seen: Vec<String> = (0..20).map(|_| fetch(&format!("http://{ip}/"))).collect();
+        seen.sort();
+        seen.dedup();
+        if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
 
     let sticky = c.field("service/sticky", "{.spec.clusterIP}");
     let mut seen: Vec<String> = (0..10).map(|_| fetch(&format!("http://{sticky}/"))).collect();
