@@ -24,3 +24,4 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod table;
+pub mod webhook;

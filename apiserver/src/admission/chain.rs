@@ -130,8 +130,16 @@ impl Chain {
         self.plugins.iter().map(|p| p.name()).collect()
     }
 
-    /// Lets every plugin change the object.
+    /// Lets every plugin change the object; twice where webhooks or policies want it.
     pub async fn admit(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
+        self.admit_round(attrs, object.as_deref_mut()).await?;
+        if attrs.reinvocation.begin_second() {
+            self.admit_round(attrs, object).await?;
+        }
+        Ok(())
+    }
+
+    async fn admit_round(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
         for p in &self.plugins {
             p.admit(attrs, object.as_deref_mut()).await?;
         }

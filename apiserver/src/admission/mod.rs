@@ -3,11 +3,15 @@
 
 pub mod chain;
 pub mod plugins;
+pub mod reinvocation;
+pub mod request_options;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 pub use chain::{Chain, Environment, Settings};
+pub use reinvocation::Reinvocation;
+pub use request_options::RequestOptions;
 
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
@@ -27,8 +31,12 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// The object before the write; none on create and connect.
     pub old: Option<&'a Value>,
+    /// The options of the request.
+    pub options: RequestOptions<'a>,
     /// What plugins want to tell the client although they let the write pass: `Warning` headers.
     pub warnings: Warnings,
+    /// Whether and for whom the mutating phase has a second round.
+    pub reinvocation: Reinvocation,
 }
 
 /// Sentences for the client, gathered from the plugins of one write.

@@ -166,7 +166,9 @@ mod tests {
             operation: Operation::Create,
             dry_run: false,
             old: None,
+            options: Default::default(),
             warnings: Default::default(),
+            reinvocation: Default::default(),
         };
         Escalation::new(authorizer()).validate(&attrs, Some(&object)).await
     }

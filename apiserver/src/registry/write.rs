@@ -9,7 +9,7 @@ use super::object;
 use super::resource::Resource;
 use super::strategy::Context;
 use super::{Registry, meta};
-use crate::admission::{Attributes, Operation, Warnings};
+use crate::admission::{Attributes, Operation, Reinvocation, RequestOptions, Warnings};
 use crate::cache::Object;
 use crate::field::ErrorList;
 use crate::request::UserInfo;
@@ -30,6 +30,8 @@ pub struct WriteCx<'a> {
     pub raw: bool,
     /// The object comes from a server-side apply, which did its own bookkeeping of managed fields.
     pub applied: bool,
+    /// The options of the request, for admission.
+    pub options: RequestOptions<'a>,
     /// Sentences for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl<'a> WriteCx<'a> {
             internal: true,
             raw: false,
             applied: false,
+            options: RequestOptions::None,
             warnings: Vec::new(),
         }
     }
@@ -159,7 +162,9 @@ impl Registry {
             operation,
             dry_run: cx.dry_run,
             old,
+            options: cx.options,
             warnings: Warnings::default(),
+            reinvocation: Reinvocation::default(),
         }
     }
 

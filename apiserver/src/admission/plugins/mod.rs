@@ -75,7 +75,9 @@ pub(crate) mod testing {
                 operation: self.operation,
                 dry_run: self.dry_run,
                 old: self.old.as_ref(),
+                options: Default::default(),
                 warnings: Default::default(),
+                reinvocation: Default::default(),
             };
             let mut object = object;
             plugin.admit(&attrs, object.as_mut()).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, RequestOptions};
 use crate::app::App;
 use crate::field::{Error, ErrorList, Path};
 use crate::http::negotiate::{self, Offer};
@@ -44,6 +44,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Write(&options, WriteKind::Create),
         warnings: Vec::new(),
     };
     let attrs = app.registry.attributes(r, &cx, namespace, &name, Operation::Create, None);

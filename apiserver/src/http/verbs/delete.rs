@@ -4,6 +4,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::namespace;
+use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::http::negotiate::{self, Format, Offer, Wanted};
 use crate::http::router::Call;
@@ -78,6 +79,7 @@ pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Delete(&options),
         warnings: Vec::new(),
     };
     let done = app.registry.delete(r, &cx, namespace(r, &call), &call.info.name, &options).await?;
@@ -116,6 +118,7 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> A
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Delete(&options),
         warnings: Vec::new(),
     };
     let names: Vec<(String, String)> = page

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::negotiate::{self, Offer, Wanted};
 use super::router::Call;
 use super::{Response, respond};
+use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::registry::options::{ListOptions, WriteKind, WriteOptions};
 use crate::registry::read::freshness;
@@ -83,6 +84,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Write(&manager_of, WriteKind::Create),
         warnings: call.warnings,
     };
     let done = app.registry.create(r, &mut cx, namespace, o).await?;
@@ -123,6 +125,7 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Write(&options, WriteKind::Update),
         warnings: call.warnings,
     };
     let may_create = r.rules.create_on_update && call.info.subresource.is_empty();

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{answer_written, manager};
+use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::http::Response;
 use crate::http::negotiate::Offer;
@@ -35,6 +36,7 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
         internal: false,
         raw: false,
         applied: kind == PatchType::Apply,
+        options: RequestOptions::Write(&options, WriteKind::Patch { apply: kind == PatchType::Apply }),
         warnings: std::mem::take(&mut call.warnings),
     };
     let may_create = kind == PatchType::Apply && sub.is_empty();

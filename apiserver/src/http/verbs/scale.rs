@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{answer_virtual, manager};
+use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::field::{Error, ErrorList, Path};
 use crate::http::Response;
@@ -77,7 +78,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         let scale = view(&render::value(r, &stored)?);
         return answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &[]);
     }
-    let (sent, patch, options) = match verb {
+    let (sent, patch, options, write_kind) = match verb {
         "update" => {
             let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
             let format = negotiate::content_type(&call.parts.headers)?;
@@ -90,14 +91,15 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
                     object::name(&o)
                 )));
             }
-            (Some(o), None, options)
+            (Some(o), None, options, WriteKind::Update)
         }
         "patch" => {
             let kind = patching::kind_of(&call.parts.headers)?;
             let apply = kind == PatchType::Apply;
-            let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply })?;
+            let write_kind = WriteKind::Patch { apply };
+            let options = WriteOptions::parse(&call.query, write_kind)?;
             let body = call.read_body().await?;
-            (None, Some(patching::Patch::parse_as(schema, GVK, kind, body, &options)?), options)
+            (None, Some(patching::Patch::parse_as(schema, GVK, kind, body, &options)?), options, write_kind)
         }
         _ => return Err(method_not_allowed()),
     };
@@ -110,6 +112,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         internal: false,
         raw: false,
         applied: false,
+        options: RequestOptions::Write(&options, write_kind),
         warnings: std::mem::take(&mut call.warnings),
     };
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {

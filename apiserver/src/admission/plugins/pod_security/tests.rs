@@ -133,7 +133,9 @@ async fn enforce_and_warn() {
         operation: Operation::Create,
         dry_run: false,
         old: None,
+        options: Default::default(),
         warnings: Default::default(),
+        reinvocation: Default::default(),
     };
     p.validate(&attrs, Some(&json!({"spec":{"template":bad}}))).await.unwrap();
     assert_eq!(
@@ -174,7 +176,9 @@ async fn labels_are_checked_and_tried_on_existing_pods() {
         operation: Operation::Update,
         dry_run: false,
         old: Some(&old),
+        options: Default::default(),
         warnings: Default::default(),
+        reinvocation: Default::default(),
     };
     p.validate(&attrs, Some(&new)).await.unwrap();
     assert_eq!(
