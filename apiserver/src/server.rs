@@ -194,6 +194,8 @@ impl Server {
             flags.kubelet_preferred_address_types.clone(),
         )?;
         let bootstrapped = Arc::new(AtomicBool::new(false));
+        let metrics = Metrics::default();
+        authorizer.metrics().register(metrics.shared());
         let app = Arc::new(App {
             registry,
             authenticator,
@@ -202,7 +204,7 @@ impl Server {
             issuer,
             discovery,
             health: health(&bootstrapped, shutdown, &store),
-            metrics: Metrics::default(),
+            metrics,
             in_flight: InFlight::new(flags.max_requests_inflight, flags.max_mutating_requests_inflight),
             kubelets,
             settings: Settings {

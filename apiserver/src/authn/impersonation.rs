@@ -34,7 +34,7 @@ struct Wanted {
 ///
 /// The constrained modes are tried first: they need a right on the user that is not the old, unlimited one, and a
 /// right to do this very thing as someone else. Then the old right alone. The first refusal is the one told.
-pub fn impersonate(
+pub async fn impersonate(
     authorizer: &Authorizer,
     request: &Attributes<'_>,
     headers: &mut HeaderMap,
@@ -59,7 +59,7 @@ pub fn impersonate(
         if !applies {
             continue;
         }
-        match (Mode { authorizer, request, name: mode }).user(&wanted) {
+        match (Mode { authorizer, request, name: mode }).user(&wanted).await {
             Ok(user) => return Ok(Some(user)),
             Err(e) => {
                 refusal.get_or_insert(e);
@@ -114,7 +114,7 @@ impl Mode<'_> {
         self.name != LEGACY
     }
 
-    fn user(&self, wanted: &Wanted) -> ApiResult<UserInfo> {
+    async fn user(&self, wanted: &Wanted) -> ApiResult<UserInfo> {
         // All an associated node's permission may depend on is that there is one: which node does not matter.
         let blind = self.name == "associated-node";
         let reduced;
@@ -130,7 +130,7 @@ impl Mode<'_> {
         if self.constrained() {
             let verb = format!("impersonate-on:{}:{}", self.name, self.request.verb);
             let on = Attributes { user: requestor, verb: &verb, ..self.request.clone() };
-            self.authorizer.check(&on)?;
+            self.authorizer.check(&on).await?;
         }
         let verb = if self.constrained() { format!("impersonate:{}", self.name) } else { LEGACY.to_owned() };
         let group = if self.constrained() { AUTHENTICATION } else { "" };
@@ -142,18 +142,18 @@ impl Mode<'_> {
         let refuse = |a: &Attributes<'_>, reason: &str| Err(crate::authz::forbidden(a, reason));
         let mut groups = wanted.groups.clone();
         if let Some((namespace, account)) = service_account::split_user(&wanted.name) {
-            self.authorizer.check(&ask(group, "serviceaccounts", namespace, "", account))?;
+            self.authorizer.check(&ask(group, "serviceaccounts", namespace, "", account)).await?;
             if groups.is_empty() {
                 groups = service_account::groups(namespace);
             }
         } else if let Some(node) = node_user(&wanted.name).filter(|_| self.constrained()) {
-            self.authorizer.check(&ask(group, "nodes", "", "", if blind { "*" } else { node }))?;
+            self.authorizer.check(&ask(group, "nodes", "", "", if blind { "*" } else { node })).await?;
             groups = vec!["system:nodes".to_owned()];
         } else {
-            self.authorizer.check(&ask(group, "users", "", "", &wanted.name))?;
+            self.authorizer.check(&ask(group, "users", "", "", &wanted.name)).await?;
         }
         if !wanted.uid.is_empty() {
-            self.authorizer.check(&ask(AUTHENTICATION, "uids", "", "", &wanted.uid))?;
+            self.authorizer.check(&ask(AUTHENTICATION, "uids", "", "", &wanted.uid)).await?;
         }
         let a = |name| ask(group, "groups", "", "", name);
         if self.constrained() {
@@ -165,9 +165,9 @@ impl Mode<'_> {
             }
         }
         let many = |count| self.constrained() && count >= MANY;
-        if !(many(wanted.groups.len()) && self.authorizer.check(&a("*")).is_ok()) {
+        if !(many(wanted.groups.len()) && self.authorizer.check(&a("*")).await.is_ok()) {
             for g in &wanted.groups {
-                self.authorizer.check(&a(g))?;
+                self.authorizer.check(&a(g)).await?;
             }
         }
         let values: usize = wanted.extra.values().map(Vec::len).sum();
@@ -177,10 +177,10 @@ impl Mode<'_> {
         {
             return refuse(&e("", ""), "impersonating the empty string value in extra is not allowed");
         }
-        if !(many(values) && self.authorizer.check(&e("*", "*")).is_ok()) {
+        if !(many(values) && self.authorizer.check(&e("*", "*")).await.is_ok()) {
             for (key, values) in &wanted.extra {
                 for v in values {
-                    self.authorizer.check(&e(key, v))?;
+                    self.authorizer.check(&e(key, v)).await?;
                 }
             }
         }
@@ -274,7 +274,9 @@ mod tests {
 
     fn ask_as(user: UserInfo, mut map: HeaderMap) -> (ApiResult<Option<UserInfo>>, HeaderMap) {
         let request = Attributes::resource(&user, "list", "", "pods", "");
-        (impersonate(&authorizer(), &request, &mut map), map)
+        // Authorizers in memory answer at once.
+        let found = futures::executor::block_on(impersonate(&authorizer(), &request, &mut map));
+        (found, map)
     }
 
     #[test]
@@ -338,7 +340,8 @@ mod tests {
         assert!(ask_as(agent(), headers("system:node:n1", "")).0.is_err());
         let user = agent();
         let delete = Attributes::resource(&user, "delete", "", "pods", "x");
-        assert!(impersonate(&authorizer(), &delete, &mut headers("jane", "")).is_err());
+        let mut map = headers("jane", "");
+        assert!(futures::executor::block_on(impersonate(&authorizer(), &delete, &mut map)).is_err());
         // A workload may act as the node it runs on, not as another.
         let daemon = |node: &str| UserInfo {
             name: "system:serviceaccount:ns:agent".into(),

@@ -37,26 +37,26 @@ impl Plugin for Escalation {
         if attrs.group != GROUP || !matches!(attrs.operation, Operation::Create | Operation::Update) {
             return Ok(());
         }
-        check(&self.authorizer, attrs, object)
+        check(&self.authorizer, attrs, object).await
     }
 }
 
 /// Whether the user may write this role or binding.
-fn check(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
+async fn check(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
     if attrs.user.in_group(PRIVILEGED_GROUP) || attrs.old.is_some_and(|old| only_ownership(old, object)) {
         return Ok(());
     }
     match attrs.resource {
-        "roles" | "clusterroles" => role(authorizer, attrs, object),
-        "rolebindings" | "clusterrolebindings" => binding(authorizer, attrs, object),
+        "roles" | "clusterroles" => role(authorizer, attrs, object).await,
+        "rolebindings" | "clusterrolebindings" => binding(authorizer, attrs, object).await,
         _ => Ok(()),
     }
 }
 
-fn role(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
+async fn role(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
     let mut ask = super::Attributes::resource(attrs.user, "escalate", GROUP, attrs.resource, attrs.name);
     ask.namespace = attrs.namespace;
-    if authorizer.authorize(&ask).is_allowed() {
+    if authorizer.authorize(&ask).await.is_allowed() {
         return Ok(());
     }
     let refuse = |m: &str| ApiError::forbidden(GROUP, attrs.resource, text(object, "/metadata/name"), m);
@@ -69,7 +69,7 @@ fn role(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiR
     Ok(())
 }
 
-fn binding(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
+async fn binding(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
     let (kind, name) = (text(object, "/roleRef/kind"), text(object, "/roleRef/name"));
     let resource = match kind {
         "ClusterRole" => "clusterroles",
@@ -80,7 +80,7 @@ fn binding(authorizer: &Authorizer, attrs: &Attributes<'_>, object: &Value) -> A
     let mut ask =
         super::Attributes::resource(attrs.user, "bind", text(object, "/roleRef/apiGroup"), resource, name);
     ask.namespace = attrs.namespace;
-    if authorizer.authorize(&ask).is_allowed() {
+    if authorizer.authorize(&ask).await.is_allowed() {
         return Ok(());
     }
     let rules = authorizer

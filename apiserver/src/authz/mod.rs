@@ -1,90 +1,37 @@
-//! Authorization: may this user do this? Several authorizers are asked in the order of `--authorization-mode`;
-//! the first that allows or denies decides, and nobody's opinion is a no.
+//! Authorization: may this user do this? Several authorizers are asked in the order of `--authorization-mode` or of
+//! the `AuthorizationConfiguration`; the first that allows or denies decides, and nobody's opinion is a no.
 //!
-//! Everything here is in memory and synchronous: the RBAC index and the node graph are fed from watches, so that
-//! a decision never waits for the store.
+//! All but webhooks are in memory: the RBAC index and the node graph are fed from watches, so that such a decision
+//! never waits for the store. A webhook's decision waits for its answer, or takes it from memory.
 
+pub mod abac;
+pub mod attributes;
+pub mod conditions;
+pub mod config;
 pub mod escalation;
 pub mod graph;
+pub mod metrics;
 pub mod node;
 pub mod rbac;
 pub mod review;
+mod review_selectors;
 pub mod rules;
 pub mod selector;
+pub mod webhook;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::request::{RequestInfo, UserInfo};
+use arc_swap::ArcSwap;
+
+use crate::request::UserInfo;
 use crate::status::ApiError;
 
-pub use selector::Requirement;
+pub use attributes::Attributes;
+pub use selector::{LabelRequirement, Requirement};
 
 /// Members may do everything, whatever the policy says, so that a broken policy can be repaired.
 pub const PRIVILEGED_GROUP: &str = "system:masters";
-
-/// What one request wants to do.
-#[derive(Debug, Clone)]
-pub struct Attributes<'a> {
-    pub user: &'a UserInfo,
-    pub verb: &'a str,
-    pub api_group: &'a str,
-    pub api_version: &'a str,
-    pub namespace: &'a str,
-    pub resource: &'a str,
-    pub subresource: &'a str,
-    pub name: &'a str,
-    /// The path, for requests that are about no resource.
-    pub path: &'a str,
-    pub is_resource: bool,
-    /// What the field selector of a list, watch or deletecollection demands; empty when there is none.
-    pub field_selector: Vec<Requirement>,
-}
-
-impl<'a> Attributes<'a> {
-    /// The attributes of a request. `field_selector` is the raw query parameter, if any.
-    pub fn new(user: &'a UserInfo, info: &'a RequestInfo, field_selector: Option<&str>) -> Self {
-        let scoped = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
-        Self {
-            user,
-            verb: &info.verb,
-            api_group: &info.api_group,
-            api_version: &info.api_version,
-            namespace: &info.namespace,
-            resource: &info.resource,
-            subresource: &info.subresource,
-            name: &info.name,
-            path: &info.path,
-            is_resource: info.is_resource,
-            field_selector: match field_selector {
-                Some(s) if scoped && info.is_resource => selector::parse_fields(s),
-                _ => Vec::new(),
-            },
-        }
-    }
-
-    /// A check on one resource that is not the request itself: impersonation, escalation, binding.
-    pub fn resource(
-        user: &'a UserInfo,
-        verb: &'a str,
-        group: &'a str,
-        resource: &'a str,
-        name: &'a str,
-    ) -> Self {
-        Self {
-            user,
-            verb,
-            api_group: group,
-            api_version: "*",
-            namespace: "",
-            resource,
-            subresource: "",
-            name,
-            path: "",
-            is_resource: true,
-            field_selector: Vec::new(),
-        }
-    }
-}
 
 /// An authorizer's answer, with its reason for people (may be empty).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +39,17 @@ pub enum Decision {
     Allow(String),
     Deny(String),
     NoOpinion(String),
+    /// Nobody allowed it, and somebody could not be asked.
+    Failed(Failure),
+}
+
+/// See [`Decision::Failed`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// Whether the failure counts as a denial (`failurePolicy: Deny`).
+    pub denied: bool,
+    pub reason: String,
+    pub error: String,
 }
 
 impl Decision {
@@ -99,9 +57,23 @@ impl Decision {
         matches!(self, Self::Allow(_))
     }
 
+    /// Whether an authorizer said no, rather than nothing.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Deny(_) | Self::Failed(Failure { denied: true, .. }))
+    }
+
     pub fn reason(&self) -> &str {
         match self {
             Self::Allow(r) | Self::Deny(r) | Self::NoOpinion(r) => r,
+            Self::Failed(f) => &f.reason,
+        }
+    }
+
+    /// Why an authorizer could not be asked; empty where all could.
+    pub fn error(&self) -> &str {
+        match self {
+            Self::Failed(f) => &f.error,
+            _ => "",
         }
     }
 }
@@ -110,41 +82,98 @@ impl Decision {
 enum Mode {
     Node(Arc<node::NodeAuthorizer>),
     Rbac(Arc<rbac::Rbac>),
+    Abac(Arc<abac::Policies>),
+    Webhook(Box<webhook::Webhook>),
     AlwaysAllow,
     AlwaysDeny,
 }
 
+/// A mode with its names in metrics.
+struct Entry {
+    kind: &'static str,
+    name: String,
+    mode: Mode,
+}
+
 /// The union of the configured modes.
 pub struct Authorizer {
-    modes: Vec<Mode>,
+    entries: ArcSwap<Vec<Entry>>,
     rbac: Arc<rbac::Rbac>,
     graph: Arc<graph::Graph>,
+    abac: Option<Arc<abac::Policies>>,
+    metrics: Arc<metrics::Metrics>,
 }
 
 impl Authorizer {
-    /// `modes` as in `--authorization-mode`, in order. The RBAC index and the node graph exist even where their
-    /// mode is off (feeding them is then merely useless).
+    /// `modes` as in `--authorization-mode`, in order, of those that need no files.
     pub fn new(modes: &[String]) -> Result<Self, String> {
-        let rbac = Arc::new(rbac::Rbac::default());
-        let graph = Arc::new(graph::Graph::default());
-        let mut list = Vec::new();
-        for mode in modes {
-            list.push(match mode.as_str() {
-                "Node" => Mode::Node(Arc::new(node::NodeAuthorizer::new(graph.clone())?)),
-                "RBAC" => Mode::Rbac(rbac.clone()),
-                "AlwaysAllow" => Mode::AlwaysAllow,
-                "AlwaysDeny" => Mode::AlwaysDeny,
-                other => {
-                    return Err(format!(
-                        "--authorization-mode: unknown mode {other:?}; known are Node, RBAC, AlwaysAllow, AlwaysDeny"
-                    ));
-                }
-            });
+        let config = config::Configuration::from_modes(modes)?;
+        let authorizer = Self::empty(None);
+        let entries = config
+            .authorizers
+            .iter()
+            .map(|a| authorizer.entry(a, None))
+            .collect::<Result<Vec<_>, String>>()?;
+        authorizer.entries.store(Arc::new(entries));
+        Ok(authorizer)
+    }
+
+    /// The RBAC index and the node graph exist even where their mode is off (feeding them is then merely useless).
+    fn empty(abac: Option<Arc<abac::Policies>>) -> Self {
+        Self {
+            entries: ArcSwap::default(),
+            rbac: Arc::default(),
+            graph: Arc::default(),
+            abac,
+            metrics: Arc::default(),
         }
-        if list.is_empty() {
-            return Err("--authorization-mode: at least one mode must be given".to_owned());
+    }
+
+    /// The authorizers of a configuration. `abac` is the contents of `--authorization-policy-file`.
+    pub async fn configured(config: &config::Configuration, abac: Option<&[u8]>) -> Result<Self, String> {
+        let abac = abac.map(abac::Policies::parse).transpose()?.map(Arc::new);
+        let authorizer = Self::empty(abac);
+        authorizer.reconfigure(config).await?;
+        Ok(authorizer)
+    }
+
+    /// Replaces the authorizers. On an error the old ones stay.
+    pub async fn reconfigure(&self, config: &config::Configuration) -> Result<(), String> {
+        let mut entries = Vec::new();
+        for a in &config.authorizers {
+            let client = match &a.webhook {
+                Some(w) => Some(webhook::Webhook::connect(&a.name, w, self.metrics.clone()).await?),
+                None => None,
+            };
+            entries.push(self.entry(a, client)?);
         }
-        Ok(Self { modes: list, rbac, graph })
+        if entries.is_empty() {
+            return Err("at least one authorization mode must be passed".to_owned());
+        }
+        self.entries.store(Arc::new(entries));
+        Ok(())
+    }
+
+    fn entry(&self, a: &config::Authorizer, client: Option<webhook::Webhook>) -> Result<Entry, String> {
+        let (kind, mode) = match a.kind.as_str() {
+            "Node" => ("Node", Mode::Node(Arc::new(node::NodeAuthorizer::new(self.graph.clone())?))),
+            "RBAC" => ("RBAC", Mode::Rbac(self.rbac.clone())),
+            "AlwaysAllow" => ("AlwaysAllow", Mode::AlwaysAllow),
+            "AlwaysDeny" => ("AlwaysDeny", Mode::AlwaysDeny),
+            "ABAC" => {
+                let policies = self.abac.clone().ok_or(
+                    "authorizer type ABAC is not allowed if it was not enabled at initial server startup",
+                )?;
+                ("ABAC", Mode::Abac(policies))
+            }
+            "Webhook" => {
+                let client =
+                    client.ok_or("authorization-mode Webhook's authorization config file not passed")?;
+                ("Webhook", Mode::Webhook(Box::new(client)))
+            }
+            other => return Err(format!("unknown authorization mode {other} specified")),
+        };
+        Ok(Entry { kind, name: a.name.clone(), mode })
     }
 
     /// Where events of the four RBAC resources go.
@@ -157,56 +186,159 @@ impl Authorizer {
         &self.graph
     }
 
+    /// The authorizers' metrics, to be registered with the server's.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
+    }
+
     /// Decides. No opinion anywhere carries all reasons given, one per line.
-    pub fn authorize(&self, attrs: &Attributes<'_>) -> Decision {
+    pub async fn authorize(&self, attrs: &Attributes<'_>) -> Decision {
         if attrs.user.in_group(PRIVILEGED_GROUP) {
             return Decision::Allow(String::new());
         }
-        let mut reasons: Vec<String> = Vec::new();
-        for mode in &self.modes {
-            let decision = match mode {
-                Mode::Node(n) => n.authorize(attrs),
-                Mode::Rbac(r) => r.authorize(attrs),
-                Mode::AlwaysAllow => Decision::Allow(String::new()),
-                Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+        let entries = self.entries.load_full();
+        let mut opinions = Opinions::default();
+        for e in entries.iter() {
+            let decision = match &e.mode {
+                Mode::Webhook(w) => w.authorize(attrs).await,
+                mode => in_memory(mode, attrs),
             };
-            match decision {
-                Decision::NoOpinion(r) if r.is_empty() => {}
-                Decision::NoOpinion(r) => reasons.push(r),
-                decided => return decided,
+            self.metrics.decided(e.kind, &e.name, &decision);
+            if let Some(d) = opinions.add(decision) {
+                return d;
             }
         }
-        Decision::NoOpinion(reasons.join("\n"))
+        opinions.none()
+    }
+
+    /// [`Self::authorize`] for code that cannot wait, such as a CEL expression. Webhooks are asked all the same, and
+    /// hold the calling thread while they answer; the worker threads' other tasks move elsewhere meanwhile.
+    pub fn authorize_blocking(&self, attrs: &Attributes<'_>) -> Decision {
+        if attrs.user.in_group(PRIVILEGED_GROUP) {
+            return Decision::Allow(String::new());
+        }
+        let entries = self.entries.load_full();
+        if !entries.iter().any(|e| matches!(e.mode, Mode::Webhook(_))) {
+            let mut opinions = Opinions::default();
+            for e in entries.iter() {
+                let decision = in_memory(&e.mode, attrs);
+                self.metrics.decided(e.kind, &e.name, &decision);
+                if let Some(d) = opinions.add(decision) {
+                    return d;
+                }
+            }
+            return opinions.none();
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(h) if h.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
+                tokio::task::block_in_place(|| h.block_on(self.authorize(attrs)))
+            }
+            _ => Decision::Failed(Failure {
+                error: "an authorization webhook cannot be asked from this thread".to_owned(),
+                ..Failure::default()
+            }),
+        }
     }
 
     /// [`Self::authorize`], with anything but yes as the `Forbidden` that the client reads.
-    pub fn check(&self, attrs: &Attributes<'_>) -> Result<(), ApiError> {
-        match self.authorize(attrs) {
-            Decision::Allow(_) => Ok(()),
-            other => Err(forbidden(attrs, other.reason())),
-        }
+    pub async fn check(&self, attrs: &Attributes<'_>) -> Result<(), ApiError> {
+        verdict(attrs, &self.authorize(attrs).await)
+    }
+
+    /// [`Self::check`] of a request itself: counted and timed as such.
+    pub async fn check_request(&self, attrs: &Attributes<'_>) -> Result<(), ApiError> {
+        let started = Instant::now();
+        let decision = self.authorize(attrs).await;
+        self.metrics.attempted(&decision, started.elapsed());
+        verdict(attrs, &decision)
     }
 
     /// The rules of a user in a namespace, for `SelfSubjectRulesReview`: whether any mode could not enumerate
     /// its rules, and why, comes with them.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> review::UserRules {
         let mut out = review::UserRules::default();
-        for mode in &self.modes {
-            match mode {
+        for e in self.entries.load().iter() {
+            match &e.mode {
                 Mode::Rbac(r) => {
                     let (rules, errors) = r.rules_for(user, namespace);
                     out.rules.extend(rules);
                     out.errors.extend(errors);
                 }
+                Mode::Abac(p) => out.rules.extend(p.rules_for(user, namespace)),
                 Mode::Node(n) if n.is_node(user) => {
                     out.incomplete = true;
                     out.errors.push("node authorizer does not support user rule resolution".to_owned());
+                }
+                Mode::Webhook(_) => {
+                    out.incomplete = true;
+                    out.errors.push("webhook authorizer does not support user rule resolution".to_owned());
                 }
                 Mode::AlwaysAllow => out.rules.extend(rules::Rule::everything()),
                 Mode::Node(_) | Mode::AlwaysDeny => {}
             }
         }
         out
+    }
+}
+
+fn in_memory(mode: &Mode, attrs: &Attributes<'_>) -> Decision {
+    match mode {
+        Mode::Node(n) => n.authorize(attrs),
+        Mode::Rbac(r) => r.authorize(attrs),
+        Mode::Abac(p) => p.authorize(attrs),
+        Mode::AlwaysAllow => Decision::Allow(String::new()),
+        Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+        Mode::Webhook(_) => Decision::NoOpinion(String::new()),
+    }
+}
+
+/// What those said who did not decide.
+#[derive(Default)]
+struct Opinions {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Opinions {
+    /// Takes in one authorizer's answer; gives back what ends the round.
+    fn add(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(r) => {
+                if !r.is_empty() {
+                    self.reasons.push(r);
+                }
+                None
+            }
+            Decision::Failed(Failure { denied: false, reason, error }) => {
+                if !reason.is_empty() {
+                    self.reasons.push(reason);
+                }
+                self.errors.push(error);
+                None
+            }
+            decided => Some(decided),
+        }
+    }
+
+    fn none(mut self) -> Decision {
+        let reason = self.reasons.join("\n");
+        match self.errors.len() {
+            0 => Decision::NoOpinion(reason),
+            1 => Decision::Failed(Failure { denied: false, reason, error: self.errors.remove(0) }),
+            _ => {
+                let error = format!("[{}]", self.errors.join(", "));
+                Decision::Failed(Failure { denied: false, reason, error })
+            }
+        }
+    }
+}
+
+/// What the client is told. An authorizer that could not be asked is the server's fault, not the client's.
+fn verdict(attrs: &Attributes<'_>, decision: &Decision) -> Result<(), ApiError> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Failed(f) => Err(ApiError::internal(&f.error)),
+        other => Err(forbidden(attrs, other.reason())),
     }
 }
 
@@ -264,13 +396,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn denial_is_worded_as_upstream() {
+    #[tokio::test]
+    async fn denial_is_worded_as_upstream() {
         let u = user("x", &[]);
         let a = Authorizer::new(&["RBAC".to_owned()]).unwrap();
         let mut attrs = Attributes::resource(&u, "list", "", "pods", "");
         attrs.namespace = "default";
-        let e = a.check(&attrs).unwrap_err();
+        let e = a.check(&attrs).await.unwrap_err();
         assert_eq!(
             e.message,
             r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default""#
@@ -278,7 +410,7 @@ mod tests {
         assert_eq!((e.code, e.reason), (403, "Forbidden"));
         let mut attrs = Attributes::resource(&u, "create", "apps", "deployments", "web");
         attrs.subresource = "scale";
-        let e = a.check(&attrs).unwrap_err();
+        let e = a.check(&attrs).await.unwrap_err();
         assert_eq!(
             e.message,
             r#"deployments.apps "web" is forbidden: User "x" cannot create resource "deployments/scale" in API group "apps" at the cluster scope"#
@@ -286,18 +418,21 @@ mod tests {
         attrs.is_resource = false;
         attrs.path = "/metrics";
         attrs.verb = "get";
-        assert_eq!(a.check(&attrs).unwrap_err().message, r#"forbidden: User "x" cannot get path "/metrics""#);
+        assert_eq!(
+            a.check(&attrs).await.unwrap_err().message,
+            r#"forbidden: User "x" cannot get path "/metrics""#
+        );
     }
 
-    #[test]
-    fn masters_pass_and_modes_are_asked_in_order() {
+    #[tokio::test]
+    async fn masters_pass_and_modes_are_asked_in_order() {
         let root = user("root", &[PRIVILEGED_GROUP]);
         let nobody = user("nobody", &[]);
         let deny = Authorizer::new(&["AlwaysDeny".to_owned()]).unwrap();
-        assert!(deny.authorize(&Attributes::resource(&root, "delete", "", "nodes", "n")).is_allowed());
-        assert!(!deny.authorize(&Attributes::resource(&nobody, "get", "", "nodes", "n")).is_allowed());
+        assert!(deny.authorize(&Attributes::resource(&root, "delete", "", "nodes", "n")).await.is_allowed());
+        assert!(!deny.authorize(&Attributes::resource(&nobody, "get", "", "nodes", "n")).await.is_allowed());
         let both = Authorizer::new(&["RBAC".to_owned(), "AlwaysAllow".to_owned()]).unwrap();
-        assert!(both.authorize(&Attributes::resource(&nobody, "get", "", "nodes", "n")).is_allowed());
+        assert!(both.authorize(&Attributes::resource(&nobody, "get", "", "nodes", "n")).await.is_allowed());
         assert!(Authorizer::new(&["Rbac".to_owned()]).is_err());
         assert!(Authorizer::new(&[]).is_err());
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::review_selectors::{self, Selectors};
 use super::rules::Rule;
-use super::{Attributes, Authorizer, Decision, Requirement, selector};
+use super::{Attributes, Authorizer};
 use crate::field::{Error, ErrorList, Path};
 use crate::lookup::{items, text};
 use crate::request::UserInfo;
@@ -23,33 +24,38 @@ pub struct UserRules {
 }
 
 /// Answers a `SubjectAccessReview`.
-pub fn subject_access(authorizer: &Authorizer, review: Value) -> ApiResult<Value> {
+pub async fn subject_access(authorizer: &Authorizer, review: Value) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
-    validate_empty_metadata(&review, &mut errors);
+    validate_empty_metadata(&review, false, &mut errors);
     refuse(&errors)?;
-    Ok(answer(authorizer, review, None))
+    Ok(answer(authorizer, review, None).await)
 }
 
 /// Answers a `LocalSubjectAccessReview` posted to `namespace`.
-pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, mut review: Value) -> ApiResult<Value> {
+pub async fn local_subject_access(
+    authorizer: &Authorizer,
+    namespace: &str,
+    mut review: Value,
+) -> ApiResult<Value> {
     let mut errors = validate_spec(&review);
-    let spec = Path::new("spec");
-    if review.pointer("/spec/nonResourceAttributes").is_some_and(|v| !v.is_null()) {
-        errors.push(Error::forbidden(
-            &spec.child("nonResourceAttributes"),
-            "disallowed on this kind of request",
-        ));
-    }
     if text(&review, "/metadata/namespace").is_empty() {
         review["metadata"]["namespace"] = namespace.into();
     }
-    let own = text(&review, "/metadata/namespace");
+    validate_empty_metadata(&review, true, &mut errors);
+    let spec = Path::new("spec");
     let asked = text(&review, "/spec/resourceAttributes/namespace");
-    if asked != own {
+    if set(&review, "/spec/resourceAttributes") && asked != text(&review, "/metadata/namespace") {
         errors.push(Error::invalid(
             &spec.child("resourceAttributes").child("namespace"),
             asked,
             "must match metadata.namespace",
+        ));
+    }
+    if set(&review, "/spec/nonResourceAttributes") {
+        errors.push(Error::invalid(
+            &spec.child("nonResourceAttributes"),
+            shown_path(&review),
+            "disallowed on this kind of request",
         ));
     }
     refuse(&errors)?;
@@ -58,16 +64,21 @@ pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, mut review
             "spec.resourceAttributes.namespace must match namespace: {namespace}"
         )));
     }
-    Ok(answer(authorizer, review, None))
+    Ok(answer(authorizer, review, None).await)
 }
 
 /// Answers a `SelfSubjectAccessReview` of `user`.
-pub fn self_subject_access(authorizer: &Authorizer, user: &UserInfo, review: Value) -> ApiResult<Value> {
+pub async fn self_subject_access(
+    authorizer: &Authorizer,
+    user: &UserInfo,
+    review: Value,
+) -> ApiResult<Value> {
     let mut errors = ErrorList::new();
-    validate_attributes(&review, &mut errors);
-    validate_empty_metadata(&review, &mut errors);
+    validate_kind(&review, &mut errors);
+    validate_selectors(&review, &mut errors);
+    validate_empty_metadata(&review, false, &mut errors);
     refuse(&errors)?;
-    Ok(answer(authorizer, review, Some(user)))
+    Ok(answer(authorizer, review, Some(user)).await)
 }
 
 /// Answers a `SelfSubjectRulesReview` of `user`.
@@ -132,7 +143,7 @@ fn set(review: &Value, pointer: &str) -> bool {
 
 fn validate_spec(review: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
-    validate_attributes(review, &mut errors);
+    validate_kind(review, &mut errors);
     if text(review, "/spec/user").is_empty() && items(review, "/spec/groups").is_empty() {
         errors.push(Error::invalid(
             &Path::new("spec").child("user"),
@@ -140,21 +151,32 @@ fn validate_spec(review: &Value) -> ErrorList {
             "at least one of user or group must be specified",
         ));
     }
+    validate_selectors(review, &mut errors);
     errors
 }
 
-fn validate_attributes(review: &Value, errors: &mut ErrorList) {
+/// Upstream shows its internal form.
+fn shown_path(review: &Value) -> Value {
+    json!({
+        "Path": text(review, "/spec/nonResourceAttributes/path"),
+        "Verb": text(review, "/spec/nonResourceAttributes/verb"),
+    })
+}
+
+fn validate_selectors(review: &Value, errors: &mut ErrorList) {
+    if let Some(attrs) = review.pointer("/spec/resourceAttributes") {
+        review_selectors::validate(attrs, errors);
+    }
+}
+
+fn validate_kind(review: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
     let resource = set(review, "/spec/resourceAttributes");
     let other = set(review, "/spec/nonResourceAttributes");
     if resource && other {
         errors.push(Error::invalid(
             &spec.child("nonResourceAttributes"),
-            // Upstream shows its internal form.
-            json!({
-                "Path": text(review, "/spec/nonResourceAttributes/path"),
-                "Verb": text(review, "/spec/nonResourceAttributes/verb"),
-            }),
+            shown_path(review),
             "cannot be specified in combination with resourceAttributes",
         ));
     }
@@ -167,16 +189,16 @@ fn validate_attributes(review: &Value, errors: &mut ErrorList) {
     }
 }
 
-fn validate_empty_metadata(review: &Value, errors: &mut ErrorList) {
+fn validate_empty_metadata(review: &Value, namespaced: bool, errors: &mut ErrorList) {
     let Some(metadata) = review.get("metadata").and_then(Value::as_object) else { return };
     let given = metadata.iter().any(|(k, v)| {
-        !matches!(k.as_str(), "managedFields" | "creationTimestamp")
-            && !v.is_null()
-            && v != ""
-            && *v != json!({})
+        let free = matches!(k.as_str(), "managedFields" | "creationTimestamp");
+        let free = free || (namespaced && k == "namespace");
+        !free && !v.is_null() && v != "" && *v != json!({})
     });
     if given {
-        errors.push(Error::invalid(&Path::new("metadata"), Value::Object(metadata.clone()), "must be empty"));
+        let why = if namespaced { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(Error::invalid(&Path::new("metadata"), Value::Object(metadata.clone()), why));
     }
 }
 
@@ -198,35 +220,7 @@ fn asked_user(review: &Value) -> UserInfo {
     }
 }
 
-/// What a review's field selector demands, and whether some of it was not understood.
-fn field_requirements(attrs: &Value) -> (Vec<Requirement>, bool) {
-    let raw = text(attrs, "/fieldSelector/rawSelector");
-    let mut out = selector::parse_fields(raw);
-    let mut bad = !raw.is_empty() && out.is_empty();
-    let listed = items(attrs, "/fieldSelector/requirements");
-    if !listed.is_empty() {
-        out.clear();
-        bad = false;
-    }
-    for r in listed {
-        let values = strings(r, "/values");
-        let equals = match text(r, "/operator") {
-            "In" => true,
-            "NotIn" => false,
-            _ => {
-                bad = true;
-                continue;
-            }
-        };
-        match <[String; 1]>::try_from(values) {
-            Ok([value]) => out.push(Requirement { field: text(r, "/key").to_owned(), equals, value }),
-            Err(_) => bad = true,
-        }
-    }
-    (out, bad)
-}
-
-fn answer(authorizer: &Authorizer, mut review: Value, user: Option<&UserInfo>) -> Value {
+async fn answer(authorizer: &Authorizer, mut review: Value, user: Option<&UserInfo>) -> Value {
     let asked;
     let user = match user {
         Some(u) => u,
@@ -235,18 +229,12 @@ fn answer(authorizer: &Authorizer, mut review: Value, user: Option<&UserInfo>) -
             &asked
         }
     };
-    let mut evaluation_error = "";
+    let mut errors: Vec<String> = Vec::new();
     let decision = if let Some(a) = review.pointer("/spec/resourceAttributes").filter(|v| !v.is_null()) {
-        let (field_selector, bad) = field_requirements(a);
-        if bad {
-            evaluation_error = if field_selector.is_empty() {
-                "spec.resourceAttributes.fieldSelector ignored due to parse error"
-            } else {
-                "spec.resourceAttributes.fieldSelector partially ignored due to parse error"
-            };
-        }
+        let selectors = Selectors::of(a);
+        errors.extend(selectors.errors.iter().map(|e| (*e).to_owned()));
         let version = text(a, "/version");
-        authorizer.authorize(&Attributes {
+        let asked = Attributes {
             user,
             verb: text(a, "/verb"),
             api_group: text(a, "/group"),
@@ -257,23 +245,28 @@ fn answer(authorizer: &Authorizer, mut review: Value, user: Option<&UserInfo>) -
             name: text(a, "/name"),
             path: "",
             is_resource: true,
-            field_selector,
-        })
+            field_selector: selectors.fields,
+            label_selector: selectors.labels,
+        };
+        authorizer.authorize(&asked).await
     } else {
         let mut a = Attributes::resource(user, text(&review, "/spec/nonResourceAttributes/verb"), "", "", "");
         a.is_resource = false;
         a.path = text(&review, "/spec/nonResourceAttributes/path");
-        authorizer.authorize(&a)
+        authorizer.authorize(&a).await
     };
+    if !decision.error().is_empty() {
+        errors.insert(0, decision.error().to_owned());
+    }
     let mut status = json!({"allowed": decision.is_allowed()});
-    if matches!(decision, Decision::Deny(_)) {
+    if decision.is_denied() {
         status["denied"] = true.into();
     }
     if !decision.reason().is_empty() {
         status["reason"] = decision.reason().into();
     }
-    if !evaluation_error.is_empty() {
-        status["evaluationError"] = evaluation_error.into();
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join("; ").into();
     }
     review["status"] = status;
     review
@@ -302,7 +295,10 @@ mod tests {
     #[test]
     fn access_reviews() {
         let a = authorizer();
-        let ask = |spec: Value| subject_access(&a, json!({"spec":spec})).map(|v| v["status"].clone());
+        let ask = |spec: Value| {
+            let answer = futures::executor::block_on(subject_access(&a, json!({"spec":spec})));
+            answer.map(|v| v["status"].clone())
+        };
         let s = ask(
             json!({"user":"u","groups":["g"],"resourceAttributes":{"verb":"get","resource":"pods","namespace":"n"}}),
         );

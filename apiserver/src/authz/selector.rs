@@ -1,4 +1,8 @@
-//! What a field selector demands of single fields: some authorizers allow a list only where it is narrowed.
+//! What a field or label selector demands: some authorizers allow a list only where it is narrowed.
+
+use serde_json::{Value, json};
+
+use crate::registry::labels;
 
 /// One demand on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +13,47 @@ pub struct Requirement {
     pub value: String,
 }
 
+/// One demand of a label selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRequirement {
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: &'static str,
+    pub values: Vec<String>,
+}
+
+impl LabelRequirement {
+    /// As `metav1.LabelSelectorRequirement`.
+    pub fn to_json(&self) -> Value {
+        let mut out = json!({"key": self.key, "operator": self.operator});
+        if !self.values.is_empty() {
+            out["values"] = json!(self.values);
+        }
+        out
+    }
+}
+
+/// The demands of a label selector that the authorization API can express. Those that it cannot, and selectors that do
+/// not parse, demand nothing: that only ever widens what is asked for.
+pub fn parse_labels(selector: &str) -> Vec<LabelRequirement> {
+    let Ok(parsed) = labels::Selector::parse(selector) else { return Vec::new() };
+    parsed
+        .requirements()
+        .map(|(key, operator, values)| LabelRequirement {
+            key: key.to_owned(),
+            operator,
+            values: values.to_vec(),
+        })
+        .collect()
+}
+
 impl Requirement {
+    /// As `metav1.FieldSelectorRequirement`.
+    pub fn to_json(&self) -> Value {
+        let operator = if self.equals { "In" } else { "NotIn" };
+        json!({"key": self.field, "operator": operator, "values": [self.value]})
+    }
+
     /// Whether one of `all` pins `field` to `value`.
     pub fn pins(all: &[Requirement], field: &str, value: &str) -> bool {
         all.iter().any(|r| r.equals && r.field == field && r.value == value)

@@ -82,7 +82,9 @@ async fn authorized(
     let Some(_permit) = enter(app, info, &user) else {
         return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
     };
-    app.authorizer.check(&Attributes::new(&user, info, query.get("fieldSelector")))?;
+    let attributes = Attributes::new(&user, info, query.get("fieldSelector"))
+        .with_labels(info, query.get("labelSelector"));
+    app.authorizer.check_request(&attributes).await?;
     router::route(
         app,
         router::Call {
@@ -111,7 +113,7 @@ async fn authenticate(
     // Credentials have done their work; nothing behind this line needs them.
     parts.headers.remove(http::header::AUTHORIZATION);
     let request = Attributes::new(&user, info, query.get("fieldSelector"));
-    let other = impersonation::impersonate(&app.authorizer, &request, &mut parts.headers)?;
+    let other = impersonation::impersonate(&app.authorizer, &request, &mut parts.headers).await?;
     Ok(other.unwrap_or(user))
 }
 

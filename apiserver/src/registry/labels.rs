@@ -30,6 +30,20 @@ impl Selector {
         self.0.is_empty()
     }
 
+    /// Key, operator and values of each requirement that `metav1.LabelSelectorRequirement` can express.
+    pub fn requirements(&self) -> impl Iterator<Item = (&str, &'static str, &[String])> {
+        self.0.iter().filter_map(|r| {
+            let op = match r.op {
+                Op::In => "In",
+                Op::NotIn => "NotIn",
+                Op::Exists => "Exists",
+                Op::Absent => "DoesNotExist",
+                Op::Greater | Op::Less => return None,
+            };
+            Some((r.key.as_str(), op, r.values.as_slice()))
+        })
+    }
+
     /// Whether labels found through `get` satisfy every requirement.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|r| {

@@ -39,12 +39,15 @@ pub(crate) fn build_subject_restriction(_env: &Environment) -> Arc<dyn Plugin> {
 }
 
 /// Whether the user holds `verb` on the signer, by its name or by its domain with a star.
-fn may(authorizer: &Authorizer, user: &UserInfo, verb: &str, signer: &str) -> bool {
-    let ask = |name: &str| {
-        authorizer.authorize(&authz::Attributes::resource(user, verb, GROUP, "signers", name)).is_allowed()
-    };
+async fn may(authorizer: &Authorizer, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = signer.split_once('/').map_or(signer, |(d, _)| d);
-    ask(signer) || ask(&format!("{domain}/*"))
+    for name in [signer, &format!("{domain}/*")] {
+        let ask = authz::Attributes::resource(user, verb, GROUP, "signers", name);
+        if authorizer.authorize(&ask).await.is_allowed() {
+            return true;
+        }
+    }
+    false
 }
 
 #[async_trait]
@@ -56,7 +59,7 @@ impl Plugin for Approval {
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         let Some(old) = attrs.old.filter(|_| attrs.is(GROUP, RESOURCE, "approval")) else { return Ok(()) };
         let signer = text(old, "/spec/signerName");
-        if may(&self.0, attrs.user, "approve", signer) {
+        if may(&self.0, attrs.user, "approve", signer).await {
             return Ok(());
         }
         let signer = authz::quoted(signer);
@@ -79,7 +82,7 @@ impl Plugin for Signing {
         let kept =
             ["/status/certificate", "/status/conditions"].iter().all(|p| old.pointer(p) == new.pointer(p));
         let signer = text(old, "/spec/signerName");
-        if kept || may(&self.0, attrs.user, "sign", signer) {
+        if kept || may(&self.0, attrs.user, "sign", signer).await {
             return Ok(());
         }
         let signer = authz::quoted(signer);

@@ -32,11 +32,11 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let answer = match r.resource {
         "tokenreviews" => token_review::review(&app.authenticator, o).await?,
         "selfsubjectreviews" => review::self_subject(&call.user, o),
-        "subjectaccessreviews" => review::subject_access(&app.authorizer, o)?,
+        "subjectaccessreviews" => review::subject_access(&app.authorizer, o).await?,
         "localsubjectaccessreviews" => {
-            review::local_subject_access(&app.authorizer, &call.info.namespace, o)?
+            review::local_subject_access(&app.authorizer, &call.info.namespace, o).await?
         }
-        "selfsubjectaccessreviews" => review::self_subject_access(&app.authorizer, &call.user, o)?,
+        "selfsubjectaccessreviews" => review::self_subject_access(&app.authorizer, &call.user, o).await?,
         "selfsubjectrulesreviews" => review::self_subject_rules(&app.authorizer, &call.user, o)?,
         _ => return Err(method_not_allowed()),
     };

@@ -242,7 +242,7 @@ impl NodeRestriction {
         );
         ask.namespace = w.attrs.namespace;
         ask.api_version = "v1";
-        if self.authorizer.authorize(&ask).is_allowed() {
+        if self.authorizer.authorize(&ask).await.is_allowed() {
             return Ok(());
         }
         w.refuse(format!(
