@@ -372,7 +372,7 @@ fn emit_resources(api: &Value, out: &mut String) {
             .collect();
         write!(
             out,
-            "Resource {{ group: {:?}, version: {:?}, resource: {:?}, singular: {:?}, kind: {:?}, namespaced: {}, verbs: {}, short_names: {}, categories: {}, subresources: &[{}] }}, ",
+            "Resource {{ group: {:?}, version: {:?}, resource: {:?}, singular: {:?}, kind: {:?}, namespaced: {}, verbs: {}, short_names: Cow::Borrowed({}), categories: Cow::Borrowed({}), subresources: Cow::Borrowed(&[{}]) }}, ",
             s(r, "group"),
             s(r, "version"),
             s(r, "resource"),

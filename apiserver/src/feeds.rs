@@ -49,17 +49,17 @@ impl Sink {
 
 /// Loads everything once and goes on in the background. Returns when all is loaded.
 pub async fn start(registry: &Registry, authorizer: &Authorizer, stop: &CancellationToken) -> ApiResult<()> {
+    let table = registry.table();
     let mut feeds: Vec<(Arc<Storage>, Sink)> = Vec::new();
     for name in ["roles", "clusterroles", "rolebindings", "clusterrolebindings"] {
-        if let (Some(r), Some(kind)) =
-            (registry.table.any_version(RBAC_GROUP, name), Kind::from_resource(name))
+        if let (Some(r), Some(kind)) = (table.any_version(RBAC_GROUP, name), Kind::from_resource(name))
             && let Some(s) = &r.storage
         {
             feeds.push((Arc::clone(s), Sink::Rbac(Arc::clone(authorizer.rbac()), kind)));
         }
     }
     for (group, name) in Graph::watches() {
-        if let Some(s) = registry.table.any_version(group, name).and_then(|r| r.storage.as_ref()) {
+        if let Some(s) = table.any_version(group, name).and_then(|r| r.storage.as_ref()) {
             feeds.push((Arc::clone(s), Sink::Graph(Arc::clone(authorizer.graph()))));
         }
     }

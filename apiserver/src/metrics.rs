@@ -136,7 +136,8 @@ impl Metrics {
 
     /// Begins to measure a request.
     pub fn begin(&self, app: &App, info: &RequestInfo) -> Observed {
-        let r = app.registry.table.get(&info.api_group, &info.api_version, &info.resource);
+        let table = app.registry.table();
+        let r = table.get(&info.api_group, &info.api_version, &info.resource);
         let r = r.filter(|_| info.is_resource);
         let sub = r.and_then(|r| r.subresource(&info.subresource)).map_or("", |s| s.name);
         let scope = match () {

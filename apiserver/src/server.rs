@@ -33,7 +33,7 @@ use crate::http::inflight::InFlight;
 use crate::lookup::{ObjectLookup, ObjectWriter};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::registry::resource::Table;
+use crate::registry::table::Table;
 use crate::store::Store;
 
 /// A server that is built and bound, but does not serve yet.
@@ -118,7 +118,7 @@ impl Server {
         let advertised = flags.advertised();
         let runtime = RuntimeConfig::parse(&flags.runtime_config)?;
         let table = plain(Table::build(&store, |g, v| runtime.enabled(g, v)))?;
-        let discovery = Discovery::new(&table, &host_port(advertised, address.port()));
+        let discovery = Discovery::new(&host_port(advertised, address.port()));
         let registry = Arc::new(Registry::new(table, flags.event_ttl.0.as_secs(), shutdown.clone()));
         let lookup: Arc<dyn ObjectLookup> = registry.clone();
         let writer: Arc<dyn ObjectWriter> = registry.clone();

@@ -1,10 +1,13 @@
-//! Every resource that v1.36 serves, and the columns of its tables.
+//! Every resource that v1.36 serves, and the columns of its tables. Custom resources are described in the same way,
+//! with names that are kept for the life of the process ([`crate::schema::intern`]).
+
+use std::borrow::Cow;
 
 use crate::schema::{Gvk, TypeDef, by_gvk};
 use crate::tables;
 
 /// One resource of one group version.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -21,15 +24,15 @@ pub struct Resource {
     /// Verbs, sorted.
     pub verbs: &'static [&'static str],
     /// Short names (`po`).
-    pub short_names: &'static [&'static str],
+    pub short_names: Cow<'static, [&'static str]>,
     /// Categories (`all`).
-    pub categories: &'static [&'static str],
+    pub categories: Cow<'static, [&'static str]>,
     /// Subresources.
-    pub subresources: &'static [Subresource],
+    pub subresources: Cow<'static, [Subresource]>,
 }
 
 /// One subresource.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subresource {
     /// Name (`status`, `scale`, …).
     pub name: &'static str,
@@ -54,7 +57,7 @@ pub struct Column {
 
 impl Resource {
     /// The subresource of that name.
-    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
 

@@ -104,11 +104,8 @@ impl Kubelets {
 
 /// `HOST:PORT` of the kubelet that runs on the node named `name`.
 pub async fn of_node(app: &App, name: &str) -> ApiResult<String> {
-    let nodes = app
-        .registry
-        .table
-        .get("", "v1", "nodes")
-        .ok_or_else(|| ApiError::internal("nodes are not served"))?;
+    let table = app.registry.table();
+    let nodes = table.get("", "v1", "nodes").ok_or_else(|| ApiError::internal("nodes are not served"))?;
     let node = render::value(nodes, &app.registry.get(nodes, "", name).await?)?;
     debug_assert_eq!(object::name(&node), name);
     app.kubelets.address(&node)

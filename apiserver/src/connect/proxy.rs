@@ -142,9 +142,8 @@ async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> 
         return Err(unavailable(format!("no service port \"{port}\" found for service \"{name}\"")));
     };
     let port_name = chosen["name"].as_str().unwrap_or_default();
-    let slices = app
-        .registry
-        .table
+    let table = app.registry.table();
+    let slices = table
         .get("discovery.k8s.io", "v1", "endpointslices")
         .ok_or_else(|| ApiError::internal("endpointslices are not served"))?;
     let options = ListOptions {

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::registry::resource::{Group, Resource, Table, Version, api_version};
+use crate::registry::resource::{Resource, api_version};
+use crate::registry::table::{Group, Table, Version};
 
 /// `/api/v1` or `/apis/GROUP/VERSION`.
 pub fn path(group: &str, version: &str) -> String {
@@ -65,16 +66,16 @@ pub fn resources(g: &Group, v: &Version) -> Value {
         m.insert("kind".into(), r.kind.into());
         m.insert("verbs".into(), r.verbs.into());
         if !r.short_names.is_empty() {
-            m.insert("shortNames".into(), r.short_names.into());
+            m.insert("shortNames".into(), json!(r.short_names));
         }
         if !r.categories.is_empty() {
-            m.insert("categories".into(), r.categories.into());
+            m.insert("categories".into(), json!(r.categories));
         }
         if let Some(h) = storage_hash(r) {
             m.insert("storageVersionHash".into(), h.into());
         }
         list.push(Value::Object(m));
-        for s in r.subresources {
+        for s in r.subresources.iter() {
             let mut m = Map::new();
             m.insert("name".into(), format!("{}/{}", r.resource, s.name).into());
             m.insert("singularName".into(), "".into());
@@ -136,10 +137,10 @@ fn resource(r: &Resource) -> Value {
     m.insert("singularResource".into(), r.singular.into());
     m.insert("verbs".into(), r.verbs.into());
     if !r.short_names.is_empty() {
-        m.insert("shortNames".into(), r.short_names.into());
+        m.insert("shortNames".into(), json!(r.short_names));
     }
     if !r.categories.is_empty() {
-        m.insert("categories".into(), r.categories.into());
+        m.insert("categories".into(), json!(r.categories));
     }
     let subs: Vec<Value> = r
         .subresources

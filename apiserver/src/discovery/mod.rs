@@ -1,19 +1,21 @@
 //! Discovery: which groups, versions and resources there are, in the legacy and the aggregated form. The documents
-//! are built once; what a client already has is not sent again (`ETag`).
+//! of a group are built once for each set of its resources; what a client already has is not sent again (`ETag`).
 
 pub mod documents;
 pub mod paths;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 
-use crate::http::negotiate::Wanted;
+use crate::http::negotiate::{Format, Wanted};
 use crate::http::{Body, Response, respond};
-use crate::registry::resource::Table;
+use crate::registry::table::{Group, Table};
 
 /// One document in all its forms.
 pub struct Document {
@@ -22,22 +24,22 @@ pub struct Document {
     /// `apiVersion` and kind for the wire form.
     api_version: &'static str,
     kind: &'static str,
-    value: Value,
 }
 
 impl Document {
-    fn new(value: Value, api_version: &'static str, kind: &'static str) -> Self {
-        let json = Bytes::from(serde_json::to_vec(&value).unwrap_or_default());
+    fn new(value: &Value, api_version: &'static str, kind: &'static str) -> Self {
+        let json = Bytes::from(serde_json::to_vec(value).unwrap_or_default());
         let digest: String = Sha512::digest(&json).iter().map(|b| format!("{b:02X}")).collect();
         let etag = HeaderValue::from_str(&format!("\"{digest}\""))
             .unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-        Self { json, etag, api_version, kind, value }
+        Self { json, etag, api_version, kind }
     }
 
     /// The answer in the wanted format.
     fn answer(&self, wanted: Wanted) -> Response {
-        if wanted.format == crate::http::negotiate::Format::Protobuf {
-            return respond::meta_object(200, wanted, self.api_version, self.kind, &self.value);
+        if wanted.format == Format::Protobuf {
+            let value = serde_json::from_slice(&self.json).unwrap_or_default();
+            return respond::meta_object(200, wanted, self.api_version, self.kind, &value);
         }
         respond::json_text(200, wanted, self.json.clone())
     }
@@ -59,95 +61,150 @@ impl Document {
     }
 }
 
+/// Documents of one group, made when they are first asked for.
+struct GroupDocuments {
+    group: Arc<Group>,
+    /// `/apis/GROUP`
+    document: OnceLock<Document>,
+    /// `/api/v1`, `/apis/GROUP/VERSION`, in the order of the group's versions.
+    versions: Vec<OnceLock<Document>>,
+}
+
+impl GroupDocuments {
+    fn new(group: &Arc<Group>) -> Arc<Self> {
+        let versions = group.versions.iter().map(|_| OnceLock::new()).collect();
+        Arc::new(Self { group: Arc::clone(group), document: OnceLock::new(), versions })
+    }
+}
+
+/// The documents of one table.
+struct Documents {
+    table: Arc<Table>,
+    /// `/apis`
+    groups: OnceLock<Document>,
+    group: HashMap<&'static str, Arc<GroupDocuments>>,
+    /// Aggregated form of `/api` and `/apis`, v2 and v2beta1.
+    aggregated: [[OnceLock<Document>; 2]; 2],
+}
+
+impl Documents {
+    /// Takes from `before` what is still true.
+    fn new(table: &Arc<Table>, before: Option<&Self>) -> Self {
+        let group = table.groups.iter().map(|g| {
+            let known = before.and_then(|b| b.group.get(g.name)).filter(|d| Arc::ptr_eq(&d.group, g));
+            (g.name, known.map_or_else(|| GroupDocuments::new(g), Arc::clone))
+        });
+        Self {
+            table: Arc::clone(table),
+            groups: OnceLock::new(),
+            group: group.collect(),
+            aggregated: Default::default(),
+        }
+    }
+
+    fn aggregated(&self, legacy: bool, beta: bool) -> &Document {
+        self.aggregated[usize::from(!legacy)][usize::from(beta)].get_or_init(|| {
+            let version = if beta { "v2beta1" } else { "v2" };
+            Document::new(&documents::aggregated(&self.table, legacy, version), "v1", "APIGroupDiscoveryList")
+        })
+    }
+}
+
 /// All discovery documents.
 pub struct Discovery {
     /// `/api`
     versions: Document,
-    /// `/apis`
-    groups: Document,
-    /// `/apis/GROUP`
-    group: HashMap<&'static str, Document>,
-    /// `/api/v1`, `/apis/GROUP/VERSION`
-    resources: HashMap<String, Document>,
-    /// Aggregated form of `/api` and `/apis`, v2 and v2beta1.
-    aggregated: [[Document; 2]; 2],
+    current: ArcSwapOption<Documents>,
 }
 
 impl Discovery {
     /// `address` is where clients reach this server, as `HOST:PORT`.
-    pub fn new(table: &Table, address: &str) -> Self {
-        let mut group = HashMap::new();
-        let mut resources = HashMap::new();
-        for g in &table.groups {
-            if !g.name.is_empty() {
-                group.insert(g.name, Document::new(documents::group(g), "v1", "APIGroup"));
+    pub fn new(address: &str) -> Self {
+        let versions = Document::new(&documents::versions(address), "v1", "APIVersions");
+        Self { versions, current: ArcSwapOption::empty() }
+    }
+
+    /// The documents of `table`. Two requests that see a new table at once may both make them; one set is kept.
+    fn of(&self, table: &Arc<Table>) -> Arc<Documents> {
+        let known = self.current.load_full();
+        match known {
+            Some(d) if Arc::ptr_eq(&d.table, table) => d,
+            before => {
+                let new = Arc::new(Documents::new(table, before.as_deref()));
+                self.current.store(Some(Arc::clone(&new)));
+                new
             }
-            for v in &g.versions {
-                let path = documents::path(g.name, v.name);
-                resources.insert(path, Document::new(documents::resources(g, v), "v1", "APIResourceList"));
-            }
-        }
-        let aggregated = |legacy: bool| {
-            ["v2", "v2beta1"].map(|v| {
-                Document::new(documents::aggregated(table, legacy, v), "v1", "APIGroupDiscoveryList")
-            })
-        };
-        Self {
-            versions: Document::new(documents::versions(address), "v1", "APIVersions"),
-            groups: Document::new(documents::groups(table), "v1", "APIGroupList"),
-            group,
-            resources,
-            aggregated: [aggregated(true), aggregated(false)],
         }
     }
 
     /// Answers a discovery path, if it is one.
-    pub fn answer(&self, path: &str, headers: &HeaderMap, wanted: Wanted) -> Option<Response> {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        match path {
-            "/api" => Some(self.root(&self.versions, &self.aggregated[0], headers, wanted)),
-            "/apis" => Some(self.root(&self.groups, &self.aggregated[1], headers, wanted)),
-            _ => {
-                if let Some(d) = self.resources.get(path) {
-                    return Some(d.answer(wanted));
-                }
-                let name = path.strip_prefix("/apis/")?;
-                self.group.get(name).map(|d| d.answer(wanted))
-            }
-        }
-    }
-
-    fn root(
+    pub fn answer(
         &self,
-        legacy: &Document,
-        aggregated: &[Document; 2],
+        table: &Arc<Table>,
+        path: &str,
         headers: &HeaderMap,
         wanted: Wanted,
-    ) -> Response {
-        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-        for clause in accept.split(',') {
-            let mut parts = clause.split(';').map(str::trim);
-            if parts.next() != Some("application/json") {
-                continue;
+    ) -> Option<Response> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match path {
+            "/api" => {
+                let d = self.of(table);
+                Some(root(&self.versions, &d, true, headers, wanted))
             }
-            let params: Vec<&str> = parts.collect();
-            if !params.contains(&"as=APIGroupDiscoveryList") {
-                break;
+            "/apis" => {
+                let d = self.of(table);
+                let groups =
+                    d.groups.get_or_init(|| Document::new(&documents::groups(table), "v1", "APIGroupList"));
+                Some(root(groups, &d, false, headers, wanted))
             }
-            if !params.contains(&"g=apidiscovery.k8s.io") {
-                continue;
-            }
-            if params.contains(&"v=v2") {
-                let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-                return aggregated[0].tagged(headers, media);
-            }
-            if params.contains(&"v=v2beta1") {
-                let media = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-                return aggregated[1].tagged(headers, media);
+            _ => {
+                let (name, version) = match path.strip_prefix("/api/") {
+                    Some(v) => ("", Some(v)),
+                    None => match path.strip_prefix("/apis/")?.split_once('/') {
+                        Some((g, v)) => (g, Some(v)),
+                        None => (path.strip_prefix("/apis/")?, None),
+                    },
+                };
+                let d = self.of(table);
+                let known = d.group.get(name).filter(|_| !(name.is_empty() && version.is_none()))?;
+                let g = &known.group;
+                let Some(version) = version else {
+                    let make = || Document::new(&documents::group(g), "v1", "APIGroup");
+                    return Some(known.document.get_or_init(make).answer(wanted));
+                };
+                let at = g.versions.iter().position(|v| v.name == version)?;
+                let make =
+                    || Document::new(&documents::resources(g, &g.versions[at]), "v1", "APIResourceList");
+                Some(known.versions[at].get_or_init(make).answer(wanted))
             }
         }
-        let mut r = legacy.answer(wanted);
-        r.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-        r
     }
+}
+
+fn root(legacy: &Document, all: &Documents, core: bool, headers: &HeaderMap, wanted: Wanted) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    for clause in accept.split(',') {
+        let mut parts = clause.split(';').map(str::trim);
+        if parts.next() != Some("application/json") {
+            continue;
+        }
+        let params: Vec<&str> = parts.collect();
+        if !params.contains(&"as=APIGroupDiscoveryList") {
+            break;
+        }
+        if !params.contains(&"g=apidiscovery.k8s.io") {
+            continue;
+        }
+        if params.contains(&"v=v2") {
+            let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+            return all.aggregated(core, false).tagged(headers, media);
+        }
+        if params.contains(&"v=v2beta1") {
+            let media = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+            return all.aggregated(core, true).tagged(headers, media);
+        }
+    }
+    let mut r = legacy.answer(wanted);
+    r.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    r
 }

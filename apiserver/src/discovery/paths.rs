@@ -23,10 +23,11 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
         return Ok(respond::text(405, "405 method not allowed\n"));
     }
-    if let Some(r) = app.discovery.answer(path, &call.parts.headers, wanted) {
+    let table = app.registry.table();
+    if let Some(r) = app.discovery.answer(&table, path, &call.parts.headers, wanted) {
         return Ok(r);
     }
-    if let Some(r) = openapi::answer(&app.registry.table, path, &call.query, &call.parts.headers, wanted) {
+    if let Some(r) = openapi::answer(&table, path, &call.query, &call.parts.headers, wanted) {
         return Ok(r);
     }
     Ok(match path {
@@ -52,7 +53,7 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
 /// All metrics; the end mark of the text form comes last.
 fn metrics(app: &App) -> String {
     let mut text = app.metrics.render();
-    if let Some(s) = app.registry.table.iter().find_map(|r| r.storage.as_ref()) {
+    if let Some(s) = app.registry.table().iter().find_map(|r| r.storage.as_ref()) {
         let mark = "# EOF\n";
         if text.ends_with(mark) {
             text.truncate(text.len() - mark.len());
@@ -69,7 +70,7 @@ fn not_found() -> Response {
 
 fn paths(app: &App) -> Vec<String> {
     let mut out: Vec<String> = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
-    for g in &app.registry.table.groups {
+    for g in &app.registry.table().groups {
         if !g.name.is_empty() {
             out.push(format!("/apis/{}", g.name));
         }

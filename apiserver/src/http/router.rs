@@ -67,7 +67,7 @@ pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     if !info.is_resource {
         return discovery::paths::answer(app, call).await;
     }
-    let table = &app.registry.table;
+    let table = app.registry.table();
     if !table.serves(&info.api_group, &info.api_version) {
         return Ok(respond::text(404, "404 page not found\n"));
     }
@@ -75,6 +75,7 @@ pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
         return Err(ApiError::no_such_path());
     };
     let r = Arc::clone(r);
+    drop(table);
     check_scope(&r, info)?;
     if !connect::is_connecting(&info.subresource) {
         // Read whatever comes of it: a connection with an unread body cannot be used again.

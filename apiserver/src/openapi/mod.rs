@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::http::negotiate::Wanted;
 use crate::http::query::Query;
 use crate::http::{Body, Response, respond};
-use crate::registry::resource::{Group, Table, Version};
+use crate::registry::table::{Group, Table, Version};
 
 /// Answers `/openapi/v2` and what is below `/openapi/v3`.
 pub fn answer(
@@ -74,7 +74,7 @@ fn second(table: &Table, headers: &HeaderMap, wanted: Wanted) -> Response {
 }
 
 fn versions(table: &Table) -> impl Iterator<Item = (&Group, &Version)> {
-    table.groups.iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)))
+    table.groups.iter().flat_map(|g| g.versions.iter().map(move |v| (&**g, v)))
 }
 
 /// `api/v1`, `apis/apps/v1`.

@@ -20,12 +20,12 @@ pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) 
     let place = if r.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
     let collection = format!("{place}/{}", r.resource);
     let gvk = json!({"group": r.group, "version": r.version, "kind": r.kind});
-    let one = schemas.reference(r.schema);
+    let one = schemas.reference(&r.schema);
     let mut many = None;
 
     let mut item = Map::new();
     if r.has_verb("list") {
-        let list = schemas.list_of(r.schema, &r.api_version(), r.kind);
+        let list = schemas.list_of(&r.schema, &r.api_version(), r.kind);
         item.insert("get".into(), operation("list", &gvk, None, &list, &LIST));
         many = Some(list);
     }
@@ -45,7 +45,7 @@ pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) 
     let named = format!("{collection}/{{name}}");
     let item = verbs(r.verbs, &gvk, &one, schemas, false);
     insert(paths, named.clone(), item, r.namespaced, true);
-    for s in r.subresources {
+    for s in r.subresources.iter() {
         let (group, version) =
             if s.kind.version.is_empty() { (r.group, r.version) } else { (s.kind.group, s.kind.version) };
         let gvk = json!({"group": group, "version": version, "kind": s.kind.kind});

@@ -19,12 +19,12 @@ pub fn decode_body(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
-    decode_as(r.schema, (r.group, r.version, r.kind), body, format, validation, warnings)
+    decode_as(&r.schema, (r.group, r.version, r.kind), body, format, validation, warnings)
 }
 
 /// Decodes a request body as an object of the given type; a body without apiVersion and kind is taken for one.
 pub fn decode_as(
-    schema: &'static TypeDef,
+    schema: &TypeDef,
     gvk: (&str, &str, &str),
     body: &[u8],
     format: Format,
@@ -70,7 +70,7 @@ pub fn decode_as(
     Ok(value)
 }
 
-fn decode_protobuf(schema: &'static TypeDef, gvk: (&str, &str, &str), body: &[u8]) -> ApiResult<Value> {
+fn decode_protobuf(schema: &TypeDef, gvk: (&str, &str, &str), body: &[u8]) -> ApiResult<Value> {
     let (group, version, kind) = gvk;
     let bad = |e: String| {
         ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}"))
@@ -84,7 +84,7 @@ fn decode_protobuf(schema: &'static TypeDef, gvk: (&str, &str, &str), body: &[u8
 
 /// The body must be of the kind and version that the endpoint takes.
 fn check_kind(
-    schema: &'static TypeDef,
+    schema: &TypeDef,
     (group, version, kind): (&str, &str, &str),
     sent_version: &str,
     sent_kind: &str,
@@ -143,18 +143,13 @@ pub fn from_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
 }
 
 /// The value in stored bytes; without apiVersion and kind.
-pub fn decode_stored(schema: &'static TypeDef, bytes: &[u8]) -> Result<Value, String> {
+pub fn decode_stored(schema: &TypeDef, bytes: &[u8]) -> Result<Value, String> {
     let env = proto::envelope::unwrap(bytes).map_err(|e| e.to_string())?;
     proto::wire::from_proto(env.raw, schema).map_err(|e| e.to_string())
 }
 
 /// The bytes that are stored for a value: no resourceVersion is among them.
-pub fn encode_stored(
-    schema: &'static TypeDef,
-    api_version: &str,
-    kind: &str,
-    o: &Value,
-) -> Result<Bytes, String> {
+pub fn encode_stored(schema: &TypeDef, api_version: &str, kind: &str, o: &Value) -> Result<Bytes, String> {
     let cleaned;
     let o = if object::meta(o).contains_key("resourceVersion") {
         let mut c = o.clone();

@@ -63,7 +63,7 @@ impl Registry {
     }
 
     fn prepare_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &mut Value) -> ApiResult<()> {
-        match r.strategy {
+        match r.strategy() {
             Some(s) => {
                 let mut scx = context(cx, o);
                 step(r, s.prepare_create(&mut scx, o))?;

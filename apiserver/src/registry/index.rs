@@ -1,14 +1,17 @@
-//! What the watch cache keeps of an object: the bytes that clients get, and what selectors look at.
+//! The protobuf form of built-in kinds: what is stored, the bytes that clients get, and what selectors look at.
 
 use bytes::Bytes;
-use proto::schema::TypeDef;
+use proto::schema::TypeRef;
+use serde_json::Value;
 
+use super::form::Form;
+use super::{codec, object};
 use crate::cache::{Indexed, Indexer, Pairs};
 use crate::store::{KeyValue, Revision};
 
-/// The indexer of one resource.
+/// The form of one resource.
 pub struct ObjectIndexer {
-    pub schema: &'static TypeDef,
+    pub schema: TypeRef,
     pub group: &'static str,
     pub resource: &'static str,
     pub api_version: String,
@@ -19,7 +22,7 @@ pub struct ObjectIndexer {
 
 impl ObjectIndexer {
     pub fn new(
-        schema: &'static TypeDef,
+        schema: TypeRef,
         group: &'static str,
         resource: &'static str,
         api_version: String,
@@ -28,14 +31,6 @@ impl ObjectIndexer {
         let own_fields = crate::kinds::supported_field_selectors(group, resource).len() > 2;
         Self { schema, group, resource, api_version, kind, own_fields }
     }
-
-    /// Stored bytes with the resourceVersion in them.
-    pub fn served(&self, stored: &[u8], revision: Revision) -> Result<Bytes, String> {
-        let env = proto::envelope::unwrap(stored).map_err(|e| e.to_string())?;
-        let raw =
-            proto::wire::with_resource_version(env.raw, &revision.to_string()).map_err(|e| e.to_string())?;
-        Ok(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
-    }
 }
 
 impl Indexer for ObjectIndexer {
@@ -43,7 +38,7 @@ impl Indexer for ObjectIndexer {
         let env = proto::envelope::unwrap(&kv.value).map_err(|e| e.to_string())?;
         let meta = proto::wire::metadata(env.raw).map_err(|e| e.to_string())?;
         let fields: Pairs = if self.own_fields {
-            let v = proto::wire::from_proto(env.raw, self.schema).map_err(|e| e.to_string())?;
+            let v = proto::wire::from_proto(env.raw, &self.schema).map_err(|e| e.to_string())?;
             crate::kinds::selectable_fields(self.group, self.resource, &v).into_iter().collect()
         } else {
             [("metadata.name", &meta.name), ("metadata.namespace", &meta.namespace)].into_iter().collect()
@@ -53,5 +48,28 @@ impl Indexer for ObjectIndexer {
             labels: meta.labels.iter().map(|(k, v)| (k, v)).collect(),
             fields,
         })
+    }
+}
+
+impl Form for ObjectIndexer {
+    fn served(&self, stored: &[u8], revision: Revision) -> Result<Bytes, String> {
+        let env = proto::envelope::unwrap(stored).map_err(|e| e.to_string())?;
+        let raw =
+            proto::wire::with_resource_version(env.raw, &revision.to_string()).map_err(|e| e.to_string())?;
+        Ok(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
+    }
+
+    fn decode(&self, stored: &[u8]) -> Result<Value, String> {
+        let mut v = codec::decode_stored(&self.schema, stored)?;
+        object::set_type(&mut v, &self.api_version, self.kind);
+        Ok(v)
+    }
+
+    fn encode(&self, o: &Value) -> Result<Bytes, String> {
+        codec::encode_stored(&self.schema, &self.api_version, self.kind, o)
+    }
+
+    fn value(&self, served: &[u8]) -> Result<Value, String> {
+        self.decode(served)
     }
 }

@@ -20,7 +20,7 @@ fn track(r: &Resource, cx: &WriteCx<'_>, live: Option<&Value>, o: &mut Value) {
     let reset = reset(r, cx.subresource);
     let (now, api_version) = (object::now(), r.api_version());
     let writer = Writer {
-        def: Some(r.schema),
+        def: Some(&r.schema),
         manager: cx.manager,
         api_version: &api_version,
         subresource: cx.subresource,
@@ -76,7 +76,7 @@ pub fn on_virtual(r: &Resource, manager: &str, o: &mut Value) {
     let reset = Set::of(&[]);
     let (now, api_version) = (object::now(), r.api_version());
     let writer = Writer {
-        def: Some(r.schema),
+        def: Some(&r.schema),
         manager,
         api_version: &api_version,
         subresource: "",

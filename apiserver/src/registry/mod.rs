@@ -10,6 +10,7 @@ pub mod convert;
 pub mod create;
 pub mod delete;
 pub mod fields;
+pub mod form;
 pub mod index;
 pub mod labels;
 pub mod managed;
@@ -26,22 +27,27 @@ pub mod rules;
 pub mod select;
 pub mod storage;
 pub mod strategy;
+pub mod table;
 pub mod update;
 pub mod watch;
 pub mod write;
 
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Chain;
 use crate::allocate;
 use crate::status::ApiError;
-use resource::Table;
+use table::Table;
 
 /// All served resources and what their handlers share.
 pub struct Registry {
-    pub table: Table,
+    table: ArcSwap<Table>,
+    /// Held while the table is changed.
+    changing: Mutex<()>,
     pub event_ttl_seconds: u64,
     pub shutdown: CancellationToken,
     admission: OnceLock<Arc<Chain>>,
@@ -50,7 +56,33 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(table: Table, event_ttl_seconds: u64, shutdown: CancellationToken) -> Self {
-        Self { table, event_ttl_seconds, shutdown, admission: OnceLock::new(), allocator: OnceLock::new() }
+        Self {
+            table: ArcSwap::from_pointee(table),
+            changing: Mutex::new(()),
+            event_ttl_seconds,
+            shutdown,
+            admission: OnceLock::new(),
+            allocator: OnceLock::new(),
+        }
+    }
+
+    /// What is served now. It does not change: who needs several facts that belong together takes it once.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Changes what is served, for every request that comes after. Requests that are under way go on with what they
+    /// have; watches of resources that `change` took away or replaced end.
+    pub fn change_table(&self, change: impl FnOnce(&mut Table)) {
+        let _one_at_a_time = self.changing.lock();
+        let old = self.table.load_full();
+        let mut new = Table::clone(&old);
+        change(&mut new);
+        let ended = old.storages_missing_in(&new);
+        self.table.store(Arc::new(new));
+        for storage in ended {
+            storage.ended.cancel();
+        }
     }
 
     /// Sets the admission chain, which itself needs the registry: once, before the first request.

@@ -21,8 +21,8 @@ pub static LOOPBACK: LazyLock<UserInfo> = LazyLock::new(|| UserInfo {
 });
 
 impl Registry {
-    fn resource(&self, r: Resource) -> ApiResult<&Arc<resource::Resource>> {
-        self.table.get(r.group, r.version, r.resource).ok_or_else(|| {
+    fn resource(&self, r: Resource) -> ApiResult<Arc<resource::Resource>> {
+        self.table().get(r.group, r.version, r.resource).cloned().ok_or_else(|| {
             ApiError::internal(format!("{}/{} {} is not served", r.group, r.version, r.resource))
         })
     }
@@ -31,7 +31,7 @@ impl Registry {
 #[async_trait]
 impl ObjectLookup for Registry {
     async fn get(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>> {
-        let r = self.resource(r)?;
+        let r = &*self.resource(r)?;
         match Registry::get(self, r, namespace, name).await {
             Ok(s) => Ok(Some(Arc::new(render::value(r, &s)?))),
             Err(e) if e.code == 404 => Ok(None),
@@ -40,7 +40,7 @@ impl ObjectLookup for Registry {
     }
 
     async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {
-        let r = self.resource(r)?;
+        let r = &*self.resource(r)?;
         let page = Registry::list(self, r, namespace, &ListOptions::default(), &Filter::default()).await?;
         page.items.iter().map(|s| render::value(r, s).map(Arc::new)).collect()
     }
@@ -49,7 +49,7 @@ impl ObjectLookup for Registry {
 #[async_trait]
 impl ObjectWriter for Registry {
     async fn create(&self, r: Resource, namespace: &str, mut object: Value) -> ApiResult<Value> {
-        let r = self.resource(r)?;
+        let r = &*self.resource(r)?;
         let mut cx = WriteCx::internal(&LOOPBACK);
         self.to_hub(r, &mut object)?;
         let done = Registry::create(self, r, &mut cx, namespace, object).await?;
@@ -65,7 +65,7 @@ impl ObjectWriter for Registry {
     }
 
     async fn delete(&self, r: Resource, namespace: &str, name: &str, uid: Option<&str>) -> ApiResult<()> {
-        let r = self.resource(r)?;
+        let r = &*self.resource(r)?;
         let cx = WriteCx::internal(&LOOPBACK);
         let options =
             DeleteOptions { grace_seconds: Some(0), uid: uid.map(str::to_owned), ..DeleteOptions::default() };
@@ -75,7 +75,7 @@ impl ObjectWriter for Registry {
 
 impl Registry {
     async fn replace(&self, r: Resource, namespace: &str, mut o: Value, sub: &str) -> ApiResult<Value> {
-        let r = self.resource(r)?;
+        let r = &*self.resource(r)?;
         let mut cx = WriteCx { subresource: sub, ..WriteCx::internal(&LOOPBACK) };
         self.to_hub(r, &mut o)?;
         let name = super::object::name(&o).to_owned();
@@ -87,7 +87,7 @@ impl Registry {
     /// A decoded object to the form that is stored: storage version, defaults applied.
     pub fn to_hub(&self, r: &resource::Resource, o: &mut Value) -> ApiResult<()> {
         super::codec::to_storage(r, o)?;
-        if let Some(s) = r.strategy {
+        if let Some(s) = r.strategy() {
             super::write::step(r, s.default(o))?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use proto::json::Strictness;
-use proto::schema::TypeDef;
+use proto::schema::TypeRef;
 use serde_json::Value;
 
 use super::options::{FieldValidation, WriteOptions};
@@ -29,7 +29,7 @@ pub struct Patch {
     body: Bytes,
     /// The object of a server-side apply.
     applied: Value,
-    schema: &'static TypeDef,
+    schema: TypeRef,
     api_version: String,
     object_kind: &'static str,
     strictness: Strictness,
@@ -39,12 +39,12 @@ pub struct Patch {
 impl Patch {
     /// Takes a patch of `r`'s objects.
     pub fn parse(r: &Resource, kind: PatchType, body: Bytes, options: &WriteOptions) -> ApiResult<Self> {
-        Self::parse_as(r.schema, (r.group, r.version, r.kind), kind, body, options)
+        Self::parse_as(r.schema.clone(), (r.group, r.version, r.kind), kind, body, options)
     }
 
     /// Takes a patch of objects of the given type.
     pub fn parse_as(
-        schema: &'static TypeDef,
+        schema: TypeRef,
         (group, version, object_kind): (&str, &str, &'static str),
         kind: PatchType,
         body: Bytes,
@@ -95,7 +95,7 @@ impl Patch {
     }
 
     fn patched(&self, live: &Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
-        let decoded = patch::patched(self.kind, live, &self.body, Some(self.schema), self.strictness)?;
+        let decoded = patch::patched(self.kind, live, &self.body, Some(&self.schema), self.strictness)?;
         warnings.extend(decoded.strict_errors);
         let mut o = decoded.value;
         object::set_type(&mut o, &self.api_version, self.object_kind);
@@ -113,7 +113,7 @@ impl Patch {
         self.check_fields(warnings)?;
         let now = object::now();
         let writer = Writer {
-            def: Some(self.schema),
+            def: Some(&self.schema),
             manager,
             api_version: &self.api_version,
             subresource,
@@ -130,7 +130,7 @@ impl Patch {
         if self.strictness == Strictness::Ignore {
             return Ok(());
         }
-        let Ok(decoded) = proto::json::normalize(&self.applied, self.schema, self.strictness) else {
+        let Ok(decoded) = proto::json::normalize(&self.applied, &self.schema, self.strictness) else {
             // What does not fit the type at all is refused by the apply itself, with its own words.
             return Ok(());
         };

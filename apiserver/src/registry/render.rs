@@ -61,7 +61,7 @@ fn raw(s: &Stored) -> ApiResult<&[u8]> {
 /// The object as a value in `r`'s version, with apiVersion, kind and resourceVersion.
 pub fn value(r: &Resource, s: &Stored) -> ApiResult<Value> {
     let storage = r.storage()?;
-    let mut v = proto::wire::from_proto(raw(s)?, storage.schema).map_err(|e| corrupt(&s.key, e))?;
+    let mut v = proto::wire::from_proto(raw(s)?, &storage.schema).map_err(|e| corrupt(&s.key, e))?;
     object::set_type(&mut v, &storage.api_version, storage.kind);
     codec::from_storage(r, &mut v)?;
     Ok(v)
@@ -73,14 +73,14 @@ fn wire<'a>(r: &Resource, s: &'a Stored) -> ApiResult<Cow<'a, [u8]>> {
         return raw(s).map(Cow::Borrowed);
     }
     let v = value(r, s)?;
-    proto::wire::to_proto(&v, r.schema).map(Cow::Owned).map_err(|e| corrupt(&s.key, e))
+    proto::wire::to_proto(&v, &r.schema).map(Cow::Owned).map_err(|e| corrupt(&s.key, e))
 }
 
 /// The object's JSON in `r`'s version, rendered once per object where it came from the cache.
 pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
     let render = || {
         let mut out = Vec::with_capacity(s.bytes.len() * 2);
-        proto::wire::proto_to_json(&wire(r, s)?, r.schema, &r.api_version(), r.kind, &mut out)
+        proto::wire::proto_to_json(&wire(r, s)?, &r.schema, &r.api_version(), r.kind, &mut out)
             .map_err(|e| corrupt(&s.key, e))?;
         Ok(Bytes::from(out))
     };

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::schema::TypeDef;
+use proto::schema::TypeRef;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::codec;
+use super::form::Form;
 use super::index::ObjectIndexer;
 use super::object;
 use super::write::Stored;
@@ -27,36 +28,51 @@ pub struct Storage {
     pub resource: &'static str,
     pub kind: &'static str,
     pub api_version: String,
-    pub schema: &'static TypeDef,
+    pub schema: TypeRef,
     pub cache: Arc<Cache>,
-    indexer: Arc<ObjectIndexer>,
+    /// How objects are written down.
+    pub form: Arc<dyn Form>,
+    /// Cancelled when the resource is replaced or taken away: its watches end, so that clients list anew.
+    pub ended: CancellationToken,
 }
 
 impl Storage {
-    /// Storage of `def` under `prefix`, encoded as `group`/`version`, whose type is `schema`.
+    /// Storage of a built-in resource under `prefix`, encoded as `group`/`version`, whose type is `schema`.
     pub fn new(
         feed: &Arc<Feed>,
         prefix: String,
         group: &'static str,
         version: &'static str,
-        def: &'static proto::Resource,
-        schema: &'static TypeDef,
+        def: &proto::Resource,
+        schema: TypeRef,
     ) -> Self {
         let api_version = super::resource::api_version(group, version);
-        let indexer =
-            Arc::new(ObjectIndexer::new(schema, group, def.resource, api_version.clone(), def.kind));
+        let form = ObjectIndexer::new(schema.clone(), group, def.resource, api_version, def.kind);
+        Self::with_form(feed, prefix, (group, version), def, schema, Arc::new(form))
+    }
+
+    /// Storage whose objects are written down by `form`.
+    pub fn with_form<F: Form>(
+        feed: &Arc<Feed>,
+        prefix: String,
+        (group, version): (&'static str, &'static str),
+        def: &proto::Resource,
+        schema: TypeRef,
+        form: Arc<F>,
+    ) -> Self {
         Self {
             store: Arc::clone(feed.store()),
-            cache: Cache::new(feed, &prefix, indexer.clone()),
-            indexer,
+            cache: Cache::new(feed, &prefix, form.clone()),
+            form,
             prefix,
             namespaced: def.namespaced,
             group,
             version,
             resource: def.resource,
             kind: def.kind,
-            api_version,
+            api_version: super::resource::api_version(group, version),
             schema,
+            ended: CancellationToken::new(),
         }
     }
 
@@ -83,7 +99,7 @@ impl Storage {
         let served = if revision == 0 {
             bytes.clone()
         } else {
-            self.indexer
+            self.form
                 .served(bytes, revision)
                 .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?
         };
@@ -96,17 +112,17 @@ impl Storage {
     }
 
     pub fn decode_bytes(&self, key: &str, bytes: &[u8], revision: Revision) -> ApiResult<Value> {
-        let mut v = codec::decode_stored(self.schema, bytes)
+        let mut v = self
+            .form
+            .decode(bytes)
             .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?;
-        object::set_type(&mut v, &self.api_version, self.kind);
         object::set_revision(&mut v, revision);
         Ok(v)
     }
 
     /// Encodes an object for the store; resourceVersion is never stored.
     pub fn encode(&self, o: &Value) -> ApiResult<Bytes> {
-        codec::encode_stored(self.schema, &self.api_version, self.kind, o)
-            .map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", self.kind)))
+        self.form.encode(o).map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", self.kind)))
     }
 
     /// Reads one object as it is now.

@@ -1,6 +1,8 @@
 //! The rules of one kind that the generic handlers cannot know: defaults, what a create or an update may set,
 //! validation, selectable fields and table cells.
 
+use std::sync::Arc;
+
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -93,4 +95,21 @@ pub trait DynStrategy: Send + Sync + 'static {
         object: &Value,
         old: &Value,
     ) -> Result<ErrorList, serde_json::Error>;
+}
+
+/// Rules of a kind: static for built-in ones, counted for those of custom resources.
+#[derive(Clone)]
+pub enum StrategyRef {
+    Static(&'static dyn DynStrategy),
+    Shared(Arc<dyn DynStrategy>),
+}
+
+impl std::ops::Deref for StrategyRef {
+    type Target = dyn DynStrategy;
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Static(s) => *s,
+            Self::Shared(s) => &**s,
+        }
+    }
 }

@@ -102,7 +102,7 @@ impl Registry {
         old: &Value,
     ) -> ApiResult<()> {
         object::copy_meta(o, old, "generation");
-        match r.strategy {
+        match r.strategy() {
             _ if cx.raw => {}
             Some(s) => {
                 let mut scx = context(cx, old);
@@ -126,7 +126,7 @@ impl Registry {
             object::copy_meta(o, old, "deletionGracePeriodSeconds");
         }
         let mut errors = meta::validate_update(o, old, r.namespaced);
-        if let Some(s) = r.strategy.filter(|_| !cx.raw) {
+        if let Some(s) = r.strategy().filter(|_| !cx.raw) {
             let mut scx = context(cx, old);
             errors.extend(step(r, s.validate(&mut scx, o))?);
             errors.extend(step(r, s.validate_update(&mut scx, o, old))?);

@@ -70,7 +70,7 @@ impl Encoder {
             self.headings = false;
         }
         let body = if self.wanted.format == Format::Protobuf {
-            proto::wire::to_proto(&o, r.schema)
+            proto::wire::to_proto(&o, &r.schema)
                 .map(|raw| proto::envelope::wrap(&version, kind, &raw))
                 .unwrap_or_default()
         } else {
@@ -174,11 +174,12 @@ impl Registry {
             initial_end: o.send_initial_events == Some(true),
             deadline: Instant::now() + timeout,
         };
-        let shutdown = self.shutdown.clone();
+        let (shutdown, ended) = (self.shutdown.clone(), storage.ended.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = running.run(tx, asked) => {}
                 () = shutdown.cancelled() => {}
+                () = ended.cancelled() => {}
             }
         });
         Ok(response)

@@ -73,8 +73,8 @@ fn validate(binding: &Value, name: &str) -> ApiResult<()> {
 
 /// Puts the node into the pod, if the pod has none yet.
 async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run: bool) -> ApiResult<()> {
-    let pods =
-        app.registry.table.get("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
+    let table = app.registry.table();
+    let pods = table.get("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
     let mut cx = WriteCx {
         subresource: "binding",

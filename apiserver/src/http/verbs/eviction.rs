@@ -77,9 +77,8 @@ fn is_ready(pod: &Value) -> bool {
 
 /// Takes one disruption from the budget that covers the pod.
 async fn spend_budget(app: &App, namespace: &str, pod: &Value, dry_run: bool) -> ApiResult<()> {
-    let r = app
-        .registry
-        .table
+    let table = app.registry.table();
+    let r = table
         .get("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("poddisruptionbudgets are not served"))?;
     let page = app.registry.list(r, namespace, &ListOptions::default(), &Filter::default()).await?;

@@ -160,7 +160,7 @@ pub fn check_name(r: &Resource, o: &mut Value, info: &crate::request::RequestInf
 
 /// The answer with an object that is not stored.
 pub fn answer_virtual(
-    schema: &'static proto::schema::TypeDef,
+    schema: &proto::schema::TypeDef,
     api_version: &str,
     kind: &str,
     code: u16,
@@ -200,7 +200,7 @@ pub fn list_virtual(
         _ if wanted.format == negotiate::Format::Protobuf => {
             let raw: Vec<Vec<u8>> = items
                 .iter()
-                .map(|o| proto::wire::to_proto(o, r.schema))
+                .map(|o| proto::wire::to_proto(o, &r.schema))
                 .collect::<Result<_, _>>()
                 .map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", r.kind)))?;
             let meta = proto::envelope::ListMeta::default();

@@ -40,7 +40,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         "selfsubjectrulesreviews" => review::self_subject_rules(&app.authorizer, &call.user, o)?,
         _ => return Err(method_not_allowed()),
     };
-    answer_virtual(r.schema, &r.api_version(), r.kind, 201, wanted, &answer, &call.warnings)
+    answer_virtual(&r.schema, &r.api_version(), r.kind, 201, wanted, &answer, &call.warnings)
 }
 
 /// Component statuses are deprecated upstream; the store is the one component whose health is known here.
@@ -59,7 +59,7 @@ fn component_status(call: &Call<'_>, r: &Resource) -> ApiResult<Response> {
         if !names.contains(&name) {
             return Err(ApiError::not_found(r.group, r.resource, name));
         }
-        return answer_virtual(r.schema, "v1", r.kind, 200, wanted, &healthy(name), &warnings);
+        return answer_virtual(&r.schema, "v1", r.kind, 200, wanted, &healthy(name), &warnings);
     }
     let items: Vec<Value> = names.iter().map(|n| healthy(n)).collect();
     super::list_virtual(r, items, wanted, crate::table::Include::parse(&call.query)?, &warnings)

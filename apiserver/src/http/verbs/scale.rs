@@ -1,5 +1,6 @@
 //! The `scale` subresource: an `autoscaling/v1` `Scale` as a view of the workload's replicas.
 
+use proto::schema::TypeRef;
 use serde_json::{Value, json};
 
 use super::{answer_virtual, manager};
@@ -99,7 +100,8 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
             let write_kind = WriteKind::Patch { apply };
             let options = WriteOptions::parse(&call.query, write_kind)?;
             let body = call.read_body().await?;
-            (None, Some(patching::Patch::parse_as(schema, GVK, kind, body, &options)?), options, write_kind)
+            let patch = patching::Patch::parse_as(TypeRef::Static(schema), GVK, kind, body, &options)?;
+            (None, Some(patch), options, write_kind)
         }
         _ => return Err(method_not_allowed()),
     };

@@ -1,0 +1,23 @@
+//! How the objects of one resource are written down: protobuf in upstream's envelope for built-in kinds, JSON for
+//! custom resources.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::cache::Indexer;
+use crate::store::Revision;
+
+/// One way to write objects down. The [`Indexer`] part makes of stored bytes what the watch cache keeps.
+pub trait Form: Indexer {
+    /// Stored bytes with the resourceVersion in them: what clients read.
+    fn served(&self, stored: &[u8], revision: Revision) -> Result<Bytes, String>;
+
+    /// The value in stored bytes, with apiVersion and kind, without resourceVersion.
+    fn decode(&self, stored: &[u8]) -> Result<Value, String>;
+
+    /// The bytes to store for a value; a resourceVersion is left out.
+    fn encode(&self, o: &Value) -> Result<Bytes, String>;
+
+    /// The value in what [`Self::served`] gave.
+    fn value(&self, served: &[u8]) -> Result<Value, String>;
+}
