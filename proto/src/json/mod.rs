@@ -76,7 +76,7 @@ pub fn strict_error(errors: &[String]) -> String {
 }
 
 /// The first bytes of a body, as upstream shows them in errors.
-fn summary(body: &[u8]) -> String {
+pub fn summary(body: &[u8]) -> String {
     const MAX: usize = 30;
     let head = &body[..body.len().min(MAX)];
     let mut text = match body.first() {
