@@ -97,7 +97,7 @@ impl ErrorKind {
 pub struct Error {
     pub kind: ErrorKind,
     pub field: String,
-    /// The bad value as upstream prints it (strings quoted, structures as JSON); empty where the kind shows none.
+    /// The bad value as upstream prints it (strings quoted, structures as JSON); empty where none is shown.
     pub value: String,
     pub detail: String,
 }
@@ -165,7 +165,7 @@ impl Error {
     /// The message without the field: what a `StatusCause` carries.
     pub fn body(&self) -> String {
         let mut s = self.kind.text().to_owned();
-        if self.kind.shows_value() {
+        if self.kind.shows_value() && !self.value.is_empty() {
             s.push_str(": ");
             s.push_str(&self.value);
         }

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod config;
 pub mod config_file;
 pub mod connect;
+pub mod crd;
 pub mod discovery;
 pub mod feeds;
 pub mod field;

@@ -18,6 +18,8 @@ pub struct Context {
     pub subresource: String,
     /// Sentences for `Warning` headers are added here.
     pub warnings: Vec<String>,
+    /// The object exists already.
+    pub updating: bool,
     /// Who asks: certificate signing requests record it.
     pub user: UserInfo,
     /// Time of the request; none means the clock's.

@@ -128,6 +128,7 @@ impl Registry {
         let mut errors = meta::validate_update(o, old, r.namespaced);
         if let Some(s) = r.strategy().filter(|_| !cx.raw) {
             let mut scx = context(cx, old);
+            scx.updating = true;
             errors.extend(step(r, s.validate(&mut scx, o))?);
             errors.extend(step(r, s.validate_update(&mut scx, o, old))?);
             cx.warnings.append(&mut scx.warnings);

@@ -162,7 +162,7 @@ fn client(c: &api::WebhookClientConfig, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn webhook_url(given: &str, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn webhook_url(given: &str, path: &Path, errors: &mut ErrorList) {
     let form = "; desired format: https://host[/path]";
     let parsed = match url::Url::parse(given) {
         Ok(u) => u,

@@ -71,14 +71,20 @@ impl Strategy for CustomResourceDefinition {
         next_generation(&mut crd.metadata, &old.metadata, changed);
     }
 
-    fn validate(&self, _cx: &mut Context, crd: &Self::Object) -> ErrorList {
+    fn validate(&self, cx: &mut Context, crd: &Self::Object) -> ErrorList {
+        // An update is judged with the old definition at hand, which forgives its faults.
+        if cx.updating {
+            return ErrorList::new();
+        }
+        cx.warnings.extend(crd_validation::warnings(crd, None));
         crd_validation::validate(crd)
     }
 
     fn validate_update(&self, cx: &mut Context, crd: &Self::Object, old: &Self::Object) -> ErrorList {
         if cx.is_status() {
-            return ErrorList::new();
+            return crd_validation::validate_status(crd);
         }
-        crd_validation::update(crd, old)
+        cx.warnings.extend(crd_validation::warnings(crd, Some(old)));
+        crd_validation::validate_update(crd, old)
     }
 }

@@ -3,7 +3,6 @@
 pub mod api_service;
 pub mod certificate;
 pub mod crd;
-pub mod crd_schema;
 pub mod crd_validation;
 pub mod lease;
 pub mod priority_class;

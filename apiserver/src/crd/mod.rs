@@ -1,0 +1,2 @@
+//! Custom resources.
+pub mod schema;
