@@ -130,6 +130,11 @@ impl Storage {
         self.store.get(key, 0).await.map_err(|e| store_error(&e))
     }
 
+    /// Whether the object should be written again though nothing of it changed.
+    pub async fn is_stale(&self, key: &str) -> ApiResult<bool> {
+        self.store.is_stale(key).await.map_err(|e| store_error(&e))
+    }
+
     /// Writes if the object still is at `expected` (zero: absent). The error branch of the inner result carries
     /// what is there instead.
     pub async fn put(

@@ -160,7 +160,8 @@ impl Registry {
                 Err(now) => Err(now),
             });
         }
-        if bytes == kv.value || cx.dry_run {
+        // What was stored under an older encryption key is written again though nothing changed.
+        if cx.dry_run || (bytes == kv.value && !storage.is_stale(&kv.key).await?) {
             let stored = stored(&bytes, kv.mod_revision)?;
             return Ok(Ok(Written { stored, created: false, deleted: false }));
         }

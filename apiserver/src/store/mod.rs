@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub mod conformance;
 pub mod embedded;
+pub mod encryption;
 #[cfg(test)]
 pub mod testing;
 
@@ -126,6 +127,10 @@ pub trait Store: Send + Sync + 'static {
     /// Asks running watches to tell soon how far they are. For engines that do so of themselves, nothing to do.
     async fn request_progress(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+    /// Whether the value of a key is stored in a form that the next write would replace, although the value is the same.
+    async fn is_stale(&self, _key: &str) -> Result<bool, StoreError> {
+        Ok(false)
     }
     /// Whether the store can answer; the reason is fit for `/readyz`.
     fn health(&self) -> Result<(), StoreError> {
