@@ -16,7 +16,7 @@ use crate::registry::Registry;
 /// The server's parts.
 pub struct App {
     pub registry: Arc<Registry>,
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<Authorizer>,
     pub admission: Arc<Chain>,
     /// None where no signing key is configured.

@@ -1,5 +1,7 @@
 //! Command-line flags, named as upstream's; what they mean together is checked in [`Flags::check`].
 
+pub mod auth;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub struct Flags {
     pub version: Option<bool>,
     #[command(flatten)]
     pub logs: LogFlags,
+    #[command(flatten)]
+    pub auth: auth::AuthFlags,
 
     /// Directory of the embedded store
     #[arg(long, default_value = "/var/lib/kube-apiserver")]
@@ -90,8 +94,8 @@ pub struct Flags {
     )]
     pub kubelet_preferred_address_types: Vec<String>,
 
-    /// Ordered list of authorizers
-    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
+    /// Ordered list of authorizers; Node,RBAC where neither this nor --authorization-config is given
+    #[arg(long, value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
     /// Admission plugins to run beside the default ones
     #[arg(long, value_delimiter = ',')]
@@ -198,6 +202,7 @@ impl Flags {
                 .with_context(|| format!("--feature-gates: the value of {name} is not a boolean"))?;
         }
         RuntimeConfig::parse(&self.runtime_config)?;
+        self.auth.check(self)?;
         Ok(())
     }
 

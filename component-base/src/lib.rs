@@ -7,6 +7,7 @@
 pub mod config;
 pub mod controller;
 pub mod duration;
+pub mod file_watch;
 pub mod http2;
 pub mod kubeconfig;
 pub mod logs;

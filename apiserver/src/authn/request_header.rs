@@ -64,6 +64,17 @@ impl RequestHeader {
         Ok(Some(UserInfo { name, uid, groups, extra: self.extra(headers) }))
     }
 
+    /// Takes the configured headers out.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        let c = &self.config;
+        for name in c.username_headers.iter().chain(&c.uid_headers).chain(&c.group_headers) {
+            headers.remove(name.as_str());
+        }
+        for prefix in &c.extra_headers_prefixes {
+            strip_prefixed(headers, prefix);
+        }
+    }
+
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in headers {
@@ -75,6 +86,22 @@ impl RequestHeader {
             }
         }
         out
+    }
+}
+
+/// Takes the headers out that front proxies use by convention, whoever sent them.
+pub fn strip_standard(headers: &mut HeaderMap) {
+    for name in ["x-remote-user", "x-remote-uid", "x-remote-group"] {
+        headers.remove(name);
+    }
+    strip_prefixed(headers, "x-remote-extra-");
+}
+
+fn strip_prefixed(headers: &mut HeaderMap, prefix: &str) {
+    let found: Vec<http::HeaderName> =
+        headers.keys().filter(|k| strip_prefix_ignore_case(k.as_str(), prefix).is_some()).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 

@@ -296,6 +296,13 @@ fn websocket_bearer_tokens() {
         )],
     );
     assert_eq!(bearer_token(&p.headers).as_deref(), Some("tok"));
+    let mut headers = p.headers;
+    strip_websocket_bearer(&mut headers);
+    assert_eq!(headers[SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
     let p = request("/", &[("authorization", "Basic abc".to_owned())]);
+    assert_eq!(bearer_token(&p.headers), None);
+    // A token alone: no protocol is left to agree on.
+    let alone = format!("{WEBSOCKET_BEARER}{}", URL_SAFE_NO_PAD.encode("tok"));
+    let p = request("/", &[("sec-websocket-protocol", alone)]);
     assert_eq!(bearer_token(&p.headers), None);
 }

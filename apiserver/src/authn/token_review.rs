@@ -15,10 +15,8 @@ pub async fn review(authenticator: &Authenticator, mut review: Value) -> ApiResu
     }
     let mut audiences: Vec<String> =
         items(&review, "/spec/audiences").iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
-    if audiences.is_empty()
-        && let Some(sa) = authenticator.service_accounts()
-    {
-        audiences.clone_from(&sa.config().api_audiences);
+    if audiences.is_empty() {
+        audiences = authenticator.api_audiences().to_vec();
     }
     review["status"] = match authenticator.authenticate_token(&token, &audiences).await {
         Ok(Some(found)) => {

@@ -130,19 +130,19 @@ impl Authorizer {
     }
 
     /// The authorizers of a configuration. `abac` is the contents of `--authorization-policy-file`.
-    pub async fn configured(config: &config::Configuration, abac: Option<&[u8]>) -> Result<Self, String> {
+    pub fn configured(config: &config::Configuration, abac: Option<&[u8]>) -> Result<Self, String> {
         let abac = abac.map(abac::Policies::parse).transpose()?.map(Arc::new);
         let authorizer = Self::empty(abac);
-        authorizer.reconfigure(config).await?;
+        authorizer.reconfigure(config)?;
         Ok(authorizer)
     }
 
     /// Replaces the authorizers. On an error the old ones stay.
-    pub async fn reconfigure(&self, config: &config::Configuration) -> Result<(), String> {
+    pub fn reconfigure(&self, config: &config::Configuration) -> Result<(), String> {
         let mut entries = Vec::new();
         for a in &config.authorizers {
             let client = match &a.webhook {
-                Some(w) => Some(webhook::Webhook::connect(&a.name, w, self.metrics.clone()).await?),
+                Some(w) => Some(webhook::Webhook::connect(&a.name, w, self.metrics.clone())?),
                 None => None,
             };
             entries.push(self.entry(a, client)?);

@@ -10,7 +10,7 @@ use super::conditions::Conditions;
 use super::metrics::Metrics;
 use super::{Attributes, Decision, Failure, config};
 use crate::lookup::text;
-use crate::remote::Remote;
+use crate::remote::{Remote, result_label};
 use crate::ttl_cache::TtlCache;
 
 /// Upstream's number of remembered answers.
@@ -42,7 +42,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// Reads the kubeconfig file that the settings name.
-    pub async fn connect(name: &str, w: &config::Webhook, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub fn connect(name: &str, w: &config::Webhook, metrics: Arc<Metrics>) -> Result<Self, String> {
         let Some(file) = &w.connection_info.kube_config_file else {
             return Err(format!(
                 "the authorization webhook {name:?} has connectionInfo.type InClusterConfig, which an API server \
@@ -58,7 +58,7 @@ impl Webhook {
         let expressions: Vec<String> = w.match_conditions.iter().map(|c| c.expression.clone()).collect();
         Ok(Self {
             name: name.to_owned(),
-            remote: Remote::from_kubeconfig(Path::new(file), w.timeout.0).await?,
+            remote: Remote::from_kubeconfig(Path::new(file), w.timeout.0)?,
             api_version: format!("authorization.k8s.io/{}", w.subject_access_review_version),
             conditions: if expressions.is_empty() { None } else { Some(Conditions::compile(&expressions)?) },
             authorized_for: w.authorized_for(),
@@ -80,7 +80,7 @@ impl Webhook {
         if let Some(known) = self.known.get(&key, Instant::now()) {
             return self.decide(known);
         }
-        let answer = match self.ask(attrs, spec).await {
+        let answer = match self.ask(spec).await {
             Ok(answer) => answer,
             Err(e) => return self.failed(e),
         };
@@ -99,7 +99,7 @@ impl Webhook {
         result
     }
 
-    async fn ask(&self, _attrs: &Attributes<'_>, mut spec: Value) -> Result<Answer, String> {
+    async fn ask(&self, mut spec: Value) -> Result<Answer, String> {
         // The older version calls the groups by another name.
         if self.api_version.ends_with("/v1beta1")
             && let Some(o) = spec.as_object_mut()
@@ -115,7 +115,7 @@ impl Webhook {
         let answer = self
             .remote
             .post(&review, |result, took| {
-                last = result.as_ref().map_or_else(|e| e.result(), |_| "success");
+                last = result_label(result);
                 self.metrics.webhook_called(&self.name, last, took);
             })
             .await;

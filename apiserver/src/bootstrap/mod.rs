@@ -149,7 +149,8 @@ impl Step {
     }
 }
 
-async fn authentication_config(writer: &dyn ObjectWriter, settings: &Settings) -> ApiResult<()> {
+/// Publishes the CAs that clients are verified with.
+pub async fn authentication_config(writer: &dyn ObjectWriter, settings: &Settings) -> ApiResult<()> {
     if settings.authentication_config.is_empty() {
         return Ok(());
     }

@@ -111,7 +111,7 @@ async fn authenticate(
     let certificates = peer.as_ref().map(|p| &*p.certificates);
     let user = app.authenticator.authenticate(parts, certificates).await?;
     // Credentials have done their work; nothing behind this line needs them.
-    parts.headers.remove(http::header::AUTHORIZATION);
+    app.authenticator.strip_credentials(&mut parts.headers);
     let request = Attributes::new(&user, info, query.get("fieldSelector"));
     let other = impersonation::impersonate(&app.authorizer, &request, &mut parts.headers).await?;
     Ok(other.unwrap_or(user))

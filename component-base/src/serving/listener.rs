@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -40,9 +41,32 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long open connections may finish after shutdown began.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown`, then lets open requests finish for a short while. Without `tls`, plain HTTP.
-///
-/// Requests carry a [`Peer`] in their extensions.
+/// Whether a client of this address may connect at all.
+pub type Gate = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// How connections are taken in.
+#[derive(Clone, Default)]
+pub struct Intake {
+    /// The TLS configuration, which may be replaced while serving: each connection begins with the newest. Without,
+    /// plain HTTP.
+    pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// Connections that it refuses are closed before a byte is read. Without, all may connect.
+    pub gate: Option<Gate>,
+}
+
+impl Intake {
+    /// One TLS configuration for ever, for everybody.
+    pub fn fixed(tls: Option<Arc<ServerConfig>>) -> Self {
+        // The receiver keeps the value after the sender is gone.
+        Self { tls: tls.map(|config| watch::channel(config).1), gate: None }
+    }
+
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.as_ref().map(|t| TlsAcceptor::from(Arc::clone(&t.borrow())))
+    }
+}
+
+/// [`serve_with`] for one TLS configuration, or none.
 pub async fn serve<H, Fut>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -52,7 +76,17 @@ pub async fn serve<H, Fut>(
     H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    let acceptor = tls.map(TlsAcceptor::from);
+    serve_with(listener, Intake::fixed(tls), handler, shutdown).await;
+}
+
+/// Serves until `shutdown`, then lets open requests finish for a short while.
+///
+/// Requests carry a [`Peer`] in their extensions.
+pub async fn serve_with<H, Fut>(listener: TcpListener, intake: Intake, handler: H, shutdown: Shutdown)
+where
+    H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
     let connections = TaskTracker::new();
     loop {
         let (stream, address) = tokio::select! {
@@ -67,7 +101,12 @@ pub async fn serve<H, Fut>(
                 }
             },
         };
-        let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
+        // Listeners of both families see IPv4 clients under mapped addresses.
+        if intake.gate.as_ref().is_some_and(|gate| !gate(address.ip().to_canonical())) {
+            debug!(peer = %address, "a connection was refused by its address");
+            continue;
+        }
+        let (acceptor, handler, shutdown) = (intake.acceptor(), handler.clone(), shutdown.clone());
         connections.spawn(async move {
             if let Err(e) = connection(stream, address, acceptor, handler, shutdown).await {
                 debug!(peer = %address, error = %e, "connection ended");

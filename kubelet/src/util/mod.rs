@@ -1,9 +1,9 @@
 //! Small pure helpers shared by the kubelet's modules: quantities, timestamps, hashes.
 
 pub mod api_watch;
-pub mod file_watch;
 pub mod quantity;
 
+pub use component_base::file_watch;
 use jiff::Timestamp;
 
 /// RFC 3339 with whole seconds, the form of `metav1.Time`.
