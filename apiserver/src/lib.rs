@@ -6,6 +6,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cache;
+pub mod cel;
 pub mod config;
 pub mod config_file;
 pub mod connect;

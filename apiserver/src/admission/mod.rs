@@ -2,6 +2,7 @@
 //! before it is stored, in upstream's order.
 
 pub mod chain;
+pub mod expressions;
 pub mod plugins;
 pub mod reinvocation;
 pub mod request_options;
