@@ -48,7 +48,7 @@ pub fn pid(layout: &Layout, name: &str) -> Option<u32> {
     let text = std::fs::read_to_string(layout.pid_file(name)).ok()?;
     let (pid, started) = text.trim().split_once(' ')?;
     let pid: u32 = pid.parse().ok()?;
-    (start_time(pid)? == started && !is_zombie(pid)).then_some(pid)
+    (start_time(pid)? == started && !is_dead(pid)).then_some(pid)
 }
 
 pub fn running(layout: &Layout, name: &str) -> bool {
@@ -104,12 +104,22 @@ fn start_time(pid: u32) -> Option<String> {
     stat_field(pid, 19)
 }
 
-fn is_zombie(pid: u32) -> bool {
-    stat_field(pid, 0).as_deref() == Some("Z")
+/// Whether every thread has ended. A killed process whose first thread is a zombie still holds its files and locks
+/// while another thread finishes a system call.
+fn is_dead(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|t| {
+        let state = stat_of(&t.path().join("stat"), 0);
+        state.is_none_or(|s| matches!(s.as_str(), "Z" | "X"))
+    })
 }
 
 /// Field `i` after the command name of `/proc/PID/stat` (0 is the state).
 fn stat_field(pid: u32, i: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_of(&Path::new("/proc").join(pid.to_string()).join("stat"), i)
+}
+
+fn stat_of(file: &Path, i: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(file).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(i).map(str::to_owned)
 }

@@ -29,6 +29,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -60,6 +61,8 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// The time expiry goes by.
     pub clock: Clock,
+    /// How long to wait for another process to leave the directory.
+    pub lock_patience: Duration,
 }
 
 impl Config {
@@ -74,6 +77,7 @@ impl Config {
             clock: Arc::new(|| {
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
             }),
+            lock_patience: Duration::from_secs(10),
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn state(
                 tracing::warn!(error = %e, "the applied state is unusable; building it from snapshot and log")
             }
         }
-    } else {
+    } else if wal.last_index() > 0 {
         tracing::info!("the machine did not stop cleanly; building the applied state from snapshot and log");
     }
     let kv = open(true)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use raft::RawNode;
@@ -30,6 +30,8 @@ use crate::store::StoreError;
 const MEMBER: u64 = 1;
 /// Batches of entries waiting for the applier, before the log waits for it.
 const APPLY_QUEUE: usize = 4;
+/// Pause between two looks at a lock that another process holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Stack of the engine's threads.
 const STACK: usize = 1 << 20;
 
@@ -37,19 +39,32 @@ fn unavailable(doing: &str, path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{doing} {}: {e}", path.display()))
 }
 
-/// Takes the directory for this process.
-fn lock(dir: &Path) -> Result<std::fs::File, StoreError> {
+/// Takes the directory for this process. A predecessor that was killed holds it until its last write to the disk
+/// has ended, so one that is taken is waited for, `patience` long.
+fn lock(dir: &Path, patience: Duration) -> Result<std::fs::File, StoreError> {
     std::fs::create_dir_all(dir).map_err(|e| unavailable("making", dir, &e))?;
     let path = dir.join("LOCK");
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(|e| unavailable("opening", &path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
-            "the data directory {} is in use by another process; stop it, or use another directory",
-            dir.display()
-        ))),
-        Err(TryLockError::Error(e)) => Err(unavailable("locking", &path, &e)),
+    let deadline = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(dir = %dir.display(), "waiting for another process to leave the data directory");
+                }
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Unavailable(format!(
+                    "the data directory {} is in use by another process; stop it, or use another directory",
+                    dir.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(unavailable("locking", &path, &e)),
+        }
     }
 }
 
@@ -79,7 +94,7 @@ fn open_wal(dir: &Path, fs: Arc<dyn Fs>) -> Result<Wal, StoreError> {
 /// See [`Engine::open`].
 pub fn open(config: Config) -> Result<Engine, StoreError> {
     let dir = config.dir.clone();
-    let lock = lock(&dir)?;
+    let lock = lock(&dir, config.lock_patience)?;
     let disk = |name: &str| -> Result<Arc<dyn Fs>, StoreError> {
         let path = dir.join(name);
         Ok(Arc::new(DiskFs::new(&path).map_err(|e| unavailable("making", &path, &e))?))

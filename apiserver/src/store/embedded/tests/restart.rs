@@ -124,10 +124,18 @@ async fn from_a_snapshot() {
 async fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let s = open(dir.path());
-    let error = Engine::open(Config::new(dir.path())).err().unwrap().to_string();
+    let config = || Config { lock_patience: Duration::from_millis(100), ..Config::new(dir.path()) };
+    let error = Engine::open(config()).err().unwrap().to_string();
     assert!(error.contains("in use by another process"), "{error}");
+    // A successor waits for a predecessor that is on its way out.
+    let successor = std::thread::spawn({
+        let dir = dir.path().to_owned();
+        move || Engine::open(Config::new(dir)).map(|_| ())
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
     s.close().await.unwrap();
-    Engine::open(Config::new(dir.path())).unwrap();
+    drop(s);
+    successor.join().unwrap().unwrap();
 }
 
 fn wal_file(dir: &Path) -> std::path::PathBuf {
