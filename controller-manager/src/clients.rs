@@ -65,13 +65,14 @@ impl Clients {
         Ok(Self { root, config: Arc::new(config), per_controller })
     }
 
-    /// The daemon's own identity: for watches and leader election.
+    /// The daemon's own identity: for watches.
     pub fn root(&self) -> Client {
         self.root.clone()
     }
 
-    /// The same identity on a new connection of its own: for the many metadata watches of the garbage collector.
-    pub fn metadata(&self) -> anyhow::Result<Client> {
+    /// The same identity on a new connection of its own: for the many metadata watches of the garbage collector, and
+    /// for leader election, which must not wait behind anything.
+    pub fn connection(&self) -> anyhow::Result<Client> {
         http2::client(&self.config)
     }
 

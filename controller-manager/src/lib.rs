@@ -76,7 +76,7 @@ pub async fn run(flags: Flags, ignored: Vec<String>, shutdown: Shutdown) -> anyh
         )
     };
     check_timing(&config).context("leader election flags")?;
-    let elector = LeaderElector::new(clients.root(), config);
+    let elector = LeaderElector::new(clients.connection()?, config);
     metrics.follow_leadership(flags.leader_elect_resource_name.clone(), elector.leading());
     let stopping = shutdown.clone();
     match elector.run(shutdown, lead).await {

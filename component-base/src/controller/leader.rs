@@ -247,20 +247,29 @@ impl LeaderElector {
                 () = tokio::time::sleep(self.config.retry_period) => {}
             }
             let left = self.config.renew_deadline.saturating_sub(renewed.elapsed());
+            // One request that hangs must leave time for another.
+            let patience = left.min(self.config.renew_deadline / 2);
             let held = tokio::select! {
                 () = stop.cancelled() => return Ended::Stopped,
-                held = tokio::time::timeout(left, self.try_once()) => held,
+                held = tokio::time::timeout(patience, self.try_once()) => held,
             };
             match held {
-                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(true)) => {
+                    renewed = Instant::now();
+                    continue;
+                }
                 Ok(Ok(false)) => return Ended::Lost,
                 Ok(Err(error)) => {
-                    tracing::warn!(lease = self.config.name, %error, "can't renew the Lease, trying again");
-                    if renewed.elapsed() >= self.config.renew_deadline {
-                        return Ended::Lost;
-                    }
+                    tracing::warn!(lease = self.config.name, %error, "can't renew the Lease, trying again")
                 }
-                Err(_) => return Ended::Lost,
+                Err(_) => tracing::warn!(
+                    lease = self.config.name,
+                    seconds = patience.as_secs_f32(),
+                    "no answer when renewing the Lease, trying again"
+                ),
+            }
+            if renewed.elapsed() >= self.config.renew_deadline {
+                return Ended::Lost;
             }
         }
     }

@@ -80,7 +80,7 @@ impl Collector {
                 *used += 1;
                 Some(client.clone())
             }
-            _ => match self.clients.metadata() {
+            _ => match self.clients.connection() {
                 Ok(client) => {
                     *current = Some((client.clone(), 1));
                     Some(client)
