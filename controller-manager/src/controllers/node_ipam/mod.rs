@@ -2,6 +2,7 @@
 
 mod ranges;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -66,9 +67,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
     let pools = Arc::new(Mutex::new(pools(&ctx.flags)?));
     let nodes = ctx.informers.of::<Node>();
     let queue: WorkQueue<String> = WorkQueue::default();
-    let (q, p) = (queue.clone(), pools.clone());
+    // Nodes with ranges that the watch has not shown yet.
+    let given: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let (q, p, g) = (queue.clone(), pools.clone(), given.clone());
     nodes.on_change(move |d| {
         let node = d.object();
+        if d.is_deleted() || !held(node).is_empty() {
+            g.lock().remove(meta::name(&node.metadata));
+        }
         let mut pools = p.lock();
         for cidr in held(node) {
             for pool in pools.iter_mut() {
@@ -85,8 +91,12 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
     // One worker: ranges are given out in order. It starts only when all nodes were seen, so none is given twice.
     ctx.work("node_ipam", &queue, 1, vec![synced(&nodes)], move |name| {
         let (client, events, store, pools) = (client.clone(), events.clone(), store.clone(), pools.clone());
+        let given = given.clone();
         async move {
             let Some(node) = store.get(&name).filter(|n| held(n).is_empty()) else { return Ok(()) };
+            if given.lock().contains(&name) {
+                return Ok(());
+            }
             let taken: Option<Vec<Cidr>> = {
                 let mut pools = pools.lock();
                 let taken: Vec<Option<Cidr>> = pools.iter_mut().map(Pool::take).collect();
@@ -110,7 +120,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
                 "spec": {"podCIDR": text[0], "podCIDRs": text},
             });
             let api: Api<Node> = Api::all(client);
+            // Before the write, so that the watch, which may be faster than the answer, finds it to remove.
+            given.lock().insert(name.clone());
             if let Err(e) = api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+                given.lock().remove(&name);
                 let mut pools = pools.lock();
                 for (pool, cidr) in pools.iter_mut().zip(&taken) {
                     pool.release(cidr);
