@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, TryStreamExt};
+use component_base::controller::watching;
+use futures::StreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
@@ -16,8 +17,6 @@ use kube::{Api, Client, Resource, runtime::watcher};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-
-use crate::util::api_watch;
 
 /// How long an object without users stays watched: the next pod of a deployment often comes soon.
 const LINGER: Duration = Duration::from_secs(120);
@@ -93,8 +92,9 @@ where
         let (tx, rx) = watch::channel(None);
         let users: Arc<Mutex<HashSet<String>>> = Arc::default();
         let api: Api<K> = Api::namespaced(client, namespace);
-        let stream = api_watch::events(api, Some(format!("metadata.name={name}")));
-        let task = tokio::spawn(follow(stream, tx, users.clone(), self.notify.clone()));
+        let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let events = watching::events(api, one);
+        let task = tokio::spawn(follow(events, tx, users.clone(), self.notify.clone()));
         Entry { state: rx, users, task: task.abort_handle() }
     }
 
@@ -125,7 +125,7 @@ where
 }
 
 async fn follow<K>(
-    mut stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Unpin,
+    mut events: watching::Events<K>,
     out: watch::Sender<State<K>>,
     users: Arc<Mutex<HashSet<String>>>,
     notify: Notify,
@@ -143,18 +143,13 @@ async fn follow<K>(
         }
     };
     let mut initial: Option<Arc<K>> = None;
-    loop {
-        match stream.try_next().await {
-            Ok(Some(watcher::Event::Init)) => initial = None,
-            Ok(Some(watcher::Event::InitApply(o))) => initial = Some(Arc::new(o)),
-            Ok(Some(watcher::Event::InitDone)) => publish(initial.take()),
-            Ok(Some(watcher::Event::Apply(o))) => publish(Some(Arc::new(o))),
-            Ok(Some(watcher::Event::Delete(_))) => publish(None),
-            Ok(None) => return,
-            Err(e) => {
-                tracing::debug!(error = %e, "object watch failed, trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+    while let Some(event) = events.next().await {
+        match event {
+            watcher::Event::Init => initial = None,
+            watcher::Event::InitApply(o) => initial = Some(Arc::new(o)),
+            watcher::Event::InitDone => publish(initial.take()),
+            watcher::Event::Apply(o) => publish(Some(Arc::new(o))),
+            watcher::Event::Delete(_) => publish(None),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Shared informers: one watch per kind, one store with indexes, any number of handlers.
 //!
-//! The watch itself is kube-runtime's: it opens with a WatchList stream (`sendInitialEvents`), follows bookmarks, and
-//! starts over by itself. This module keeps the store that kube-runtime does not have (indexes, old and new value to
-//! handlers) and falls back to list-then-watch where the server has no WatchList.
+//! The watch itself is kube-runtime's, by way of [`super::watching`]. This module keeps the store that kube-runtime does
+//! not have (indexes, old and new value to handlers).
 //!
 //! Handlers run inside the informer's task, in order, and must only note keys: they never wait and never write.
 
@@ -13,12 +12,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::runtime::watcher::{self, Event};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::watching;
 
 /// A change of one object, as handlers see it.
 pub enum Delta<K> {
@@ -279,24 +279,10 @@ where
     }
 
     async fn watch(&self) {
-        let mut config = self.config.clone();
-        config.initial_list_strategy = InitialListStrategy::StreamingList;
-        loop {
-            let mut stream = watcher::watcher(self.api.clone(), config.clone()).default_backoff().boxed();
-            let mut seen: HashSet<String> = HashSet::new();
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(event) => self.handle(event, &mut seen),
-                    Err(e) if !self.has_synced() && no_watch_list(&e) => {
-                        config.initial_list_strategy = InitialListStrategy::ListWatch;
-                        tracing::debug!(kind = %K::kind(&K::DynamicType::default()), "no WatchList on this server, listing first");
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch interrupted, trying again");
-                    }
-                }
-            }
+        let mut events = watching::events(self.api.clone(), self.config.clone());
+        let mut seen: HashSet<String> = HashSet::new();
+        while let Some(event) = events.next().await {
+            self.handle(event, &mut seen);
         }
     }
 
@@ -361,17 +347,6 @@ where
             handler(delta);
         }
     }
-}
-
-/// Whether the server refused to stream the initial state: it does not know `sendInitialEvents`, or its storage is too
-/// old for it. Answers about credentials, load or a missing kind would be the same for a list.
-fn no_watch_list(error: &watcher::Error) -> bool {
-    let code = match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
-        _ => return false,
-    };
-    !matches!(code, 401 | 403 | 404 | 429 | 503)
 }
 
 #[cfg(test)]

@@ -11,3 +11,4 @@ pub mod expectations;
 pub mod informer;
 pub mod leader;
 pub mod queue;
+pub mod watching;

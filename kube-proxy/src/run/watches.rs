@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
+use component_base::controller::watching;
 use component_base::process::Shutdown;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -127,57 +127,32 @@ fn spawn<K, T>(
 
 async fn follow<K, T>(
     api: Api<K>,
-    mut config: watcher::Config,
+    config: watcher::Config,
     of: impl Fn(&K) -> T,
     wrap: fn(Msg<T>) -> Change,
     tx: mpsc::Sender<Change>,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    config.initial_list_strategy = InitialListStrategy::StreamingList;
-    let mut synced = false;
-    loop {
-        let mut stream = watcher::watcher(api.clone(), config.clone()).default_backoff().boxed();
-        let mut seen = HashSet::new();
-        while let Some(event) = stream.next().await {
-            let msg = match event {
-                Ok(Event::Init) => {
-                    seen.clear();
-                    continue;
-                }
-                Ok(Event::InitApply(o)) => {
-                    let name = convert::name_of(o.meta());
-                    seen.insert(name.clone());
-                    Msg::Set(name, of(&o))
-                }
-                Ok(Event::InitDone) => {
-                    synced = true;
-                    Msg::Synced(std::mem::take(&mut seen))
-                }
-                Ok(Event::Apply(o)) => Msg::Set(convert::name_of(o.meta()), of(&o)),
-                Ok(Event::Delete(o)) => Msg::Gone(convert::name_of(o.meta())),
-                Err(e) if !synced && no_watch_list(&e) => {
-                    config.initial_list_strategy = InitialListStrategy::ListWatch;
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted, trying again");
-                    continue;
-                }
-            };
-            if tx.send(wrap(msg)).await.is_err() {
-                return;
+    let mut events = watching::events(api, config);
+    let mut seen = HashSet::new();
+    while let Some(event) = events.next().await {
+        let msg = match event {
+            Event::Init => {
+                seen.clear();
+                continue;
             }
+            Event::InitApply(o) => {
+                let name = convert::name_of(o.meta());
+                seen.insert(name.clone());
+                Msg::Set(name, of(&o))
+            }
+            Event::InitDone => Msg::Synced(std::mem::take(&mut seen)),
+            Event::Apply(o) => Msg::Set(convert::name_of(o.meta()), of(&o)),
+            Event::Delete(o) => Msg::Gone(convert::name_of(o.meta())),
+        };
+        if tx.send(wrap(msg)).await.is_err() {
+            return;
         }
-    }
-}
-
-/// Whether the server can't begin a watch with what is there: it does not know `sendInitialEvents`, or its store
-/// can't tell how far a watch has come.
-fn no_watch_list(e: &watcher::Error) -> bool {
-    match e {
-        watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code == 400 || s.code == 422,
-        watcher::Error::WatchError(s) => !matches!(s.code, 401 | 403 | 410 | 429),
-        _ => false,
     }
 }

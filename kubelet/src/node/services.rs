@@ -2,16 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
+use component_base::controller::watching;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client, runtime::watcher};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::{
-    pod::service_env::{ServiceFacts, ServicePort},
-    util::api_watch,
-};
+use crate::pod::service_env::{ServiceFacts, ServicePort};
 
 /// How long a container's start waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -71,30 +69,25 @@ async fn follow(
     all: Arc<RwLock<HashMap<(String, String), ServiceFacts>>>,
     synced: watch::Sender<bool>,
 ) {
-    let mut stream = api_watch::events(Api::<Service>::all(client), None);
+    let mut events = watching::events(Api::<Service>::all(client), watcher::Config::default());
     let mut initial = HashMap::new();
     let put = |map: &mut HashMap<_, _>, s| {
         if let Some(f) = facts(s) {
             map.insert((f.namespace.clone(), f.name.clone()), f);
         }
     };
-    loop {
-        match stream.try_next().await {
-            Ok(Some(watcher::Event::Init)) => initial.clear(),
-            Ok(Some(watcher::Event::InitApply(s))) => put(&mut initial, s),
-            Ok(Some(watcher::Event::InitDone)) => {
+    while let Some(event) = events.next().await {
+        match event {
+            watcher::Event::Init => initial.clear(),
+            watcher::Event::InitApply(s) => put(&mut initial, s),
+            watcher::Event::InitDone => {
                 *all.write() = std::mem::take(&mut initial);
                 synced.send_replace(true);
             }
-            Ok(Some(watcher::Event::Apply(s))) => put(&mut all.write(), s),
-            Ok(Some(watcher::Event::Delete(s))) => {
+            watcher::Event::Apply(s) => put(&mut all.write(), s),
+            watcher::Event::Delete(s) => {
                 let key = (s.metadata.namespace.unwrap_or_default(), s.metadata.name.unwrap_or_default());
                 all.write().remove(&key);
-            }
-            Ok(None) => return,
-            Err(e) => {
-                tracing::debug!(error = %e, "watching services failed, trying again");
-                tokio::time::sleep(Duration::from_secs(2)).await;
             }
         }
     }

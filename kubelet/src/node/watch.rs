@@ -1,23 +1,24 @@
 //! Watches this node's own object: its podCIDR, labels and existence.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use futures::TryStreamExt;
+use component_base::controller::watching;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, runtime::watcher};
 
 use super::register;
-use crate::{context::Context, network, util::api_watch};
+use crate::{context::Context, network};
 
 /// Follows the node for ever; writes the CNI configuration when the podCIDR is known, if asked to.
 pub async fn run(ctx: Arc<Context>, cni: Option<network::CniWriter>, labels: BTreeMap<String, String>) {
     let Some(client) = ctx.client.clone() else { return };
-    let mut stream =
-        api_watch::events(Api::<Node>::all(client), Some(format!("metadata.name={}", ctx.node_name)));
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", ctx.node_name));
+    let mut events = watching::events(Api::<Node>::all(client), own);
     let mut cidrs: Vec<String> = Vec::new();
-    loop {
-        match stream.try_next().await {
-            Ok(Some(watcher::Event::InitApply(mut node) | watcher::Event::Apply(mut node))) => {
+    while let Some(event) = events.next().await {
+        match event {
+            watcher::Event::InitApply(mut node) | watcher::Event::Apply(mut node) => {
                 node.metadata.managed_fields = None;
                 let now = pod_cidrs(&node);
                 *ctx.node.write() = Some(Arc::new(node));
@@ -26,16 +27,11 @@ pub async fn run(ctx: Arc<Context>, cni: Option<network::CniWriter>, labels: BTr
                     network_changed(&ctx, cni.as_ref(), &cidrs).await;
                 }
             }
-            Ok(Some(watcher::Event::Delete(_))) => {
+            watcher::Event::Delete(_) => {
                 tracing::warn!(node = ctx.node_name, "the node object was deleted, registering again");
                 register::run(&ctx, &labels).await;
             }
-            Ok(Some(_)) => {}
-            Ok(None) => return,
-            Err(e) => {
-                tracing::debug!(error = %e, "watching the node failed, trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            watcher::Event::Init | watcher::Event::InitDone => {}
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Small pure helpers shared by the kubelet's modules: quantities, timestamps, hashes.
 
-pub mod api_watch;
 pub mod quantity;
 
 pub use component_base::file_watch;

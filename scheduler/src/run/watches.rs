@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 
+use component_base::controller::watching;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -119,56 +119,32 @@ fn key_of<K: Resource<DynamicType = ()>>(o: &K) -> Key {
 
 async fn follow<K, T>(
     api: Api<K>,
-    mut config: watcher::Config,
+    config: watcher::Config,
     of: fn(&K) -> T,
     wrap: fn(Msg<T>) -> Change,
     tx: mpsc::Sender<Change>,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    config.initial_list_strategy = InitialListStrategy::StreamingList;
-    let mut synced = false;
-    loop {
-        let mut stream = watcher::watcher(api.clone(), config.clone()).default_backoff().boxed();
-        let mut seen = HashSet::new();
-        while let Some(event) = stream.next().await {
-            let msg = match event {
-                Ok(Event::Init) => {
-                    seen.clear();
-                    continue;
-                }
-                Ok(Event::InitApply(o)) => {
-                    seen.insert(key_of(&o));
-                    Msg::Set(key_of(&o), of(&o))
-                }
-                Ok(Event::InitDone) => {
-                    synced = true;
-                    Msg::Synced(std::mem::take(&mut seen))
-                }
-                Ok(Event::Apply(o)) => Msg::Set(key_of(&o), of(&o)),
-                Ok(Event::Delete(o)) => Msg::Gone(key_of(&o)),
-                Err(e) if !synced && no_watch_list(&e) => {
-                    config.initial_list_strategy = InitialListStrategy::ListWatch;
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted, trying again");
-                    continue;
-                }
-            };
-            if tx.send(wrap(msg)).await.is_err() {
-                return;
+    let mut events = watching::events(api, config);
+    let mut seen = HashSet::new();
+    while let Some(event) = events.next().await {
+        let msg = match event {
+            Event::Init => {
+                seen.clear();
+                continue;
             }
+            Event::InitApply(o) => {
+                let key = key_of(&o);
+                seen.insert(key.clone());
+                Msg::Set(key, of(&o))
+            }
+            Event::InitDone => Msg::Synced(std::mem::take(&mut seen)),
+            Event::Apply(o) => Msg::Set(key_of(&o), of(&o)),
+            Event::Delete(o) => Msg::Gone(key_of(&o)),
+        };
+        if tx.send(wrap(msg)).await.is_err() {
+            return;
         }
-    }
-}
-
-/// Whether the server can't begin a watch with what is there: it does not know `sendInitialEvents`, or its store
-/// can't tell how far a watch has come.
-fn no_watch_list(e: &watcher::Error) -> bool {
-    match e {
-        watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code == 400 || s.code == 422,
-        watcher::Error::WatchError(s) => !matches!(s.code, 401 | 403 | 410 | 429),
-        _ => false,
     }
 }
