@@ -11,6 +11,7 @@ pub mod file_watch;
 pub mod http2;
 pub mod kubeconfig;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod pki;
 pub mod process;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -36,7 +37,7 @@ where
         main(shutdown).await
     });
     // What still runs then is background work that nobody waits for.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
         Ok(()) => {
             info!(component, "stopped");
@@ -68,9 +69,18 @@ fn watch_signals(shutdown: Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells systemd, where it started us, that the daemon serves.
+/// How long after [`ready`] a daemon has seen its first objects and settles.
+const SETTLES_AFTER: Duration = Duration::from_secs(5);
+
+/// Tells systemd, where it started us, that the daemon serves; what only start-up needed is given back a little later.
 pub fn ready() {
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(error = %e, "cannot notify systemd");
+    }
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async {
+            tokio::time::sleep(SETTLES_AFTER).await;
+            crate::memory::settle();
+        });
     }
 }
