@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::admission::Chain;
+use crate::aggregator::Aggregator;
 use crate::authn::Authenticator;
 use crate::authn::token_request::Issuer;
 use crate::authz::Authorizer;
@@ -26,6 +27,7 @@ pub struct App {
     pub metrics: Metrics,
     pub in_flight: InFlight,
     pub kubelets: Kubelets,
+    pub aggregator: Arc<Aggregator>,
     pub settings: Settings,
 }
 
@@ -33,6 +35,8 @@ pub struct App {
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub request_timeout: std::time::Duration,
+    /// `--aggregator-reject-forwarding-redirect`
+    pub reject_redirects: bool,
     /// Keys that verify service-account tokens, as a JWKS; none where none are configured.
     pub jwks: Option<serde_json::Value>,
     pub openid_configuration: Option<serde_json::Value>,

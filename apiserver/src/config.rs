@@ -159,6 +159,9 @@ pub struct Flags {
     /// Reach aggregated API servers through their endpoints
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value_t = false)]
     pub enable_aggregator_routing: bool,
+    /// Do not pass on redirects of aggregated API servers
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value_t = true)]
+    pub aggregator_reject_forwarding_redirect: bool,
     /// Fair queuing of requests
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value_t = true)]
     pub enable_priority_and_fairness: bool,

@@ -1,5 +1,6 @@
 //! `kube-apiserver`: the Kubernetes API over the embedded store.
 pub mod admission;
+pub mod aggregator;
 pub mod allocate;
 pub mod app;
 pub mod authn;
@@ -14,12 +15,14 @@ pub mod crd;
 pub mod discovery;
 pub mod feeds;
 pub mod field;
+pub mod follow;
 pub mod health;
 pub mod http;
 pub mod kinds;
 pub mod lookup;
 pub mod metrics;
 pub mod openapi;
+pub mod outgoing;
 pub mod patch;
 pub mod registry;
 pub mod remote;

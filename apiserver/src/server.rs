@@ -26,6 +26,7 @@ use crate::http::filters;
 use crate::http::inflight::InFlight;
 use crate::lookup::{ObjectLookup, ObjectWriter};
 use crate::metrics::Metrics;
+use crate::outgoing::Outgoing;
 use crate::registry::Registry;
 use crate::registry::table::Table;
 use crate::security::{ClientCas, Security, configs, plain, read};
@@ -39,6 +40,7 @@ pub struct Server {
     security: Security,
     flags: Flags,
     allocator: allocate::Services,
+    outgoing: Outgoing,
     bootstrap: bootstrap::Settings,
     bootstrapped: Arc<AtomicBool>,
 }
@@ -66,6 +68,7 @@ impl Server {
         let mut security = Security::build(flags, advertised, lookup.clone())?;
         let authorizer = security.authorizer.clone();
         let bootstrap = bootstrap_settings(flags, advertised, address.port(), &security.cas);
+        let outgoing = Outgoing::new(flags, &registry, address)?;
         let environment = Environment {
             objects: lookup.clone(),
             writer: writer.clone(),
@@ -74,6 +77,7 @@ impl Server {
                 default_not_ready_toleration_seconds: flags.default_not_ready_toleration_seconds,
                 default_unreachable_toleration_seconds: flags.default_unreachable_toleration_seconds,
             },
+            webhooks: outgoing.webhooks.clone(),
         };
         let admission = Arc::new(plain(Chain::new(
             &environment,
@@ -130,14 +134,17 @@ impl Server {
             metrics,
             in_flight: InFlight::new(flags.max_requests_inflight, flags.max_mutating_requests_inflight),
             kubelets,
+            aggregator: outgoing.aggregator.clone(),
             settings: Settings {
                 request_timeout: flags.request_timeout(),
+                reject_redirects: flags.aggregator_reject_forwarding_redirect,
                 jwks: tokens.jwks.take(),
                 openid_configuration: tokens.openid.take(),
             },
         });
+        outgoing.register(app.metrics.shared());
         let flags = flags.clone();
-        Ok(Self { app, address, listener, security, flags, allocator, bootstrap, bootstrapped })
+        Ok(Self { app, address, listener, security, flags, allocator, outgoing, bootstrap, bootstrapped })
     }
 
     /// Serves until `shutdown`, then drains. `ready` is called once everything is in place.
@@ -154,6 +161,7 @@ impl Server {
         feeds::start(&self.app.registry, &self.app.authorizer, &shutdown)
             .await
             .context("loading the authorization policy")?;
+        self.outgoing.start(&self.app.registry, &shutdown).await;
         self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
         let serving = tokio::spawn(listener::serve_with(
             self.listener,

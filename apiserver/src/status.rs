@@ -21,6 +21,10 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// Where an expired list may go on; empty otherwise.
     pub continue_token: String,
+    /// A `Status` that somebody else wrote, told as it is.
+    pub verbatim: Option<Box<Value>>,
+    /// What the client is warned of beside the failure.
+    pub warnings: Vec<String>,
 }
 
 /// `StatusDetails`: the object and the causes.
@@ -55,7 +59,30 @@ pub fn qualified(group: &str, resource: &str) -> String {
 impl ApiError {
     /// A failure with nothing but code, reason and message.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            continue_token: String::new(),
+            verbatim: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// A failure that somebody else, for instance a webhook, decided on: `status` is a whole `Status`.
+    pub fn verbatim(status: Value) -> Self {
+        let code = status.get("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
+        let message = status.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut e = Self::new(code.unwrap_or(500), "", message);
+        e.verbatim = Some(Box::new(status));
+        e
+    }
+
+    /// The same failure with sentences for `Warning` headers.
+    pub fn warning(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -200,6 +227,9 @@ impl ApiError {
 
     /// The `Status` object, as JSON.
     pub fn to_status(&self) -> Value {
+        if let Some(s) = &self.verbatim {
+            return (**s).clone();
+        }
         let mut s = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,

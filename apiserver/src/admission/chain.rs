@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::webhook::{self, Webhooks};
 use super::{Attributes, Plugin, plugins};
 use crate::authz::Authorizer;
 use crate::lookup::{ObjectLookup, ObjectWriter};
@@ -17,6 +18,8 @@ pub struct Environment {
     pub writer: Arc<dyn ObjectWriter>,
     pub authorizer: Arc<Authorizer>,
     pub settings: Settings,
+    /// What webhooks are configured and how they are called.
+    pub webhooks: Arc<Webhooks>,
 }
 
 /// Flags that single plugins read.
@@ -75,9 +78,9 @@ const KNOWN: &[Known] = &[
     ("PodTopologyLabels", true, Some(plugins::pod_topology_labels::build)),
     ("DenyServiceExternalIPs", false, None),
     ("MutatingAdmissionPolicy", true, None),
-    ("MutatingAdmissionWebhook", true, None),
+    ("MutatingAdmissionWebhook", true, Some(webhook::build_mutating)),
     ("ValidatingAdmissionPolicy", true, None),
-    ("ValidatingAdmissionWebhook", true, None),
+    ("ValidatingAdmissionWebhook", true, Some(webhook::build_validating)),
     (LAST, true, Some(plugins::resource_quota::build)),
     ("AlwaysDeny", false, None),
 ];
@@ -140,7 +143,7 @@ impl Chain {
     }
 
     async fn admit_round(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
-        for p in &self.plugins {
+        for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
             p.admit(attrs, object.as_deref_mut()).await?;
         }
         Ok(())
@@ -148,7 +151,7 @@ impl Chain {
 
     /// Lets every plugin refuse the final object.
     pub async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
-        for p in &self.plugins {
+        for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
             p.validate(attrs, object).await?;
         }
         Ok(())

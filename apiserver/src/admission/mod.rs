@@ -6,6 +6,7 @@ pub mod expressions;
 pub mod plugins;
 pub mod reinvocation;
 pub mod request_options;
+pub mod webhook;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -89,6 +90,11 @@ pub enum Operation {
 pub trait Plugin: Send + Sync {
     /// Upstream's plugin name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
+
+    /// Whether the plugin is asked about such operations: connections are few plugins' business.
+    fn handles(&self, operation: Operation) -> bool {
+        operation != Operation::Connect
+    }
 
     /// May change `object` (on create, update and connect; a delete carries none).
     async fn admit(&self, _attrs: &Attributes<'_>, _object: Option<&mut Value>) -> ApiResult<()> {

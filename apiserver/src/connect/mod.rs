@@ -4,6 +4,7 @@
 //! [`answer`] is the one entrance: it receives the request with its body and connection (upgrades work through
 //! [`hyper::upgrade::on`]), already authenticated and authorized.
 
+mod admit;
 pub mod kubelet;
 pub mod logs;
 pub mod proxy;
@@ -25,7 +26,11 @@ pub fn is_connecting(subresource: &str) -> bool {
 }
 
 /// Answers a connecting subresource.
-pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    // Logs are read, not connected to.
+    if call.info.subresource != "log" {
+        admit::admit(app, &mut call, r).await?;
+    }
     match (r.resource, call.info.subresource.as_str()) {
         ("pods", "log") => logs::answer(app, call, r).await,
         ("pods", "exec" | "attach" | "portforward") => streams::answer(app, call, r).await,

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 
+use crate::aggregator::discovery::{self as remote, View};
 use crate::http::negotiate::{Format, Wanted};
 use crate::http::{Body, Response, respond};
 use crate::registry::table::{Group, Table};
@@ -80,6 +81,8 @@ impl GroupDocuments {
 /// The documents of one table.
 struct Documents {
     table: Arc<Table>,
+    /// What other servers serve.
+    remote: Option<View>,
     /// `/apis`
     groups: OnceLock<Document>,
     group: HashMap<&'static str, Arc<GroupDocuments>>,
@@ -89,13 +92,14 @@ struct Documents {
 
 impl Documents {
     /// Takes from `before` what is still true.
-    fn new(table: &Arc<Table>, before: Option<&Self>) -> Self {
+    fn new(table: &Arc<Table>, remote: Option<View>, before: Option<&Self>) -> Self {
         let group = table.groups.iter().map(|g| {
             let known = before.and_then(|b| b.group.get(g.name)).filter(|d| Arc::ptr_eq(&d.group, g));
             (g.name, known.map_or_else(|| GroupDocuments::new(g), Arc::clone))
         });
         Self {
             table: Arc::clone(table),
+            remote,
             groups: OnceLock::new(),
             group: group.collect(),
             aggregated: Default::default(),
@@ -105,8 +109,29 @@ impl Documents {
     fn aggregated(&self, legacy: bool, beta: bool) -> &Document {
         self.aggregated[usize::from(!legacy)][usize::from(beta)].get_or_init(|| {
             let version = if beta { "v2beta1" } else { "v2" };
-            Document::new(&documents::aggregated(&self.table, legacy, version), "v1", "APIGroupDiscoveryList")
+            let mut list = documents::aggregated(&self.table, legacy, version);
+            if let Some(r) = self.remote.as_ref().filter(|_| !legacy) {
+                remote::merge_aggregated(&mut list, &r.services, &r.known);
+            }
+            Document::new(&list, "v1", "APIGroupDiscoveryList")
         })
+    }
+
+    fn groups(&self) -> &Document {
+        self.groups.get_or_init(|| {
+            let mut list = documents::groups(&self.table);
+            if let Some(r) = &self.remote {
+                remote::merge_groups(&mut list, &r.services);
+            }
+            Document::new(&list, "v1", "APIGroupList")
+        })
+    }
+
+    /// `/apis/GROUP` where other servers have a part in the group. Made anew each time: few ask.
+    fn shared_group(&self, name: &str) -> Option<Document> {
+        let r = self.remote.as_ref()?;
+        let local = self.group.get(name).map(|g| documents::group(&g.group));
+        remote::group(local.as_ref(), name, &r.services).map(|g| Document::new(&g, "v1", "APIGroup"))
     }
 }
 
@@ -124,13 +149,13 @@ impl Discovery {
         Self { versions, current: ArcSwapOption::empty() }
     }
 
-    /// The documents of `table`. Two requests that see a new table at once may both make them; one set is kept.
-    fn of(&self, table: &Arc<Table>) -> Arc<Documents> {
+    /// The documents of `table` and of other servers. Two requests that see a new table at once may both make them; one set is kept.
+    fn of(&self, table: &Arc<Table>, remote: Option<View>) -> Arc<Documents> {
         let known = self.current.load_full();
         match known {
-            Some(d) if Arc::ptr_eq(&d.table, table) => d,
+            Some(d) if Arc::ptr_eq(&d.table, table) && View::same(d.remote.as_ref(), remote.as_ref()) => d,
             before => {
-                let new = Arc::new(Documents::new(table, before.as_deref()));
+                let new = Arc::new(Documents::new(table, remote, before.as_deref()));
                 self.current.store(Some(Arc::clone(&new)));
                 new
             }
@@ -141,6 +166,7 @@ impl Discovery {
     pub fn answer(
         &self,
         table: &Arc<Table>,
+        remote: impl FnOnce() -> Option<View>,
         path: &str,
         headers: &HeaderMap,
         wanted: Wanted,
@@ -148,14 +174,12 @@ impl Discovery {
         let path = path.strip_suffix('/').unwrap_or(path);
         match path {
             "/api" => {
-                let d = self.of(table);
+                let d = self.of(table, remote());
                 Some(root(&self.versions, &d, true, headers, wanted))
             }
             "/apis" => {
-                let d = self.of(table);
-                let groups =
-                    d.groups.get_or_init(|| Document::new(&documents::groups(table), "v1", "APIGroupList"));
-                Some(root(groups, &d, false, headers, wanted))
+                let d = self.of(table, remote());
+                Some(root(d.groups(), &d, false, headers, wanted))
             }
             _ => {
                 let (name, version) = match path.strip_prefix("/api/") {
@@ -165,7 +189,12 @@ impl Discovery {
                         None => (path.strip_prefix("/apis/")?, None),
                     },
                 };
-                let d = self.of(table);
+                let d = self.of(table, remote());
+                if version.is_none()
+                    && let Some(g) = d.shared_group(name)
+                {
+                    return Some(g.answer(wanted));
+                }
                 let known = d.group.get(name).filter(|_| !(name.is_empty() && version.is_none()))?;
                 let g = &known.group;
                 let Some(version) = version else {

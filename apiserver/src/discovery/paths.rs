@@ -6,6 +6,7 @@ use http::Method;
 use serde_json::json;
 
 use super::documents;
+use crate::aggregator::openapi as aggregated;
 use crate::app::App;
 use crate::http::negotiate::{Offer, Wanted};
 use crate::http::router::Call;
@@ -24,11 +25,19 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
         return Ok(respond::text(405, "405 method not allowed\n"));
     }
     let table = app.registry.table();
-    if let Some(r) = app.discovery.answer(&table, path, &call.parts.headers, wanted) {
+    if let Some(r) = app.discovery.answer(&table, || app.aggregator.view(), path, &call.parts.headers, wanted)
+    {
         return Ok(r);
     }
-    if let Some(r) = openapi::answer(&table, path, &call.query, &call.parts.headers, wanted) {
-        return Ok(r);
+    if path.starts_with("/openapi/") {
+        if let Some(r) = aggregated::answer(app, &call).await {
+            return Ok(r);
+        }
+        let headers = aggregated::before(app, path, &call.parts.headers);
+        if let Some(r) = openapi::answer(&table, path, &call.query, &headers, wanted) {
+            let tag = call.parts.headers.get(http::header::IF_NONE_MATCH);
+            return Ok(aggregated::after(app, path, tag, wanted, r));
+        }
     }
     Ok(match path {
         "/" => respond::json(200, Wanted { pretty: true, ..Wanted::JSON }, &json!({"paths": paths(app)})),

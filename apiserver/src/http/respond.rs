@@ -70,6 +70,7 @@ pub fn error(wanted: Wanted, e: &ApiError) -> Response {
     {
         r.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(d.retry_after_seconds));
     }
+    warn(&mut r, &e.warnings);
     r
 }
 
@@ -90,21 +91,28 @@ pub fn compress(mut r: Response) -> Response {
     r
 }
 
-/// Adds `Warning` headers.
+/// Characters that all warnings of an answer may have together, and each of them where they have more.
+const WARNINGS_LIMIT: usize = 4096;
+const WARNING_LIMIT: usize = 256;
+
+/// Adds `Warning` headers: each sentence once, cut where they are too long together.
 pub fn warn(r: &mut Response, warnings: &[String]) {
-    let mut seen: Vec<&String> = Vec::new();
-    let mut size = 0;
+    let mut seen: Vec<&str> = Vec::new();
     for w in warnings {
-        if seen.contains(&w) {
-            continue;
+        if !w.is_empty() && !seen.contains(&w.as_str()) {
+            seen.push(w);
         }
-        seen.push(w);
-        let clean: String = w.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
-        size += quoted.len();
-        if size > 4096 {
+    }
+    let total: usize = seen.iter().map(|w| w.chars().count()).sum();
+    let each = if total > WARNINGS_LIMIT { WARNING_LIMIT } else { usize::MAX };
+    let mut written = 0;
+    for w in seen {
+        if written >= WARNINGS_LIMIT {
             break;
         }
+        let clean: String = w.chars().take(each).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        written += clean.chars().count();
+        let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(v) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             r.headers_mut().append(header::WARNING, v);
         }

@@ -16,7 +16,7 @@ use crate::registry::method_not_allowed;
 use crate::registry::resource::Resource;
 use crate::request::{RequestInfo, UserInfo};
 use crate::status::{ApiError, ApiResult};
-use crate::{connect, discovery};
+use crate::{aggregator, connect, discovery};
 
 /// Bodies may have this many bytes.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -64,6 +64,9 @@ async fn read(body: Incoming) -> ApiResult<Bytes> {
 /// Answers an authorized request.
 pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     let info = call.info;
+    if let Some(service) = app.aggregator.target(info) {
+        return Ok(aggregator::proxy::answer(app, call, &service).await);
+    }
     if !info.is_resource {
         return discovery::paths::answer(app, call).await;
     }

@@ -23,6 +23,8 @@ pub struct Deleted {
     pub uid: String,
     /// False while grace or finalizers keep it.
     pub gone: bool,
+    /// Sentences for `Warning` headers.
+    pub warnings: Vec<String>,
 }
 
 enum Fate {
@@ -53,16 +55,21 @@ impl Registry {
             };
             let mut o = storage.decode(&kv)?;
             check_preconditions(r, name, options, &o)?;
+            let mut warnings = Vec::new();
             if !cx.internal {
                 let attrs = self.attributes(r, cx, namespace, name, Operation::Delete, Some(&o));
-                self.admission().admit(&attrs, None).await?;
-                self.admission().validate(&attrs, None).await?;
+                let admitted = match self.admission().admit(&attrs, None).await {
+                    Ok(()) => self.admission().validate(&attrs, None).await,
+                    Err(e) => Err(e),
+                };
+                warnings = attrs.warnings.take();
+                admitted.map_err(|e| e.warning(std::mem::take(&mut warnings)))?;
             }
             let uid = object::uid(&o).to_owned();
             let fate = decide(r, &mut o, options, Timestamp::now());
             let done = |kv: &KeyValue, bytes: &Bytes, revision, gone| {
                 let stored = storage.stored(&kv.key, bytes, revision)?;
-                Ok(Deleted { stored, uid: uid.clone(), gone })
+                Ok(Deleted { stored, uid: uid.clone(), gone, warnings: warnings.clone() })
             };
             let outcome = match fate {
                 Fate::Pending => return done(&kv, &kv.value, kv.mod_revision, false),

@@ -182,9 +182,9 @@ impl Registry {
         }
         let name = object::name(old.unwrap_or(o)).to_owned();
         let attrs = self.attributes(r, cx, namespace, &name, operation, old);
-        self.admission().admit(&attrs, Some(o)).await?;
-        let mut said = attrs.warnings.take();
-        cx.warnings.append(&mut said);
+        let admitted = self.admission().admit(&attrs, Some(o)).await;
+        cx.warnings.append(&mut attrs.warnings.take());
+        admitted.map_err(|e| e.warning(std::mem::take(&mut cx.warnings)))?;
         dedup_owners(o, &mut cx.warnings);
         Ok(())
     }
@@ -202,10 +202,9 @@ impl Registry {
             return Ok(());
         }
         let attrs = self.attributes(r, cx, namespace, object::name(old.unwrap_or(o)), operation, old);
-        self.admission().validate(&attrs, Some(o)).await?;
-        let mut said = attrs.warnings.take();
-        cx.warnings.append(&mut said);
-        Ok(())
+        let admitted = self.admission().validate(&attrs, Some(o)).await;
+        cx.warnings.append(&mut attrs.warnings.take());
+        admitted.map_err(|e| e.warning(std::mem::take(&mut cx.warnings)))
     }
 
     /// Everything wrong with a new object.

@@ -101,10 +101,12 @@ impl Client {
         credentials: Credentials,
         user_agent: &str,
     ) -> Result<Self, CallError> {
-        let parsed: Result<Uri, _> = url.parse();
-        if !parsed.is_ok_and(|u| u.host().is_some_and(|h| !h.is_empty())) {
+        let parsed: Option<Uri> = url.parse().ok();
+        let Some(uri) = parsed.filter(|u| u.host().is_some_and(|h| !h.is_empty())) else {
             return Err(CallError::Config(format!("Unparsable URL: {url}")));
-        }
+        };
+        let bare = uri.path() == "/" && uri.query().is_none() && !url.ends_with('/');
+        let url = if bare { format!("{url}/") } else { url };
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
@@ -201,7 +203,7 @@ fn with_timeout(url: &str, deadline: Duration) -> String {
 }
 
 /// The innermost sentence that says what happened to a connection.
-fn cause(e: &hyper_util::client::legacy::Error) -> String {
+pub fn cause(e: &hyper_util::client::legacy::Error) -> String {
     let mut at: Option<&(dyn std::error::Error + 'static)> = Some(e);
     let mut last = e.to_string();
     while let Some(e) = at {

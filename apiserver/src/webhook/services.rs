@@ -12,7 +12,7 @@ use crate::lookup::{items, text};
 use crate::registry::storage::Storage;
 
 /// Label with which a slice names its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A way from service references to addresses.
 #[async_trait]

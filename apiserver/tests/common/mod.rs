@@ -2,6 +2,8 @@
 //! HTTP to it with an administrator's certificate.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod backend;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ impl Drop for TestServer {
 pub struct Client {
     base: String,
     http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For requests that HTTP/2 does not have.
+    http1: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// An answer, read to its end.
@@ -158,13 +162,14 @@ fn build(base: &str, authority: &Authority, pair: Option<&Pair>) -> Client {
             builder.with_client_auth_cert(vec![cert], key).expect("identity")
         }
     };
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_only()
-        .enable_http1()
-        .enable_http2()
-        .build();
-    Client { base: base.to_owned(), http: HyperClient::builder(TokioExecutor::new()).build(https) }
+    let builder = || hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_only();
+    let http1 = builder().enable_http1().build();
+    let https = builder().enable_http1().enable_http2().build();
+    Client {
+        base: base.to_owned(),
+        http: HyperClient::builder(TokioExecutor::new()).build(https),
+        http1: HyperClient::builder(TokioExecutor::new()).build(http1),
+    }
 }
 
 impl Client {
@@ -182,6 +187,21 @@ impl Client {
         }
         let request = request.body(Full::new(body.into())).expect("a request");
         self.http.request(request).await.expect("an answer")
+    }
+
+    /// Sends a request in HTTP/1.1, which may be an upgrade.
+    pub async fn open_http1(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> http::Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (k, v) in headers {
+            request = request.header(*k, *v);
+        }
+        let request = request.body(Full::default()).expect("a request");
+        self.http1.request(request).await.expect("an answer")
     }
 
     pub async fn send(

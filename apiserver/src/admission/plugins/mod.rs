@@ -33,7 +33,8 @@ pub(crate) mod testing {
         let store = Arc::new(Objects::with(objects));
         let authorizer = Arc::new(Authorizer::new(&["RBAC".to_owned()]).unwrap());
         let settings = Settings::default();
-        (Environment { objects: store.clone(), writer: store.clone(), authorizer, settings }, store)
+        let webhooks = Arc::default();
+        (Environment { objects: store.clone(), writer: store.clone(), authorizer, settings, webhooks }, store)
     }
 
     /// One write through one plugin, both phases. The object comes back as admitted.

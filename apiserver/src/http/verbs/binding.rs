@@ -55,7 +55,9 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(respond::meta_object(201, wanted, "v1", "Status", &status))
+    let mut answer = respond::meta_object(201, wanted, "v1", "Status", &status);
+    respond::warn(&mut answer, &attrs.warnings.take());
+    Ok(answer)
 }
 
 fn validate(binding: &Value, name: &str) -> ApiResult<()> {

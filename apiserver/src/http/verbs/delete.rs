@@ -84,10 +84,13 @@ pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     };
     let done = app.registry.delete(r, &cx, namespace(r, &call), &call.info.name, &options).await?;
     let code = if !done.gone && options.orphan_dependents == Some(false) { 202 } else { 200 };
-    if !done.gone || r.rules.returns_deleted {
-        return render::object_answer(r, &done.stored, code, wanted, Include::parse(&call.query)?);
-    }
-    Ok(success(r, wanted, &call.info.name, &done.uid))
+    let mut answer = if !done.gone || r.rules.returns_deleted {
+        render::object_answer(r, &done.stored, code, wanted, Include::parse(&call.query)?)?
+    } else {
+        success(r, wanted, &call.info.name, &done.uid)
+    };
+    respond::warn(&mut answer, &done.warnings);
+    Ok(answer)
 }
 
 fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
@@ -137,13 +140,15 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> A
     for (ns, name) in &names {
         pending.push(delete_one(app, &cx, r, ns, name, &options));
     }
-    let results: Vec<ApiResult<()>> =
+    let results: Vec<ApiResult<Vec<String>>> =
         futures::stream::iter(pending).buffer_unordered(WORKERS).collect().await;
-    results.into_iter().collect::<ApiResult<Vec<()>>>()?;
-    render::list_answer(r, &page.items, &page.meta, wanted, include)
+    let warnings = results.into_iter().collect::<ApiResult<Vec<_>>>()?.concat();
+    let mut answer = render::list_answer(r, &page.items, &page.meta, wanted, include)?;
+    respond::warn(&mut answer, &warnings);
+    Ok(answer)
 }
 
-/// One delete of a collection; that somebody else was faster is fine.
+/// One delete of a collection, with what it warns of; that somebody else was faster is fine.
 async fn delete_one(
     app: &App,
     cx: &WriteCx<'_>,
@@ -151,9 +156,10 @@ async fn delete_one(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
-) -> ApiResult<()> {
+) -> ApiResult<Vec<String>> {
     match app.registry.delete(r, cx, namespace, name, options).await {
-        Err(e) if e.code != 404 => Err(e),
-        _ => Ok(()),
+        Ok(done) => Ok(done.warnings),
+        Err(e) if e.code == 404 => Ok(Vec::new()),
+        Err(e) => Err(e),
     }
 }

@@ -52,6 +52,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let attrs = app.registry.attributes(r, &cx, namespace, name, Operation::Create, None);
     app.admission.admit(&attrs, Some(&mut eviction)).await?;
     app.admission.validate(&attrs, Some(&eviction)).await?;
+    let warnings = attrs.warnings.take();
     let pod = render::value(r, &app.registry.get(r, namespace, name).await?)?;
     if !object::is_deleting(&pod) && needs_budget(&pod) {
         spend_budget(app, namespace, &pod, delete.dry_run).await?;
@@ -61,7 +62,9 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(respond::meta_object(201, wanted, "v1", "Status", &status))
+    let mut answer = respond::meta_object(201, wanted, "v1", "Status", &status);
+    respond::warn(&mut answer, &warnings);
+    Ok(answer)
 }
 
 /// Pods that do not run, or run no more, cost no budget.

@@ -20,7 +20,7 @@ use crate::status::{ApiError, ApiResult};
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// The view of a workload.
-fn view(o: &Value) -> Value {
+pub fn view(o: &Value) -> Value {
     let mut meta = serde_json::Map::new();
     for f in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(v) = object::meta(o).get(f) {

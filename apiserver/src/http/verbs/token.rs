@@ -44,6 +44,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let attrs = app.registry.attributes(r, &cx, namespace, name, Operation::Create, None);
     app.admission.admit(&attrs, Some(&mut o)).await?;
     app.admission.validate(&attrs, Some(&o)).await?;
+    call.warnings.append(&mut attrs.warnings.take());
     let (answer, mut warnings) = issuer.issue(namespace, name, o, SystemTime::now()).await?;
     call.warnings.append(&mut warnings);
     super::answer_virtual(

@@ -16,12 +16,53 @@ pub struct Rule<'a> {
     pub scope: &'a Option<String>,
 }
 
-/// Wildcards stand alone.
-fn wildcard(list: &[String], path: &Path, errors: &mut ErrorList) {
+/// Wildcards stand alone. `what` the list is of.
+fn wildcard(list: &[String], what: &str, path: &Path, errors: &mut ErrorList) {
     if list.is_empty() {
         errors.push(Error::required(path, ""));
     } else if list.len() > 1 && list.iter().any(|v| v == "*") {
-        errors.push(Error::invalid(path, list, "if '*' is present, must not specify other values"));
+        errors.push(Error::invalid(path, list, format!("if '*' is present, must not specify other {what}")));
+    }
+}
+
+/// Resources with subresources: what a wildcard covers may not be named beside it.
+fn resources(list: &[String], path: &Path, errors: &mut ErrorList) {
+    if list.is_empty() {
+        errors.push(Error::required(path, ""));
+    }
+    let (mut any_sub, mut any_resource): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let mut plain = false;
+    for (i, r) in list.iter().enumerate() {
+        if r.is_empty() {
+            errors.push(Error::required(&path.index(i), ""));
+            continue;
+        }
+        let Some((resource, sub)) = r.split_once('/') else {
+            // As upstream: the last one decides.
+            plain = r != "*";
+            continue;
+        };
+        if any_sub.contains(&resource) {
+            let why = format!("if '{resource}/*' is present, must not specify {r}");
+            errors.push(Error::invalid(&path.index(i), r, why));
+        }
+        if any_resource.contains(&sub) {
+            let why = format!("if '*/{sub}' is present, must not specify {r}");
+            errors.push(Error::invalid(&path.index(i), r, why));
+        }
+        if sub == "*" {
+            any_sub.push(resource);
+        }
+        if resource == "*" {
+            any_resource.push(sub);
+        }
+    }
+    if list.len() > 1 && list.iter().any(|r| r == "*/*") {
+        errors.push(Error::invalid(path, list, "if '*/*' is present, must not specify other resources"));
+    }
+    if plain && list.iter().any(|r| r == "*") {
+        let why = "if '*' is present, must not specify other resources without subresources";
+        errors.push(Error::invalid(path, list, why));
     }
 }
 
@@ -35,18 +76,14 @@ fn empty_entries(list: &[String], path: &Path, errors: &mut ErrorList) {
 pub fn rule(r: &Rule<'_>, path: &Path, errors: &mut ErrorList) {
     let operations = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
     let at = path.child("operations");
-    wildcard(r.operations, &at, errors);
+    wildcard(r.operations, "operations", &at, errors);
     for (i, o) in r.operations.iter().enumerate().filter(|(_, o)| !operations.contains(&o.as_str())) {
         errors.push(Error::not_supported(&at.index(i), o, &operations));
     }
-    wildcard(r.groups, &path.child("apiGroups"), errors);
-    wildcard(r.versions, &path.child("apiVersions"), errors);
+    wildcard(r.groups, "API groups", &path.child("apiGroups"), errors);
+    wildcard(r.versions, "API versions", &path.child("apiVersions"), errors);
     empty_entries(r.versions, &path.child("apiVersions"), errors);
-    let at = path.child("resources");
-    if r.resources.is_empty() {
-        errors.push(Error::required(&at, ""));
-    }
-    empty_entries(r.resources, &at, errors);
+    resources(r.resources, &path.child("resources"), errors);
     one_of_if_given(r.scope, &["*", "Cluster", "Namespaced"], &path.child("scope"), errors);
 }
 
@@ -147,18 +184,46 @@ fn client(c: &api::WebhookClientConfig, path: &Path, errors: &mut ErrorList) {
         (Some(url), None) => webhook_url(url, &path.child("url"), errors),
         (None, Some(s)) => {
             let at = path.child("service");
-            if s.name.is_empty() {
-                errors.push(Error::required(&at.child("name"), "service name is required"));
-            }
+            // Upstream takes the two for each other.
             if s.namespace.is_empty() {
-                errors.push(Error::required(&at.child("namespace"), "service namespace is required"));
+                errors.push(Error::required(&at.child("name"), ""));
+            }
+            if s.name.is_empty() {
+                errors.push(Error::required(&at.child("namespace"), ""));
             }
             if let Some(p) = s.port.filter(|p| !(1..=65535).contains(p)) {
                 let why = format!("port is not valid: {}", rules::between(1, 65535));
                 errors.push(Error::invalid(&at.child("port"), p, why));
             }
+            service_path(s.path.as_deref().unwrap_or_default(), &at.child("path"), errors);
         }
         _ => errors.push(Error::required(path, "exactly one of url or service is required")),
+    }
+}
+
+/// The path of a service: segments are names.
+fn service_path(given: &str, path: &Path, errors: &mut ErrorList) {
+    if given.is_empty() || given == "/" {
+        return;
+    }
+    if given == "//" {
+        errors.push(Error::invalid(path, given, "segment[0] may not be empty"));
+        return;
+    }
+    if !given.starts_with('/') {
+        errors.push(Error::invalid(path, given, "must start with a '/'"));
+    }
+    let mut rest = given.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (i, step) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if step.is_empty() {
+            errors.push(Error::invalid(path, given, format!("segment[{i}] may not be empty")));
+            continue;
+        }
+        for why in rules::dns1123_subdomain(step) {
+            errors.push(Error::invalid(path, given, format!("segment[{i}]: {why}")));
+        }
     }
 }
 

@@ -1,0 +1,159 @@
+//! `MutatingAdmissionWebhook`: one webhook after the other, each seeing what those before made of the object.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::call::{self, Failure, Subject};
+use super::forms::{self, View};
+use super::hook::Hook;
+use super::review::Answer;
+use super::{Webhooks, matching, rules};
+use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::registry::Registry;
+use crate::status::{ApiError, ApiResult};
+
+struct Mutating {
+    webhooks: Arc<Webhooks>,
+}
+
+/// The plugin.
+pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
+    Arc::new(Mutating { webhooks: env.webhooks.clone() })
+}
+
+#[async_trait]
+impl Plugin for Mutating {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionWebhook"
+    }
+
+    fn handles(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    async fn admit(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
+        let hooks = self.webhooks.mutating.load_full();
+        if hooks.is_empty() || rules::is_exempt(attrs) {
+            return Ok(());
+        }
+        let registry = self.webhooks.registry()?;
+        let requested = forms::requested(registry, attrs)?;
+        let second = attrs.reinvocation.is_second();
+        if second {
+            attrs.reinvocation.webhooks().lock().compare(object.as_deref());
+        }
+        for hook in hooks.iter() {
+            self.one(registry, hook, attrs, &requested, object.as_deref_mut()).await?;
+        }
+        if !second {
+            attrs.reinvocation.webhooks().lock().keep(object.as_deref());
+        }
+        Ok(())
+    }
+}
+
+impl Mutating {
+    async fn one(
+        &self,
+        registry: &Registry,
+        hook: &Hook,
+        attrs: &Attributes<'_>,
+        requested: &View,
+        object: Option<&mut Value>,
+    ) -> ApiResult<()> {
+        let webhooks = &*self.webhooks;
+        let now = object.as_deref();
+        let Some(view) = matching::view(webhooks, registry, hook, attrs, requested, now).await? else {
+            return Ok(());
+        };
+        let shown = shown(attrs, &view, now).await?;
+        if !matching::conditions_hold(webhooks, hook, attrs, "admit", shown.0.as_ref())? {
+            return Ok(());
+        }
+        // The second round is for those who were called in the first.
+        if attrs.reinvocation.is_second() && !attrs.reinvocation.webhooks().lock().is_due(&hook.uid) {
+            return Ok(());
+        }
+        let subject = Subject {
+            hook,
+            attrs,
+            requested,
+            view: &view,
+            object: shown.0.as_ref(),
+            old: shown.1.as_ref(),
+            mutating: true,
+        };
+        let started = Instant::now();
+        let outcome = match call::ask(webhooks, &subject).await {
+            Ok(answer) => changed(registry, &subject, answer, now).await,
+            Err(e) => Err(e),
+        };
+        let changed = call::settle(webhooks, &subject, started, outcome)?.flatten();
+        let mut round = attrs.reinvocation.webhooks().lock();
+        if let (Some(new), Some(object)) = (changed, object)
+            && *object != new
+        {
+            *object = new;
+            round.require();
+            attrs.reinvocation.request();
+        }
+        if hook.reinvoke {
+            round.note(&hook.uid);
+        }
+        Ok(())
+    }
+}
+
+/// The object and the old object as a webhook sees them.
+pub async fn shown(
+    attrs: &Attributes<'_>,
+    view: &View,
+    object: Option<&Value>,
+) -> ApiResult<(Option<Value>, Option<Value>)> {
+    let new = match object {
+        Some(o) => Some(forms::show(attrs, view, o).await?),
+        None => None,
+    };
+    let old = match attrs.old {
+        Some(o) => Some(forms::show(attrs, view, o).await?),
+        None => None,
+    };
+    Ok((new, old))
+}
+
+/// The object after the answer's patch, in the storage version; none where there is no patch.
+async fn changed(
+    registry: &Registry,
+    s: &Subject<'_>,
+    answer: Answer,
+    before: Option<&Value>,
+) -> Result<Option<Value>, Failure> {
+    if answer.patch.is_empty() {
+        return Ok(None);
+    }
+    let calling = |why: String| Failure::Calling {
+        why: format!("failed calling webhook {:?}: {why}", s.hook.name),
+        code: 503,
+    };
+    let operations: json_patch::Patch = serde_json::from_slice(&answer.patch)
+        .map_err(|e| calling(format!("received undecodable patch in webhook response: {e}")))?;
+    if operations.0.is_empty() {
+        return Ok(None);
+    }
+    let internal = |why: String| Failure::Internal(ApiError::internal(why));
+    let (Some(shown), Some(before)) = (s.object, before) else {
+        return Err(internal(format!(
+            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+            s.hook.name
+        )));
+    };
+    if answer.patch_type != "JSONPatch" {
+        return Err(calling(format!("unsupported patch type {:?}", answer.patch_type)));
+    }
+    let mut patched = shown.clone();
+    json_patch::patch(&mut patched, &operations).map_err(|e| internal(e.to_string()))?;
+    forms::take(registry, s.attrs, s.view, &patched, before).await.map(Some).map_err(Failure::Internal)
+}
