@@ -435,3 +435,47 @@ async fn versions_selectors_and_dry_runs() {
     );
     assert_eq!(q["request"]["options"]["dryRun"], json!(["All"]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditions_keep_requests_out() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let b = Backend::start(&[], |s: Seen| async move { review(&s, json!({"allowed": true})) }).await;
+    let hook_with = |name: &str, policy: &str, expression: &str| {
+        hook(
+            &b,
+            &format!("/{name}"),
+            "configmaps",
+            json!({"name": format!("{name}.example.com"), "failurePolicy": policy, "matchConditions": [{"name": "c", "expression": expression}]}),
+        )
+    };
+    configure(
+        c,
+        VALIDATING,
+        "v",
+        json!([
+            hook_with("named", "Fail", "object.metadata.name != 'skip-me'"),
+            hook_with("user", "Fail", "request.userInfo.username == 'nobody'"),
+            hook_with("open", "Ignore", "object.data.missing == 'x'"),
+        ]),
+    )
+    .await;
+    in_force(c, &b).await;
+    c.post(MAPS, &map("skip-me")).await.expect(201);
+    assert!(b.seen().is_empty());
+    c.post(MAPS, &map("ask")).await.expect(201);
+    let paths: Vec<String> = b.seen().iter().map(|s| s.path.clone()).collect();
+    assert_eq!(paths, ["/named?timeout=10s"]);
+    configure(c, VALIDATING, "w", json!([hook_with("closed", "Fail", "object.data.missing == 'x'")])).await;
+    let e = eventually("the failing condition counts", || async {
+        let a = c.post(&format!("{MAPS}?dryRun=All"), &map("closed")).await;
+        (a.code == 403).then(|| a.json())
+    })
+    .await;
+    let message = e["message"].as_str().expect("text");
+    assert!(message.starts_with("configmaps \"closed\" is forbidden: "), "{message}");
+    assert!(message.contains("no such key: missing"), "{message}");
+    let bad = json!({"metadata": {"name": "bad"}, "webhooks": [hook_with("bad", "Fail", "object.metadata.name ==")]});
+    let e = c.post(VALIDATING, &bad).await.expect(422);
+    assert_eq!(e["details"]["causes"][0]["field"], "webhooks[0].matchConditions[0].expression");
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::conditions::Conditions;
 use super::rules::Rule;
+use crate::admission::expressions::MatchConditions;
 use crate::lookup::{items, text};
 use crate::registry::labels::Selector;
 use crate::webhook::ClientConfig;
@@ -50,7 +50,7 @@ pub struct Hook {
     pub review: Option<ReviewVersion>,
     /// `reinvocationPolicy: IfNeeded`
     pub reinvoke: bool,
-    pub conditions: Conditions,
+    pub conditions: MatchConditions,
 }
 
 /// The webhooks of a configuration object.
@@ -95,7 +95,7 @@ impl Hook {
             timeout: Duration::from_secs(seconds),
             review,
             reinvoke: text(w, "/reinvocationPolicy") == "IfNeeded",
-            conditions: Conditions::compile(items(w, "/matchConditions")),
+            conditions: MatchConditions::compile(items(w, "/matchConditions"), false),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Whether a webhook is called for a request, and in which version.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::forms::{self, View};
 use super::hook::Hook;
 use super::{Webhooks, rules};
+use crate::admission::expressions::{self, Inputs, Named, Outcome};
 use crate::admission::{Attributes, Operation};
-use crate::lookup::text;
+use crate::cel::authority::Authority;
 use crate::registry::labels::Selector;
 use crate::registry::{Registry, object};
 use crate::status::{ApiError, ApiResult};
@@ -90,28 +93,65 @@ fn object_matches(hook: &Hook, attrs: &Attributes<'_>, object: Option<&Value>) -
     Ok(has(object) || has(attrs.old))
 }
 
-/// Whether the webhook's conditions hold for what it would be shown.
+/// What the conditions of a webhook are evaluated for.
+pub struct Case<'a> {
+    pub attrs: &'a Attributes<'a>,
+    pub requested: &'a View,
+    pub view: &'a View,
+    /// As the webhook would see them.
+    pub object: Option<&'a Value>,
+    pub old: Option<&'a Value>,
+    /// `admit` or `validating`
+    pub phase: &'static str,
+}
+
+/// Whether the webhook's conditions hold.
 pub fn conditions_hold(
     webhooks: &Webhooks,
+    authority: &Arc<dyn Authority>,
     hook: &Hook,
-    attrs: &Attributes<'_>,
-    phase: &'static str,
-    object: Option<&Value>,
+    case: &Case<'_>,
 ) -> ApiResult<bool> {
     if hook.conditions.is_empty() {
         return Ok(true);
     }
+    static NULL: Value = Value::Null;
+    let attrs = case.attrs;
+    let name = attrs.object_name(case.object);
+    let request = expressions::request(attrs, name, named(case.requested), named(case.view));
+    let inputs = Inputs {
+        object: case.object.unwrap_or(&NULL),
+        old: case.old.unwrap_or(&NULL),
+        request: &request,
+        namespace: &NULL,
+        params: &NULL,
+        authority: Some(authority),
+        user: attrs.user,
+    };
     let operation = rules::operation(attrs.operation);
-    match hook.conditions.hold() {
-        Ok(true) => Ok(true),
-        Ok(false) => {
-            webhooks.metrics.exclude(&hook.name, phase, operation);
+    match hook.conditions.evaluate(&inputs) {
+        Outcome::Matches => Ok(true),
+        Outcome::Excluded(_) => {
+            webhooks.metrics.exclude(&hook.name, case.phase, operation);
             Ok(false)
         }
-        Err(why) => {
-            webhooks.metrics.evaluation_error(&hook.name, phase, operation);
-            let name = object.map_or(attrs.name, |o| text(o, "/metadata/name"));
-            Err(ApiError::forbidden(attrs.group, attrs.resource, name, why))
+        Outcome::Failed { message, .. } => {
+            webhooks.metrics.evaluation_error(&hook.name, case.phase, operation);
+            if hook.fail_open {
+                return Ok(false);
+            }
+            Err(ApiError::forbidden(attrs.group, attrs.resource, name, message))
         }
+    }
+}
+
+fn named(v: &View) -> Named<'_> {
+    Named {
+        group: &v.resource.group,
+        version: &v.resource.version,
+        resource: &v.resource.resource,
+        kind_group: &v.kind.group,
+        kind_version: &v.kind.version,
+        kind: &v.kind.kind,
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `hook.rs`, `rules.rs`, `conditions.rs` | a webhook, made ready from its configuration |
+//! | `hook.rs`, `rules.rs` | a webhook, made ready from its configuration |
 //! | `matching.rs` | whether it is called, and in which version |
 //! | `forms.rs` | objects in that version, and back |
 //! | `review.rs` | question and answer as bytes |
@@ -13,7 +13,6 @@
 //! | `mutating.rs`, `validating.rs` | the two plugins |
 
 pub mod call;
-pub mod conditions;
 pub mod forms;
 pub mod hook;
 pub mod matching;

@@ -12,16 +12,18 @@ use super::hook::Hook;
 use super::review::Answer;
 use super::{Webhooks, matching, rules};
 use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::cel::authority::Authority;
 use crate::registry::Registry;
 use crate::status::{ApiError, ApiResult};
 
 struct Mutating {
     webhooks: Arc<Webhooks>,
+    authority: Arc<dyn Authority>,
 }
 
 /// The plugin.
 pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
-    Arc::new(Mutating { webhooks: env.webhooks.clone() })
+    Arc::new(Mutating { webhooks: env.webhooks.clone(), authority: env.authorizer.clone() })
 }
 
 #[async_trait]
@@ -70,7 +72,15 @@ impl Mutating {
             return Ok(());
         };
         let shown = shown(attrs, &view, now).await?;
-        if !matching::conditions_hold(webhooks, hook, attrs, "admit", shown.0.as_ref())? {
+        let case = matching::Case {
+            attrs,
+            requested,
+            view: &view,
+            object: shown.0.as_ref(),
+            old: shown.1.as_ref(),
+            phase: "admit",
+        };
+        if !matching::conditions_hold(webhooks, &self.authority, hook, &case)? {
             return Ok(());
         }
         // The second round is for those who were called in the first.

@@ -11,15 +11,17 @@ use super::forms::{self, View};
 use super::mutating::shown;
 use super::{Webhooks, matching, rules};
 use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::cel::authority::Authority;
 use crate::status::ApiResult;
 
 struct Validating {
     webhooks: Arc<Webhooks>,
+    authority: Arc<dyn Authority>,
 }
 
 /// The plugin.
 pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
-    Arc::new(Validating { webhooks: env.webhooks.clone() })
+    Arc::new(Validating { webhooks: env.webhooks.clone(), authority: env.authorizer.clone() })
 }
 
 /// What webhooks of one version are shown.
@@ -58,7 +60,15 @@ impl Plugin for Validating {
                     s
                 }
             };
-            if matching::conditions_hold(webhooks, hook, attrs, "validating", shown.0.as_ref())? {
+            let case = matching::Case {
+                attrs,
+                requested: &requested,
+                view: &view,
+                object: shown.0.as_ref(),
+                old: shown.1.as_ref(),
+                phase: "validating",
+            };
+            if matching::conditions_hold(webhooks, &self.authority, hook, &case)? {
                 calls.push((Arc::clone(hook), view, shown));
             }
         }
