@@ -23,6 +23,7 @@ fn own(group: &str, resource: &str) -> &'static [Field] {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName"
         ],
         ("", "events") => fields![
@@ -38,17 +39,18 @@ fn own(group: &str, resource: &str) -> &'static [Field] {
             "source",
             "type"
         ],
-        ("events.k8s.io", "events") => fields![
-            "regarding.kind",
-            "regarding.namespace",
-            "regarding.name",
-            "regarding.uid",
-            "regarding.apiVersion",
-            "regarding.resourceVersion",
-            "regarding.fieldPath",
-            "reason",
-            "reportingController",
-            "type"
+        // Stored as core events, and indexed as these (see `indexed_field`).
+        ("events.k8s.io", "events") => &[
+            ("involvedObject.kind", "regarding.kind"),
+            ("involvedObject.namespace", "regarding.namespace"),
+            ("involvedObject.name", "regarding.name"),
+            ("involvedObject.uid", "regarding.uid"),
+            ("involvedObject.apiVersion", "regarding.apiVersion"),
+            ("involvedObject.resourceVersion", "regarding.resourceVersion"),
+            ("involvedObject.fieldPath", "regarding.fieldPath"),
+            ("reason", "reason"),
+            ("reportingComponent", "reportingController"),
+            ("type", "type"),
         ],
         ("", "namespaces") => fields!["status.phase"],
         ("", "nodes") => fields!["spec.unschedulable"],
@@ -73,6 +75,18 @@ pub fn supported_field_selectors(group: &str, resource: &str) -> Vec<&'static st
     let mut out = vec![NAME.1, NAMESPACE.1];
     out.extend(own(group, resource).iter().map(|f| f.1));
     out
+}
+
+/// Under which name stored objects are indexed by the field that a selector calls `field`. That differs where a
+/// resource is stored as another one is, and for a name that only old clients use.
+pub fn indexed_field<'a>(group: &str, resource: &str, field: &'a str) -> &'a str {
+    match (group, resource, field) {
+        ("events.k8s.io", "events", _) => {
+            own(group, resource).iter().find(|f| f.1 == field).map_or(field, |f| f.0)
+        }
+        ("", "pods", "spec.host") => "spec.nodeName",
+        _ => field,
+    }
 }
 
 /// The value of each selectable field.
@@ -111,6 +125,23 @@ fn absent(path: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_indexed_by_their_stored_names() {
+        let stored = serde_json::json!({"metadata": {"name": "e"}, "reportingComponent": "c",
+            "involvedObject": {"kind": "Pod"}});
+        let stored = selectable_fields("", "events", &stored);
+        let value = |field: &str| {
+            let name = indexed_field("events.k8s.io", "events", field);
+            stored.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+        };
+        assert_eq!(value("reportingController"), Some("c"));
+        assert_eq!(value("regarding.kind"), Some("Pod"));
+        for field in supported_field_selectors("events.k8s.io", "events") {
+            assert!(value(field).is_some(), "{field} is not indexed");
+        }
+        assert_eq!(indexed_field("", "pods", "spec.host"), "spec.nodeName");
+    }
 
     #[test]
     fn zero_values_are_told() {

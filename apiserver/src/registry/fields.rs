@@ -33,6 +33,14 @@ impl Selector {
         &self.0
     }
 
+    /// Calls every field by the name that `to` gives it; the first error ends it.
+    pub fn rename<E>(&mut self, to: impl Fn(&str) -> Result<String, E>) -> Result<(), E> {
+        for t in &mut self.0 {
+            t.field = to(&t.field)?;
+        }
+        Ok(())
+    }
+
     /// Whether everything is selected.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

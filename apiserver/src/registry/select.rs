@@ -18,15 +18,19 @@ pub struct Filter {
 impl Filter {
     /// The selectors in `o`, which may use only fields that the kind offers.
     pub fn new(r: &Resource, o: &ListOptions) -> ApiResult<Self> {
-        if !o.fields.is_empty() {
+        let mut fields = o.fields.clone();
+        if !fields.is_empty() {
             let known = crate::kinds::supported_field_selectors(r.group, r.resource);
-            for t in o.fields.terms() {
-                if !known.contains(&t.field.as_str()) {
-                    return Err(ApiError::bad_request(unsupported(r, &t.field)));
+            fields.rename(|field| {
+                let indexed = crate::kinds::indexed_field(r.group, r.resource, field);
+                if known.contains(&field) || known.contains(&indexed) {
+                    Ok(indexed.to_owned())
+                } else {
+                    Err(ApiError::bad_request(unsupported(r, field)))
                 }
-            }
+            })?;
         }
-        Ok(Self { labels: o.labels.clone(), fields: o.fields.clone() })
+        Ok(Self { labels: o.labels.clone(), fields })
     }
 
     /// Whether everything is chosen.
