@@ -169,7 +169,9 @@ fn join(mount: &Path, path: &str) -> std::path::PathBuf {
     mount.join(path.trim_start_matches('/'))
 }
 
-/// Removes a cgroup with its children. The kernel needs a moment after the last process ended.
+/// Removes a cgroup with its children. The kernel needs a moment after the last process ended. Processes that are
+/// still in it after that belong to no container that the runtime knows, such as the init of one whose start was
+/// broken off; nobody else would ever end them, so they are killed.
 fn remove_dir(path: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(path) {
         Ok(e) => e,
@@ -181,11 +183,14 @@ fn remove_dir(path: &Path) -> io::Result<()> {
             remove_dir(&entry.path())?;
         }
     }
-    for _ in 0..20 {
+    for attempt in 0..20 {
         match std::fs::remove_dir(path) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
+                if attempt % 10 == 5 {
+                    kill_processes(path);
+                }
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
             Err(e) => return Err(e),
@@ -194,9 +199,30 @@ fn remove_dir(path: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("cgroup {} is still in use", path.display())))
 }
 
+fn kill_processes(cgroup: &Path) {
+    let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process of another PID namespace, and would mean ourselves to kill(2).
+    for pid in procs.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|pid| *pid > 1) {
+        tracing::warn!(pid, cgroup = %cgroup.display(), "killing a process that was left in a pod's cgroup");
+        // It may have ended meanwhile.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leftover_processes_are_killed() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let dir = std::env::temp_dir().join(format!("cgroup-test-{}", child.id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("cgroup.procs"), format!("0\n1\n{}\n", child.id())).unwrap();
+        kill_processes(&dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
 
     #[test]
     fn paths_and_limits() {
