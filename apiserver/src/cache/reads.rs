@@ -63,7 +63,8 @@ impl Cache {
     }
 
     /// All objects of `[start, end)` as of exactly `revision`: from memory where nothing has changed since, otherwise
-    /// from the store's history, at most `limit` (zero: all). With the list, how many objects lie beyond it.
+    /// from the store's history, at most `limit` (zero: all). With the list, how many objects lie beyond it. What the
+    /// store has compacted is refused in either case, so that whether a revision can be read depends on its age alone.
     pub async fn list_at(
         &self,
         start: &str,
@@ -74,7 +75,8 @@ impl Cache {
         {
             let core = self.slot.core.lock();
             let (map, newest) = core.snapshot(self.feed.revision());
-            if core.loaded() == Loaded::Yes && (core.changed_at()..=newest).contains(&revision) {
+            let oldest = core.changed_at().max(self.feed.store().oldest_revision());
+            if core.loaded() == Loaded::Yes && (oldest..=newest).contains(&revision) {
                 return Ok((List { map, start: start.to_owned(), end: end.to_owned(), revision }, 0));
             }
         }

@@ -124,6 +124,10 @@ pub trait Store: Send + Sync + 'static {
     async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError>;
     /// Forgets history below `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// The oldest revision that can be read, as far as this is known without asking anybody; zero where it is not.
+    fn oldest_revision(&self) -> Revision {
+        0
+    }
     /// Asks running watches to tell soon how far they are. For engines that do so of themselves, nothing to do.
     async fn request_progress(&self) -> Result<(), StoreError> {
         Ok(())

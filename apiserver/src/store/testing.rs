@@ -151,6 +151,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn oldest_revision(&self) -> Revision {
+        self.with(|m| m.compacted)
+    }
+
     async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError> {
         let (oldest, current) = self.with(|m| (m.compacted, m.revision()));
         let mut after = if after == 0 { current } else { after };

@@ -231,6 +231,10 @@ impl Store for Engine {
         self.propose(Command::Compact { revision }, 0).await.map(|_| ())
     }
 
+    fn oldest_revision(&self) -> Revision {
+        self.state.compacted()
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         self.health.check()
     }
