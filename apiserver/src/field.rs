@@ -204,6 +204,9 @@ impl ErrorList {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
     pub fn iter(&self) -> std::slice::Iter<'_, Error> {
         self.0.iter()
     }

@@ -11,6 +11,7 @@
 //! | `node` | the compiled form |
 //! | `prune`, `defaults`, `meta` | what is done to objects |
 //! | `check`, `format`, `regexp`, `number`, `lists`, `ratchet` | what is checked of them |
+//! | `rules`, `rules_run`, `paths` | validation rules |
 //! | `topology`, `openapi` | what is derived from the schema |
 //!
 //! Definitions themselves are judged by `kinds::misc::crd_validation`.
@@ -24,10 +25,15 @@ pub mod meta;
 pub mod node;
 pub mod number;
 pub mod openapi;
+pub mod paths;
 pub mod props;
 pub mod prune;
 pub mod ratchet;
 pub mod regexp;
+pub mod rules;
+pub mod rules_run;
+#[cfg(test)]
+mod rules_tests;
 mod scale;
 #[cfg(test)]
 mod tests;
@@ -43,7 +49,10 @@ use self::meta::Malformed;
 use self::node::{Compiler, MAX_DEPTH, Node};
 use self::openapi::Edition;
 use self::props::Props;
+use self::rules::RuleNode;
+use self::rules_run::Run;
 pub use self::scale::ScalePaths;
+use crate::cel::RUNTIME_BUDGET;
 use crate::field::{Error, ErrorKind, ErrorList, Path};
 
 /// What the definition says besides the schema.
@@ -76,6 +85,9 @@ pub struct Schema {
     /// As written: descriptions and examples are published, and needed for nothing else.
     source: Box<str>,
     type_def: OnceLock<TypeRef>,
+    has_rules: bool,
+    /// Compiled for the first write.
+    rules: OnceLock<Option<RuleNode>>,
 }
 
 impl Schema {
@@ -87,6 +99,8 @@ impl Schema {
         let props = Props::new(schema).ok_or_else(|| vec!["OpenAPIV3Schema must be an object".to_owned()])?;
         let mut compiler = Compiler::default();
         let root = compiler.node(props, MAX_DEPTH);
+        let unknown = compiler.unknown_type.take();
+        compiler.errors.extend(unknown.map(|t| format!("OpenAPIV3Schema type '{t}' is not supported")));
         if !compiler.errors.is_empty() {
             return Err(compiler.errors);
         }
@@ -96,6 +110,8 @@ impl Schema {
             preserve_unknown_fields: o.preserve_unknown_fields,
             source: schema.to_string().into(),
             type_def: OnceLock::new(),
+            has_rules: rules::any(props),
+            rules: OnceLock::new(),
         }))
     }
 
@@ -162,6 +178,17 @@ impl Schema {
 
     /// Everything wrong with `new` but its own metadata; with `old`, what did not change may stay wrong.
     pub fn validate(&self, cx: &ValidationCx<'_>, new: &Value, old: Option<&Value>) -> ErrorList {
+        self.validate_with_warnings(cx, new, old, &mut Vec::new())
+    }
+
+    /// As [`Schema::validate`]; adds to `warnings` the broken rules on values that did not change.
+    pub fn validate_with_warnings(
+        &self,
+        cx: &ValidationCx<'_>,
+        new: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> ErrorList {
         let mut errors = ErrorList::new();
         if cx.status {
             if let (Some(status), Some(node)) = (new.get("status"), self.root.field("status")) {
@@ -182,7 +209,32 @@ impl Schema {
         if !duplicates.is_empty() && old.is_none_or(|o| self.duplicates(o).is_empty()) {
             errors.extend(duplicates);
         }
+        if let Some(rules) = self.rules() {
+            let prior: Vec<&ErrorList> = cx.prior.into_iter().chain([&errors]).collect();
+            match rules_blocked(&prior) {
+                Some(e) => errors.push(e),
+                None => {
+                    let from = Path::default();
+                    let mut run = Run::new(&from, RUNTIME_BUDGET);
+                    run.check(rules, &self.root, new, old, old.is_some());
+                    errors.extend(run.errors);
+                    warnings.append(&mut run.warnings);
+                }
+            }
+        }
         errors
+    }
+
+    /// Rules cost time and memory to compile, so those of kinds that nobody writes are left alone.
+    fn rules(&self) -> Option<&RuleNode> {
+        if !self.has_rules {
+            return None;
+        }
+        let compile = || {
+            let source: Value = serde_json::from_str(&self.source).ok()?;
+            RuleNode::compile(Props::new(&source)?, true)
+        };
+        self.rules.get_or_init(compile).as_ref()
     }
 
     fn duplicates(&self, object: &Value) -> ErrorList {
@@ -232,7 +284,7 @@ fn sentences(paths: Vec<String>) -> Vec<String> {
 }
 
 /// Says that rules were left out, if one of `errors` makes it pointless to run them.
-pub fn rules_blocked(errors: &[&ErrorList]) -> Option<Error> {
+fn rules_blocked(errors: &[&ErrorList]) -> Option<Error> {
     let blocking = |e: &Error| {
         matches!(
             e.kind,

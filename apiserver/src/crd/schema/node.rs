@@ -171,6 +171,8 @@ pub struct Compiler {
     patterns: HashMap<String, Arc<Pattern>>,
     /// What cannot be compiled.
     pub errors: Vec<String>,
+    /// A type that there is not; its values are taken to be anything.
+    pub unknown_type: Option<String>,
 }
 
 impl Compiler {
@@ -188,8 +190,11 @@ impl Compiler {
                 self.fail(format!("OpenAPIV3Schema '{field}' is not supported"));
             }
         }
+        if p.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
+            self.fail("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined");
+        }
         let ty = Type::named(p.ty()).unwrap_or_else(|| {
-            self.fail(format!("OpenAPIV3Schema type '{}' is not supported", p.ty()));
+            self.unknown_type.get_or_insert_with(|| p.ty().to_owned());
             Type::Any
         });
         let ty = if p.int_or_string() { Type::IntOrString } else { ty };

@@ -3,6 +3,7 @@
 //!
 //! Source: Kubernetes documentation, "Publish Validation Schema in OpenAPI".
 
+use proto::schema::Gvk;
 use serde_json::{Map, Value, json};
 
 const METADATA: &str = "Standard object's metadata. More info: \
@@ -17,6 +18,11 @@ const EMBEDDED_API_VERSION: &str = "apiVersion defines the versioned schema of t
     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const EMBEDDED_KIND: &str = "kind is a string value representing the type of this object. In CamelCase. More info: \
     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
+const LIST_METADATA: &str = "Standard list metadata. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
 
 /// Which OpenAPI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,34 @@ pub fn published(schema: Option<Value>, preserves: bool, edition: Edition) -> Ma
     out
 }
 
+/// The name of a kind's schema among all schemas: `io.example.v1.Widget`.
+pub fn model_name(group: &str, version: &str, kind: &str) -> String {
+    let reversed: Vec<&str> = group.rsplit('.').collect();
+    format!("{}.{version}.{kind}", reversed.join("."))
+}
+
+/// The published form of the list of a kind.
+pub fn list(gvk: Gvk, list_kind: &str, plural: &str, edition: Edition) -> Value {
+    let item = model_name(gvk.group, gvk.version, gvk.kind);
+    json!({
+        "type": "object",
+        "description": format!("{list_kind} is a list of {}", gvk.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": API_VERSION},
+            "kind": {"type": "string", "description": KIND},
+            "metadata": described("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", LIST_METADATA, edition),
+            "items": {
+                "type": "array",
+                "description": format!("List of {plural}. More info: {CONVENTIONS}"),
+                "items": {"$ref": format!("{}{item}", place(edition))},
+            },
+        },
+        "x-kubernetes-group-version-kind":
+            [{"group": gvk.group, "version": gvk.version, "kind": list_kind}],
+    })
+}
+
 fn bare() -> Map<String, Value> {
     Map::from_iter([("type".to_owned(), "object".into())])
 }
@@ -62,14 +96,25 @@ fn properties(m: &mut Map<String, Value>) -> &mut Map<String, Value> {
     }
 }
 
-fn metadata(edition: Edition) -> Value {
-    let name = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// Where references lead.
+fn place(edition: Edition) -> &'static str {
     match edition {
-        Edition::V2 => json!({"$ref": format!("#/definitions/{name}"), "description": METADATA}),
-        Edition::V3 => {
-            json!({"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "description": METADATA})
-        }
+        Edition::V2 => "#/definitions/",
+        Edition::V3 => "#/components/schemas/",
     }
+}
+
+/// A reference with a description, which v3 does not allow beside it.
+fn described(name: &str, description: &str, edition: Edition) -> Value {
+    let reference = format!("{}{name}", place(edition));
+    match edition {
+        Edition::V2 => json!({"$ref": reference, "description": description}),
+        Edition::V3 => json!({"allOf": [{"$ref": reference}], "description": description}),
+    }
+}
+
+fn metadata(edition: Edition) -> Value {
+    described("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", METADATA, edition)
 }
 
 fn node(m: &mut Map<String, Value>, edition: Edition) {

@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 
 /// One schema node.
 #[derive(Debug, Clone, Copy)]
-pub struct Props<'a>(&'a Map<String, Value>);
+pub struct Props<'a> {
+    value: &'a Value,
+    map: &'a Map<String, Value>,
+}
 
 /// What `items` holds.
 #[derive(Debug, Clone, Copy)]
@@ -27,18 +30,23 @@ pub enum Additional<'a> {
 
 impl<'a> Props<'a> {
     /// The view of a schema; none if it is not a JSON object.
-    pub fn new(v: &'a Value) -> Option<Self> {
-        v.as_object().map(Self)
+    pub fn new(value: &'a Value) -> Option<Self> {
+        value.as_object().map(|map| Self { value, map })
+    }
+
+    /// The schema as it is.
+    pub fn value(self) -> &'a Value {
+        self.value
     }
 
     /// The field as it is, unless absent or `null`.
     pub fn get(self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|v| !v.is_null())
+        self.map.get(name).filter(|v| !v.is_null())
     }
 
     /// All fields.
     pub fn map(self) -> &'a Map<String, Value> {
-        self.0
+        self.map
     }
 
     /// A string field, empty if absent.

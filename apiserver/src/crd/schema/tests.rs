@@ -348,6 +348,17 @@ fn is_published() {
 }
 
 #[test]
+fn lists_are_published() {
+    let gvk = Gvk { group: "stable.example.com", version: "v1", kind: "CronTab" };
+    let l = openapi::list(gvk, "CronTabList", "crontabs", Edition::V3);
+    assert_eq!(
+        l["properties"]["items"]["items"]["$ref"],
+        "#/components/schemas/com.example.stable.v1.CronTab"
+    );
+    assert_eq!(l["x-kubernetes-group-version-kind"][0]["kind"], "CronTabList");
+}
+
+#[test]
 fn merges_by_topology() {
     use proto::schema::{Kind, ListType};
     let s = schema(json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
@@ -363,6 +374,23 @@ fn merges_by_topology() {
 }
 
 #[test]
+fn open_objects_merge_what_they_declare() {
+    use crate::patch::fields::{Ty, to_set, validate};
+    let s = schema(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+        "m": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+            "items": {"type": "object", "properties": {"k": {"type": "string"}}}}
+    }}));
+    let t = s.type_def();
+    let v = object(json!({"m": [{"k": "a"}], "free": {"x": [1]}}));
+    assert_eq!(validate(&v, Ty::Def(&t)), Ok(()));
+    let paths = to_set(&v, Ty::Def(&t)).to_fields();
+    let spec = &paths["f:spec"];
+    assert!(spec["f:m"]["k:{\"k\":\"a\"}"].is_object() && spec["f:free"]["f:x"].is_object(), "{paths}");
+    let closed = schema(json!({"type": "object", "properties": {"a": {"type": "string"}}})).type_def();
+    assert!(validate(&object(json!({"b": 1})), Ty::Def(&closed)).is_err());
+}
+
+#[test]
 fn what_is_not_structural_does_not_compile() {
     let e = Schema::compile(
         &json!({"type": "object", "$ref": "x", "properties": {"a": {"type": "nope"}}}),
@@ -374,6 +402,28 @@ fn what_is_not_structural_does_not_compile() {
     );
     let deep = (0..400).fold(json!({"type": "string"}), |s, _| json!({"type": "array", "items": s}));
     assert!(Schema::compile(&deep, SchemaOptions::default()).is_err());
+}
+
+#[test]
+fn deep_objects_do_not_overflow() {
+    const DEPTH: usize = 190;
+    let leaf = json!({"type": "integer", "maximum": 1});
+    let s = schema((0..DEPTH).fold(leaf, |s, i| match i % 2 {
+        0 => json!({"type": "object", "properties": {"k": {"type": "string"}, "a": s}}),
+        _ => json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": s}),
+    }));
+    let value = |n: i32| {
+        object((0..DEPTH).fold(json!(n), |v, i| match i % 2 {
+            0 => json!({"k": "x", "a": v}),
+            _ => json!([v]),
+        }))
+    };
+    let (mut new, old) = (value(3), value(2));
+    assert!(s.decode(&mut new, Malformed::Refuse, true).unwrap().is_empty());
+    s.default(&mut new);
+    assert_eq!(s.validate(&ValidationCx::default(), &new, Some(&old)).len(), 1);
+    assert!(s.validate(&ValidationCx::default(), &new, Some(&value(3))).is_empty());
+    s.type_def();
 }
 
 /// Any JSON, small, from few names so that schema and object meet.
@@ -415,7 +465,7 @@ fn any_schema() -> impl Strategy<Value = Value> {
             inner.clone().prop_map(|s| json!({"type": "object", "additionalProperties": s, "minProperties": 1})),
             (inner.clone(), any::<bool>(), any::<bool>()).prop_map(|(s, e, p)| json!({
                 "type": "object", "properties": {"a": s}, "required": ["a"], "default": {},
-                "x-kubernetes-embedded-resource": e, "x-kubernetes-preserve-unknown-fields": p})),
+                "x-kubernetes-embedded-resource": e, "x-kubernetes-preserve-unknown-fields": p.then_some(true)})),
             (inner.clone(), inner).prop_map(|(a, b)| json!({
                 "type": "object", "properties": {"a": a}, "oneOf": [b, {"required": ["b"]}], "not": {"required": ["a"]}})),
         ]

@@ -25,12 +25,16 @@ fn shared(go: &'static str, kind: Kind, atomic: bool) -> TypeRef {
     TypeRef::Shared(Arc::new(TypeDef { name: "", go, kind, gvks: Cow::Borrowed(&[]), atomic }))
 }
 
-/// The type of a whole object; without a schema, or with one that is not pruned by, all of it is deduced.
+/// The type of a whole object; without a schema, or where nothing is pruned, all of it is deduced.
 pub fn root(node: Option<&Node>, gvk: Gvk) -> TypeRef {
-    let mut fields = node.map_or_else(Vec::new, |n| fields(n, true));
-    fields.extend(meta());
-    fields.sort_by_key(|f| f.json);
-    let kind = if node.is_none_or(|n| n.preserves) { Kind::Json } else { structure(fields) };
+    let kind = match node {
+        None => Kind::Json,
+        Some(n) => {
+            let mut fields = fields(n, true);
+            fields.extend(meta());
+            structure(fields, n.preserves)
+        }
+    };
     TypeRef::Shared(Arc::new(TypeDef {
         name: "",
         go: intern(&format!("{}.{}", gvk.version, gvk.kind)),
@@ -40,7 +44,12 @@ pub fn root(node: Option<&Node>, gvk: Gvk) -> TypeRef {
     }))
 }
 
-fn structure(fields: Vec<Field>) -> Kind {
+/// A structure; if `open`, the field without a name stands for those that are not declared.
+fn structure(mut fields: Vec<Field>, open: bool) -> Kind {
+    if open {
+        fields.push(field("", TypeRef::Static(&ANY), false, ""));
+    }
+    fields.sort_by_key(|f| f.json);
     Kind::Struct(Struct { fields: fields.into(), wire: Cow::Borrowed(&[]) })
 }
 
@@ -109,16 +118,14 @@ fn value(n: &Node) -> TypeRef {
             let mut fields = fields(n, n.embeds);
             if n.embeds {
                 fields.extend(meta());
-                fields.sort_by_key(|f| f.json);
             }
             let kind = match &n.additional {
                 Additional::Schema(inner) if fields.is_empty() => Kind::Map(MapDef { elem: value(inner) }),
                 Additional::Allowed(true) if fields.is_empty() => {
                     Kind::Map(MapDef { elem: TypeRef::Static(&ANY) })
                 }
-                // Where undeclared fields are kept, all are deduced.
-                _ if fields.is_empty() || n.preserves => Kind::Json,
-                _ => structure(fields),
+                _ if fields.is_empty() && n.preserves => Kind::Json,
+                _ => structure(fields, n.preserves),
             };
             shared("map[string]interface {}", kind, n.atomic_map)
         }

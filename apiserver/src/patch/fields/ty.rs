@@ -55,6 +55,11 @@ impl<'a> Ty<'a> {
         }
     }
 
+    /// True for structures that have no fields beside those declared.
+    fn is_closed(self) -> bool {
+        matches!(self, Self::Def(TypeDef { kind: Kind::Struct(s), .. }) if s.field("").is_none())
+    }
+
     /// The type of a field or map entry, and whether the field is declared.
     pub(crate) fn child(self, name: &str) -> (Self, bool) {
         match self {
@@ -64,6 +69,7 @@ impl<'a> Ty<'a> {
                         proto::schema::TypeRef::Static(t) => (Self::Def(t), true),
                         proto::schema::TypeRef::Shared(t) => (Self::Def(t), true),
                     },
+                    // In types made at run time the field without a name stands for all others: they are deduced.
                     None => (Self::Deduced, false),
                 },
                 Kind::Map(m) => match &m.elem {
@@ -274,7 +280,7 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
             for (k, x) in o {
                 let (child, declared) = ty.child(k);
                 path.push(format!("f:{k}"));
-                if !declared && matches!(ty, Ty::Def(TypeDef { kind: Kind::Struct(_), .. })) {
+                if !declared && ty.is_closed() {
                     errors.push(format!("{}: field not declared in schema", super::path_text(path)));
                 } else {
                     check(x, child, path, errors);

@@ -2,11 +2,15 @@
 
 use serde_json::{Map, Value};
 
+use crate::cel::RUNTIME_BUDGET;
 use crate::crd::schema::loc::Loc;
 use crate::crd::schema::meta::{self, Malformed};
 use crate::crd::schema::node::Node;
 use crate::crd::schema::number::shown;
+use crate::crd::schema::props::Props;
 use crate::crd::schema::prune::{is_meta, prune};
+use crate::crd::schema::rules::RuleNode;
+use crate::crd::schema::rules_run::Run;
 use crate::crd::schema::{check, node};
 use crate::field::{Error, ErrorKind, ErrorList, Path};
 
@@ -31,6 +35,40 @@ impl Way<'_> {
     }
 }
 
+/// What rules on all defaults of a schema may still cost.
+struct Rules {
+    budget: Option<u64>,
+}
+
+impl Rules {
+    /// Runs the rules on a default: as one that stays, and as one that is new.
+    fn check(
+        &mut self,
+        p: Props<'_>,
+        n: &Node,
+        d: &Value,
+        is_object: bool,
+        at: &Path,
+        errors: &mut ErrorList,
+    ) {
+        let Some(rules) = RuleNode::compile(p, is_object) else { return };
+        let Some(budget) = self.budget else { return };
+        let run = |old: Option<&Value>| {
+            let mut run = Run::new(at, budget);
+            run.check(&rules, n, d, old, false);
+            (run.remaining(), run.errors)
+        };
+        let (left, wrong) = run(Some(d));
+        self.budget = left;
+        if !wrong.is_empty() {
+            return errors.extend(wrong);
+        }
+        let (left_new, wrong) = run(None);
+        self.budget = left.zip(left_new).map(|(a, b)| a.min(b));
+        errors.extend(wrong);
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Place<'a> {
     /// The object, embedded or the resource itself, whose fields these are.
@@ -42,27 +80,40 @@ struct Place<'a> {
 }
 
 /// What is wrong with the defaults of a schema.
-pub fn validate(root: &Node, pruned: bool, path: &Path) -> ErrorList {
+pub fn validate(root: &Node, schema: Props<'_>, pruned: bool, path: &Path) -> ErrorList {
+    let mut rules = Rules { budget: Some(RUNTIME_BUDGET) };
     let mut errors = ErrorList::new();
     let place = Place { object: root, way: Way::Root, in_meta: false, is_object: true };
-    visit(root, place, pruned, path, &mut errors);
+    visit((root, schema), place, pruned, &mut rules, path, &mut errors);
     errors
 }
 
-fn visit(n: &Node, at: Place<'_>, pruned: bool, path: &Path, errors: &mut ErrorList) {
+fn visit(
+    (n, p): (&Node, Props<'_>),
+    at: Place<'_>,
+    pruned: bool,
+    rules: &mut Rules,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let at = if n.embeds { Place { object: n, way: Way::Root, in_meta: false, is_object: true } } else { at };
     if let Some(d) = &n.default {
+        let before = errors.len();
         one(n, d, at, pruned, path, errors);
+        if errors.len() == before {
+            rules.check(p, n, d, at.is_object, &path.child("default"), errors);
+        }
     }
     let inner = Place { is_object: false, ..at };
-    if let Some(items) = n.items.as_deref() {
+    if let (Some(items), Some(p)) = (n.items.as_deref(), p.item()) {
         let place = Place { way: Way::Item(&at.way), ..inner };
-        visit(items, place, pruned, &path.child("items"), errors);
+        visit((items, p), place, pruned, rules, &path.child("items"), errors);
     }
-    for (name, p) in &n.properties {
+    for (name, field) in &n.properties {
+        let Some(p) = p.property(name) else { continue };
         let in_meta = at.in_meta || (at.is_object && is_meta(name));
         let place = Place { way: Way::Field(&at.way, name), in_meta, ..inner };
-        visit(p, place, pruned, &path.child("properties").key(name), errors);
+        visit((field, p), place, pruned, rules, &path.child("properties").key(name), errors);
     }
 }
 

@@ -9,13 +9,15 @@
 //! | `names` | names, groups, approval |
 //! | `version` | parts of a version: subresources, columns, deprecation |
 //! | `conversion` | the conversion webhook |
-//! | `structural`, `openapi`, `defaults`, `paths` | schemas |
+//! | `structural`, `openapi`, `defaults`, `selectable` | schemas |
+//! | `rule_costs` | what validation rules may cost |
 
 mod conversion;
 mod defaults;
 mod names;
 mod openapi;
-mod paths;
+mod rule_costs;
+mod selectable;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,8 @@ pub struct Options {
     allow_invalid_ca: bool,
     /// Versions that keep their many selectable fields; empty stands for all versions together.
     many_selectable: BTreeSet<String>,
+    /// Versions whose schema is stored as it is: their rules were accepted once.
+    same_schema: BTreeSet<String>,
 }
 
 impl Options {
@@ -62,6 +66,7 @@ impl Options {
             require_immutable_names: false,
             allow_invalid_ca: true,
             many_selectable: BTreeSet::new(),
+            same_schema: BTreeSet::new(),
         }
     }
 
@@ -85,6 +90,7 @@ impl Options {
             require_immutable_names: established,
             allow_invalid_ca: !established || conversion::has_invalid_ca(old.spec.conversion.as_ref()),
             many_selectable: version::many_selectable(new.spec, old.spec),
+            same_schema: version::same_schema(new, old),
         }
     }
 }
@@ -237,8 +243,14 @@ fn spec(d: &Definition<'_>, options: &Options, errors: &mut ErrorList) {
     }
 }
 
-/// One schema: `path` is that of `openAPIV3Schema`.
-fn schema(p: Props<'_>, has_status: bool, options: &Options, path: &Path, errors: &mut ErrorList) {
+/// One schema: `path` is that of `openAPIV3Schema`; `stored` says that it did not change.
+fn schema(
+    p: Props<'_>,
+    (has_status, stored): (bool, bool),
+    options: &Options,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let mut found = ErrorList::new();
     if has_status {
         root_with_status(p, path, &mut found);
@@ -248,23 +260,29 @@ fn schema(p: Props<'_>, has_status: bool, options: &Options, path: &Path, errors
     }
     // What cannot be compiled is mostly told better by the check of each node.
     let mut uncompiled = None;
+    // Rules are looked at once the schema is right.
+    let mut with_rules = false;
     if options.require_structural {
         match compile(p) {
             Err(why) => uncompiled = Some(why),
             Ok(node) => {
                 let wrong = structural::check(p, path);
-                if wrong.is_empty() {
-                    found.extend(defaults::validate(&node, options.require_pruned_defaults, path));
+                let wrong = if wrong.is_empty() {
+                    defaults::validate(&node, p, options.require_pruned_defaults, path)
                 } else {
-                    found.extend(wrong);
-                }
+                    wrong
+                };
+                with_rules = wrong.is_empty();
+                found.extend(wrong);
             }
         }
     }
-    found.extend(openapi::check(p, path, options));
+    let (wrong, costs) = openapi::check(p, path, options, with_rules, stored);
+    found.extend(wrong);
     if let (true, Some(why)) = (found.is_empty(), uncompiled) {
         found.push(Error::invalid(path, "", why));
     }
+    costs.tell(path, &mut found);
     errors.extend(found);
 }
 

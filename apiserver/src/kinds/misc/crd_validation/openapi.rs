@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::Options;
-use super::paths;
+use super::rule_costs::{Costs, Scope};
 use crate::crd::schema::node::unsupported;
+use crate::crd::schema::paths;
 use crate::crd::schema::props::{Additional, Items, Props};
 use crate::crd::schema::prune::is_meta;
 use crate::field::{Error, ErrorList, Path};
@@ -25,24 +26,54 @@ struct Around<'a> {
     no_defaults: Option<&'a str>,
     /// Inside `apiVersion`, `kind` or `metadata` of an object.
     in_meta: bool,
+    /// The outermost list whose old and new items cannot be told to belong together.
+    uncorrelatable: Option<&'a Path>,
 }
 
-/// What is wrong with the nodes of `schema`.
-pub fn check(schema: Props<'_>, path: &Path, options: &Options) -> ErrorList {
-    let mut errors = ErrorList::new();
-    node(schema, path, Around { no_defaults: None, in_meta: false }, true, options, &mut errors);
-    errors
+/// What is found on the way.
+struct Found<'a> {
+    options: &'a Options,
+    schema: ErrorList,
+    rules: ErrorList,
+    costs: Costs,
 }
 
-fn node(p: Props<'_>, path: &Path, around: Around<'_>, root: bool, o: &Options, errors: &mut ErrorList) {
-    supported(p, path, around, o, errors);
+/// What is wrong with the nodes of `schema`. Rules are compiled if `with_rules`; per-rule limits are off where
+/// `stored` says that the schema is stored already.
+pub fn check(
+    schema: Props<'_>,
+    path: &Path,
+    options: &Options,
+    with_rules: bool,
+    stored: bool,
+) -> (ErrorList, Costs) {
+    let mut found =
+        Found { options, schema: ErrorList::new(), rules: ErrorList::new(), costs: Costs::new(stored) };
+    let around = Around { no_defaults: None, in_meta: false, uncorrelatable: None };
+    node(schema, path, around, true, with_rules.then(Scope::root), &mut found);
+    found.schema.extend(found.rules);
+    (found.schema, found.costs)
+}
+
+fn node(
+    p: Props<'_>,
+    path: &Path,
+    around: Around<'_>,
+    root: bool,
+    scope: Option<Scope>,
+    found: &mut Found<'_>,
+) {
+    let (o, before) = (found.options, found.schema.len());
+    let scope = scope.map(|s| s.enter(p, root || p.embeds()));
+    supported(p, path, around, o, &mut found.schema);
     if p.flag("uniqueItems") {
-        errors.push(Error::forbidden(
+        found.schema.push(Error::forbidden(
             &path.child("uniqueItems"),
             "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
         ));
     }
-    children(p, path, around, root, o, errors);
+    children(p, path, around, root, scope.as_ref(), found);
+    let errors = &mut found.schema;
     if p.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         let at = path.child("x-kubernetes-preserve-unknown-fields");
         errors.push(Error::invalid(&at, false, "must be true or undefined"));
@@ -56,6 +87,11 @@ fn node(p: Props<'_>, path: &Path, around: Around<'_>, root: bool, o: &Options, 
         if let Some(rule) = Props::new(rule) {
             rule_form(rule, p, &path.child("x-kubernetes-validations").index(i), errors);
         }
+    }
+    // Rules on what is no schema yet are not worth telling about.
+    if let (Some(scope), true) = (scope, found.schema.len() == before) {
+        let at = path.child("x-kubernetes-validations");
+        found.costs.rules(p, &scope, around.uncorrelatable, &at, &mut found.rules);
     }
 }
 
@@ -87,21 +123,32 @@ fn supported(p: Props<'_>, path: &Path, around: Around<'_>, o: &Options, errors:
     }
 }
 
-fn children(p: Props<'_>, path: &Path, around: Around<'_>, root: bool, o: &Options, errors: &mut ErrorList) {
+fn children(
+    p: Props<'_>,
+    path: &Path,
+    around: Around<'_>,
+    root: bool,
+    scope: Option<&Scope>,
+    found: &mut Found<'_>,
+) {
     let additional = path.child("additionalProperties");
     if p.has_properties()
         && matches!(p.additional(), Some(Additional::Schema(_) | Additional::Allowed(false)))
     {
         let why = "additionalProperties and properties are mutual exclusive";
-        errors.push(Error::forbidden(&additional, why));
+        found.schema.push(Error::forbidden(&additional, why));
     }
     if let Some(inner) = p.additional_schema() {
         let why = "inside additionalProperties applying to object metadata";
         let no_defaults = if around.in_meta { Some(why) } else { around.no_defaults };
-        node(inner, &additional, Around { no_defaults, ..around }, false, o, errors);
+        let scope = scope.map(|s| s.element(p));
+        node(inner, &additional, Around { no_defaults, ..around }, false, scope, found);
     }
     for (name, inner) in p.properties() {
         let mut here = around;
+        if !p.map_type().is_none_or(is_map_type) {
+            here.uncorrelatable = around.uncorrelatable.or(Some(path));
+        }
         let why = format!("in top-level {name}");
         if (root || p.embeds()) && is_meta(name) {
             here.in_meta = true;
@@ -109,26 +156,33 @@ fn children(p: Props<'_>, path: &Path, around: Around<'_>, root: bool, o: &Optio
                 here.no_defaults = Some(&why);
             }
         }
-        node(inner, &path.child("properties").key(name), here, false, o, errors);
+        let scope = scope.map(|s| s.field(p, name));
+        node(inner, &path.child("properties").key(name), here, false, scope, found);
     }
     if let Some(inner) = p.schema("not") {
-        node(inner, &path.child("not"), around, false, o, errors);
+        node(inner, &path.child("not"), around, false, None, found);
     }
     for field in ["allOf", "oneOf", "anyOf"] {
         for (i, inner) in p.schemas(field).enumerate() {
-            node(inner, &path.child(field).index(i), around, false, o, errors);
+            node(inner, &path.child(field).index(i), around, false, None, found);
         }
     }
     for field in ["definitions", "dependencies"] {
         for (name, inner) in p.named(field) {
-            node(inner, &path.child(field).key(name), around, false, o, errors);
+            node(inner, &path.child(field).key(name), around, false, None, found);
         }
     }
+    let mut here = around;
+    if p.list_type() != Some("map") {
+        here.uncorrelatable = around.uncorrelatable.or(Some(path));
+    }
     match p.items() {
-        Some(Items::One(inner)) => node(inner, &path.child("items"), around, false, o, errors),
+        Some(Items::One(inner)) => {
+            node(inner, &path.child("items"), here, false, scope.map(|s| s.element(p)), found);
+        }
         Some(Items::Each(list)) => {
             for (i, inner) in list.iter().filter_map(Props::new).enumerate() {
-                node(inner, &path.child("items").index(i), around, false, o, errors);
+                node(inner, &path.child("items").index(i), here, false, None, found);
             }
         }
         None => {}
@@ -146,10 +200,14 @@ fn wants_type(p: Props<'_>, wanted: &str, extension: &str, path: &Path, errors: 
     false
 }
 
+fn is_map_type(name: &str) -> bool {
+    ["atomic", "granular"].contains(&name)
+}
+
 fn map_type(p: Props<'_>, path: &Path, errors: &mut ErrorList) {
     let Some(given) = p.map_type() else { return };
     wants_type(p, "object", "x-kubernetes-map-type", path, errors);
-    if !["atomic", "granular"].contains(&given) {
+    if !is_map_type(given) {
         let at = path.child("x-kubernetes-map-type");
         errors.push(Error::not_supported(&at, given, &["atomic", "granular"]));
     }

@@ -175,6 +175,12 @@ fn schemas_are_structural() {
 }
 
 #[test]
+fn an_unknown_type_hides_nothing() {
+    let e = schema_errors(&root(json!({"a": {"type": "int"}, "b": {}})));
+    assert_eq!(e.len(), 2, "{e:?}");
+}
+
+#[test]
 fn lists_have_a_topology() {
     let list = |v: Value, items: Value| {
         let mut l = json!({"type": "array", "items": items});
@@ -474,4 +480,122 @@ fn deep_schemas_do_not_overflow() {
     let deep =
         (0..90).fold(json!({"type": "string"}), |s, _| json!({"type": "object", "properties": {"a": s}}));
     assert!(schema_errors(&deep).is_empty());
+}
+
+fn with_rule(properties: Value, rule: Value) -> Vec<String> {
+    schema_errors(&json!({"type": "object", "properties": properties, "x-kubernetes-validations": [rule]}))
+}
+
+#[test]
+fn rules_compile() {
+    let a = || json!({"a": {"type": "string", "maxLength": 10}});
+    assert!(
+        with_rule(
+            a(),
+            json!({"rule": "self.a.size() > 1", "messageExpression": "'is ' + self.a", "fieldPath": ".a"})
+        )
+        .is_empty()
+    );
+    let e = with_rule(a(), json!({"rule": "self.b == 'x'"}));
+    let shown = r#"{"Rule":"self.b == 'x'","Message":"","MessageExpression":"","Reason":null,"FieldPath":"","OptionalOldSelf":null}"#;
+    let want = format!(
+        "S.x-kubernetes-validations[0].rule: Invalid value: {shown}: compilation failed: ERROR: <input>:1:5: undefined field 'b'"
+    );
+    assert!(e.len() == 1 && e[0].starts_with(&want), "{e:?}");
+    let e = with_rule(a(), json!({"rule": "self.a"}));
+    assert!(e[0].ends_with("cel expression must evaluate to a bool"), "{e:?}");
+    let e = with_rule(a(), json!({"rule": "true", "messageExpression": "1"}));
+    assert!(
+        e[0].starts_with("S.x-kubernetes-validations[0].messageExpression: Invalid value")
+            && e[0].ends_with("messageExpression must evaluate to a string"),
+        "{e:?}"
+    );
+    let e = with_rule(a(), json!({"rule": "true", "optionalOldSelf": true}));
+    assert_eq!(
+        e,
+        [
+            "S.x-kubernetes-validations[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"
+        ]
+    );
+    let odd = json!({"m": {"type": "object", "x-kubernetes-map-type": "odd", "properties": {"f": {"type": "string",
+        "maxLength": 5, "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}});
+    let e = schema_errors(&root(odd));
+    assert!(
+        e.len() == 2 && e[0].contains("x-kubernetes-map-type") && e[1].contains("within S.properties[m]"),
+        "{e:?}"
+    );
+    let list = json!({"l": {"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 5,
+        "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}});
+    assert_eq!(
+        schema_errors(&root(list)),
+        [
+            "S.properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within S.properties[l]"
+        ]
+    );
+}
+
+#[test]
+fn rules_cost_within_limits() {
+    let nested = |max: Option<u32>| {
+        let mut s = json!({"type": "string"});
+        let mut l = json!({"type": "array", "items": {}, "x-kubernetes-validations": [{"rule": "self.all(x, self.all(y, x != y))"}]});
+        if let Some(n) = max {
+            s["maxLength"] = json!(10);
+            l["maxItems"] = json!(n);
+        }
+        l["items"] = s;
+        schema_errors(&root(json!({"l": l})))
+    };
+    assert!(nested(Some(10)).is_empty());
+    let e = nested(None);
+    assert!(e[0].starts_with("S.properties[l].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule"), "{e:?}");
+    assert_eq!(
+        e[1],
+        "S.properties[l].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+    );
+    assert!(e[2].starts_with("S: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"), "{e:?}");
+    // What is stored already keeps its rules, but for the sum of all.
+    let spec = |d: &str| {
+        base(&json!({"schema": {"openAPIV3Schema": {"type": "object", "description": d, "properties": {"l": {
+        "type": "array", "maxItems": 200, "items": {"type": "string", "maxLength": 1000},
+        "x-kubernetes-validations": [{"rule": "self.all(x, self.all(y, x != y))"}]}}}}}))
+    };
+    let (a, b) = (crd(&spec("a")), crd(&spec("b")));
+    let fresh = told(&validate(&a));
+    assert_eq!(told(&validate_update(&b, &a)), fresh);
+    assert!(told(&validate_update(&a, &a)).len() < fresh.len());
+}
+
+#[test]
+fn rules_of_the_conformance_suite() {
+    let ints = |max: u32| json!({"type": "array", "maxItems": max, "items": {"type": "integer"}});
+    let spec = json!({"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.x + self.y > 0"},
+            {"rule": "self.firstArray.isSorted() && self.secondArray.isSorted() && ((self.firstArray.sum() + self.secondArray.sum()) % 2 == 0)"},
+            {"rule": "self.largeArray.all(x, self.largeArray.all(y, y == x))"},
+        ],
+        "properties": {"x": {"type": "integer"}, "y": {"type": "integer"},
+            "firstArray": ints(1000), "secondArray": ints(1000), "largeArray": ints(725)}});
+    assert!(schema_errors(&root(json!({"spec": spec}))).is_empty());
+    let strings = json!({"type": "array", "items": {"type": "string"},
+        "x-kubernetes-validations": [{"rule": "self.all(s, s == 'string constant')"}]});
+    let e = schema_errors(&root(
+        json!({"spec": {"type": "object", "properties": {"x": {"type": "array", "items": strings}}}}),
+    ));
+    assert!(e[0].contains("exceeds budget"), "{e:?}");
+    let broken = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self = 42"}]});
+    let e = schema_errors(&root(json!({"spec": broken})));
+    assert!(e[0].contains("Syntax error"), "{e:?}");
+}
+
+#[test]
+fn defaults_keep_rules() {
+    let a = |d: u32| {
+        root(
+            json!({"a": {"type": "integer", "default": d, "x-kubernetes-validations": [{"rule": "self > 5", "message": "too small"}]}}),
+        )
+    };
+    assert!(schema_errors(&a(6)).is_empty());
+    assert_eq!(schema_errors(&a(3)), ["S.properties[a].default: Invalid value: 3: too small"]);
 }

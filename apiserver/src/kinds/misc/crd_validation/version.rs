@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 
-use super::{Definition, Options, paths, rules};
+use super::{Definition, Options, rules, selectable as fields_of};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::semantic::{items, text};
 
@@ -38,7 +38,8 @@ pub fn all(d: &Definition<'_>, options: &Options, path: &Path, errors: &mut Erro
         }
         deprecation(v, &at.child("deprecationWarning"), errors);
         if let (false, Some(p)) = (agree(list, |v| &v.schema), d.schema(i)) {
-            super::schema(p, has_status(v), options, &at.child("schema").child("openAPIV3Schema"), errors);
+            let how = (has_status(v), options.same_schema.contains(&v.name));
+            super::schema(p, how, options, &at.child("schema").child("openAPIV3Schema"), errors);
         }
         if !agree(list, |v| &v.subresources) {
             subresources(v, &at.child("subresources"), errors);
@@ -65,7 +66,8 @@ pub fn shared(d: &Definition<'_>, options: &Options, path: &Path, errors: &mut E
     let Some(first) = list.first() else { return };
     if let (true, Some(p)) = (agree(list, |v| &v.schema), d.schema(0)) {
         let at = path.child("validation").child("openAPIV3Schema");
-        super::schema(p, list.iter().any(has_status), options, &at, errors);
+        let how = (list.iter().any(has_status), options.same_schema.contains(&first.name));
+        super::schema(p, how, options, &at, errors);
     }
     if agree(list, |v| &v.subresources) {
         subresources(first, &path.child("subresources"), errors);
@@ -95,7 +97,7 @@ fn selectable(
         return;
     }
     match d.schema(i).filter(|_| has_schema) {
-        Some(p) => paths::selectable(&fields, p, many, path, errors),
+        Some(p) => fields_of::check(&fields, p, many, path, errors),
         None => {
             let all = agree(&d.spec.versions, |v| &v.selectable_fields);
             let why = if all {
@@ -116,13 +118,22 @@ pub fn many_selectable(
     let fields = |v: &Version| v.selectable_fields.clone().unwrap_or_default();
     let kept = |n: &Version| {
         let before = old.versions.iter().find(|o| o.name == n.name);
-        before.is_some_and(|o| paths::too_many(fields(o).len()) && fields(o) == fields(n))
+        before.is_some_and(|o| fields_of::too_many(fields(o).len()) && fields(o) == fields(n))
     };
     let mut out: BTreeSet<String> = new.versions.iter().filter(|v| kept(v)).map(|v| v.name.clone()).collect();
     if !out.is_empty() && out.len() == new.versions.len() {
         out.insert(String::new());
     }
     out
+}
+
+/// Versions whose schema is as it was.
+pub fn same_schema(new: &Definition<'_>, old: &Definition<'_>) -> BTreeSet<String> {
+    let kept = |(i, v): &(usize, &Version)| {
+        let before = old.spec.versions.iter().position(|o| o.name == v.name);
+        before.is_some_and(|b| old.schemas[b] == new.schemas[*i])
+    };
+    new.spec.versions.iter().enumerate().filter(kept).map(|(_, v)| v.name.clone()).collect()
 }
 
 fn deprecation(v: &Version, path: &Path, errors: &mut ErrorList) {
