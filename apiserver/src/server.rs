@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 
 use crate::admission::chain::Settings as AdmissionSettings;
+use crate::admission::policy::Policies;
 use crate::admission::{Chain, Environment};
 use crate::allocate;
 use crate::app::{App, Settings};
@@ -41,6 +42,7 @@ pub struct Server {
     flags: Flags,
     allocator: allocate::Services,
     outgoing: Outgoing,
+    policies: Arc<Policies>,
     bootstrap: bootstrap::Settings,
     bootstrapped: Arc<AtomicBool>,
 }
@@ -69,6 +71,7 @@ impl Server {
         let authorizer = security.authorizer.clone();
         let bootstrap = bootstrap_settings(flags, advertised, address.port(), &security.cas);
         let outgoing = Outgoing::new(flags, &registry, address)?;
+        let policies = Arc::<Policies>::default();
         let environment = Environment {
             objects: lookup.clone(),
             writer: writer.clone(),
@@ -78,6 +81,7 @@ impl Server {
                 default_unreachable_toleration_seconds: flags.default_unreachable_toleration_seconds,
             },
             webhooks: outgoing.webhooks.clone(),
+            policies: policies.clone(),
         };
         let admission = Arc::new(plain(Chain::new(
             &environment,
@@ -143,8 +147,20 @@ impl Server {
             },
         });
         outgoing.register(app.metrics.shared());
+        policies.metrics.register(app.metrics.shared());
         let flags = flags.clone();
-        Ok(Self { app, address, listener, security, flags, allocator, outgoing, bootstrap, bootstrapped })
+        Ok(Self {
+            app,
+            address,
+            listener,
+            security,
+            flags,
+            allocator,
+            outgoing,
+            policies,
+            bootstrap,
+            bootstrapped,
+        })
     }
 
     /// Serves until `shutdown`, then drains. `ready` is called once everything is in place.
@@ -162,6 +178,7 @@ impl Server {
             .await
             .context("loading the authorization policy")?;
         self.outgoing.start(&self.app.registry, &shutdown).await;
+        self.policies.start(&self.app.registry, &shutdown).await;
         self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
         let serving = tokio::spawn(listener::serve_with(
             self.listener,

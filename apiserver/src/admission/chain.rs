@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::policy::{self, Policies};
 use super::webhook::{self, Webhooks};
 use super::{Attributes, Plugin, plugins};
 use crate::authz::Authorizer;
@@ -20,6 +21,8 @@ pub struct Environment {
     pub settings: Settings,
     /// What webhooks are configured and how they are called.
     pub webhooks: Arc<Webhooks>,
+    /// What admission policies are in force.
+    pub policies: Arc<Policies>,
 }
 
 /// Flags that single plugins read.
@@ -77,9 +80,9 @@ const KNOWN: &[Known] = &[
     ("DefaultIngressClass", true, Some(plugins::storage::build_default_ingress_class)),
     ("PodTopologyLabels", true, Some(plugins::pod_topology_labels::build)),
     ("DenyServiceExternalIPs", false, None),
-    ("MutatingAdmissionPolicy", true, None),
+    ("MutatingAdmissionPolicy", true, Some(policy::build_mutating)),
     ("MutatingAdmissionWebhook", true, Some(webhook::build_mutating)),
-    ("ValidatingAdmissionPolicy", true, None),
+    ("ValidatingAdmissionPolicy", true, Some(policy::build_validating)),
     ("ValidatingAdmissionWebhook", true, Some(webhook::build_validating)),
     (LAST, true, Some(plugins::resource_quota::build)),
     ("AlwaysDeny", false, None),

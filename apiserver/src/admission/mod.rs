@@ -4,6 +4,7 @@
 pub mod chain;
 pub mod expressions;
 pub mod plugins;
+pub mod policy;
 pub mod reinvocation;
 pub mod request_options;
 pub mod webhook;

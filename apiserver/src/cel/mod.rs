@@ -89,6 +89,13 @@ impl Env {
         self.typed(name, Type::Object(types::Object::Decl(Arc::new(decl))))
     }
 
+    /// The same without a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|(n, _)| &**n != name);
+        self
+    }
+
     /// Allows what mutations make: `Object{…}`, `JSONPatch{…}` and the functions on them.
     #[must_use]
     pub fn with_mutations(mut self) -> Self {

@@ -33,8 +33,18 @@ pub(crate) mod testing {
         let store = Arc::new(Objects::with(objects));
         let authorizer = Arc::new(Authorizer::new(&["RBAC".to_owned()]).unwrap());
         let settings = Settings::default();
-        let webhooks = Arc::default();
-        (Environment { objects: store.clone(), writer: store.clone(), authorizer, settings, webhooks }, store)
+        let (webhooks, policies) = (Arc::default(), Arc::default());
+        (
+            Environment {
+                objects: store.clone(),
+                writer: store.clone(),
+                authorizer,
+                settings,
+                webhooks,
+                policies,
+            },
+            store,
+        )
     }
 
     /// One write through one plugin, both phases. The object comes back as admitted.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use proto::json::Strictness;
+use proto::schema::TypeRef;
 use serde_json::Value;
 
 use super::review::{Kind, Resource as ReviewResource};
@@ -29,6 +30,15 @@ impl View {
             group: &self.resource.group,
             version: &self.resource.version,
             resource: &self.resource.resource,
+        }
+    }
+
+    /// The type of the object; none where it is not known.
+    pub fn schema(&self) -> Option<TypeRef> {
+        match &self.own {
+            Some(r) => Some(r.schema.clone()),
+            None => proto::schema::by_gvk(&self.kind.group, &self.kind.version, &self.kind.kind)
+                .map(TypeRef::Static),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::admissionregistration::v1 as api;
 
-use super::validation;
+use super::{expressions, params, validation};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of_if_given;
 use crate::kinds::semantic::{first_generation, items, next_generation, same, spec_and_status};
@@ -42,6 +42,17 @@ fn matched(m: Option<&api::MatchResources>, path: &Path, errors: &mut ErrorList)
     }
 }
 
+/// Only objects that are created or updated can be changed.
+fn mutable_operations(m: &api::MatchResources, path: &Path, errors: &mut ErrorList) {
+    let known = ["*", "CONNECT", "CREATE", "UPDATE"];
+    let at = path.child("resourceRules").child("operations");
+    for o in items(&m.resource_rules).iter().flat_map(|r| items(&r.operations)) {
+        if !known.contains(&o.as_str()) {
+            errors.push(Error::not_supported(&at, o, &known));
+        }
+    }
+}
+
 fn default_match(m: &mut Option<api::MatchResources>) {
     let Some(m) = m else { return };
     m.match_policy.get_or_insert_with(|| "Equivalent".to_owned());
@@ -70,7 +81,15 @@ impl Strategy for ValidatingAdmissionPolicy {
         let path = Path::new("spec");
         let valid = ["Fail", "Ignore"];
         one_of_if_given(&s.failure_policy, &valid, &path.child("failurePolicy"), &mut errors);
+        let has_params = s.param_kind.is_some();
+        if let Some(k) = &s.param_kind {
+            params::kind(k, &path.child("paramKind"), &mut errors);
+        }
         matched(s.match_constraints.as_ref(), &path, &mut errors);
+        let at = path.child("matchConditions");
+        expressions::match_conditions(items(&s.match_conditions), has_params, &at, &mut errors);
+        let at = path.child("variables");
+        let env = expressions::variables(items(&s.variables), has_params, &at, &mut errors);
         if items(&s.validations).is_empty() && items(&s.audit_annotations).is_empty() {
             for field in ["validations", "auditAnnotations"] {
                 errors.push(Error::required(
@@ -80,11 +99,11 @@ impl Strategy for ValidatingAdmissionPolicy {
             }
         }
         for (i, v) in items(&s.validations).iter().enumerate() {
-            if v.expression.trim().is_empty() {
-                let at = path.child("validations").index(i).child("expression");
-                errors.push(Error::required(&at, "expression is not specified"));
-            }
+            expressions::validation(v, &env, &path.child("validations").index(i), &mut errors);
         }
+        let name = p.metadata.name.as_deref().unwrap_or_default();
+        let at = path.child("auditAnnotations");
+        expressions::audit_annotations(items(&s.audit_annotations), name, &env, &at, &mut errors);
         errors
     }
 }
@@ -116,6 +135,9 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
         let mut errors = ErrorList::new();
         let path = Path::new("spec");
         policy_name(&b.spec.policy_name, &path.child("policyName"), &mut errors);
+        if let Some(r) = &b.spec.param_ref {
+            params::reference(r, &path.child("paramRef"), &mut errors);
+        }
         if let Some(m) = &b.spec.match_resources {
             validation::match_resources(m, &path.child("matchResources"), &mut errors);
         }
@@ -163,10 +185,30 @@ impl Strategy for MutatingAdmissionPolicy {
         let path = Path::new("spec");
         let valid = ["Fail", "Ignore"];
         one_of_if_given(&s.failure_policy, &valid, &path.child("failurePolicy"), &mut errors);
+        let has_params = s.param_kind.is_some();
+        if let Some(k) = &s.param_kind {
+            params::kind(k, &path.child("paramKind"), &mut errors);
+        }
         matched(s.match_constraints.as_ref(), &path, &mut errors);
+        if let Some(m) = &s.match_constraints {
+            mutable_operations(m, &path.child("matchConstraints"), &mut errors);
+        }
+        let at = path.child("matchConditions");
+        expressions::match_conditions(items(&s.match_conditions), has_params, &at, &mut errors);
+        let at = path.child("variables");
+        let env = expressions::variables(items(&s.variables), has_params, &at, &mut errors);
+        let at = path.child("mutations");
         if items(&s.mutations).is_empty() {
-            errors
-                .push(Error::required(&path.child("mutations"), "mutations must contain at least one item"));
+            errors.push(Error::required(&at, "mutations must contain at least one item"));
+        }
+        for (i, m) in items(&s.mutations).iter().enumerate() {
+            expressions::mutation(m, &env, &at.index(i), &mut errors);
+        }
+        let at = path.child("reinvocationPolicy");
+        match s.reinvocation_policy.as_deref() {
+            None | Some("") => errors.push(Error::required(&at, "")),
+            Some("IfNeeded" | "Never") => {}
+            Some(other) => errors.push(Error::not_supported(&at, other, &["IfNeeded", "Never"])),
         }
         errors
     }
@@ -187,8 +229,12 @@ impl Strategy for MutatingAdmissionPolicyBinding {
         let Some(s) = &b.spec else { return errors };
         let name = s.policy_name.as_deref().unwrap_or_default();
         policy_name(name, &path.child("policyName"), &mut errors);
+        if let Some(r) = &s.param_ref {
+            params::reference(r, &path.child("paramRef"), &mut errors);
+        }
         if let Some(m) = &s.match_resources {
             validation::match_resources(m, &path.child("matchResources"), &mut errors);
+            mutable_operations(m, &path.child("matchResources"), &mut errors);
         }
         errors
     }

@@ -2,14 +2,11 @@
 
 use k8s_openapi::api::admissionregistration::v1 as api;
 
-use crate::admission::expressions::Expression;
+use super::expressions;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of_if_given;
 use crate::kinds::semantic::items;
 use crate::kinds::validate::{invalid_each, selector, text as rules};
-
-/// Conditions that one webhook may have.
-const MAX_CONDITIONS: usize = 64;
 
 /// Which requests are matched.
 pub struct Rule<'a> {
@@ -101,6 +98,8 @@ pub fn match_resources(m: &api::MatchResources, path: &Path, errors: &mut ErrorL
         [("resourceRules", &m.resource_rules), ("excludeResourceRules", &m.exclude_resource_rules)]
     {
         for (i, r) in items(list).iter().enumerate() {
+            let at = path.child(field).index(i).child("resourceNames");
+            resource_names(items(&r.resource_names), &at, errors);
             let r = Rule {
                 operations: items(&r.operations),
                 groups: items(&r.api_groups),
@@ -109,6 +108,17 @@ pub fn match_resources(m: &api::MatchResources, path: &Path, errors: &mut ErrorL
                 scope: &r.scope,
             };
             rule(&r, &path.child(field).index(i), errors);
+        }
+    }
+}
+
+/// The names of objects that a rule is about.
+fn resource_names(names: &[String], path: &Path, errors: &mut ErrorList) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, n) in names.iter().enumerate() {
+        errors.extend(invalid_each(&path.index(i), n, rules::path_segment(n, false)));
+        if !seen.insert(n) {
+            errors.push(Error::duplicate(&path.index(i), n));
         }
     }
 }
@@ -180,41 +190,9 @@ pub fn webhook(w: &Webhook<'_>, path: &Path, errors: &mut ErrorList) {
     errors.extend(selector::label_selector(w.namespaces.as_ref(), &path.child("namespaceSelector")));
     errors.extend(selector::label_selector(w.objects.as_ref(), &path.child("objectSelector")));
     client(w.client, &path.child("clientConfig"), errors);
-    match_conditions(w.conditions, &path.child("matchConditions"), errors);
+    expressions::match_conditions(w.conditions, false, &path.child("matchConditions"), errors);
     one_of_if_given(w.reinvocation, &["IfNeeded", "Never"], &path.child("reinvocationPolicy"), errors);
     reviews(w.reviews, &path.child("admissionReviewVersions"), errors);
-}
-
-/// Conditions under which a webhook is called. Their variables are those of webhooks: no parameters.
-fn match_conditions(list: &[api::MatchCondition], path: &Path, errors: &mut ErrorList) {
-    if list.len() > MAX_CONDITIONS {
-        errors.push(Error::too_many(path, list.len(), MAX_CONDITIONS));
-    }
-    if list.is_empty() {
-        return;
-    }
-    let env = crate::admission::expressions::environment(false, true);
-    let mut names = std::collections::BTreeSet::new();
-    for (i, c) in list.iter().enumerate() {
-        let path = path.index(i);
-        let expression = c.expression.trim();
-        if expression.is_empty() {
-            errors.push(Error::required(&path.child("expression"), ""));
-        } else {
-            let compiled = Expression::new(expression, &env, &[crate::cel::Type::Bool]);
-            if let Some(why) = compiled.error() {
-                errors.push(Error::invalid(&path.child("expression"), expression, why));
-            }
-        }
-        if c.name.is_empty() {
-            errors.push(Error::required(&path.child("name"), ""));
-        } else {
-            errors.extend(invalid_each(&path.child("name"), &c.name, rules::qualified_name(&c.name)));
-            if !names.insert(&c.name) {
-                errors.push(Error::duplicate(&path.child("name"), &c.name));
-            }
-        }
-    }
 }
 
 fn client(c: &api::WebhookClientConfig, path: &Path, errors: &mut ErrorList) {
