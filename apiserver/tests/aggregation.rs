@@ -50,6 +50,19 @@ fn wardle(s: &Seen) -> Response<Body> {
     let resources = json!([{"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder",
         "verbs": ["create", "get", "list"]}]);
     match s.path.split('?').next().unwrap_or_default() {
+        "/openapi/v3" => backend::json(
+            200,
+            &json!({"paths": {"apis/wardle.example.com/v1alpha1": {"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=W"},
+                "api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=STOLEN"}}}),
+        ),
+        "/openapi/v3/apis/wardle.example.com/v1alpha1" => {
+            backend::json(200, &json!({"openapi": "3.0.0", "whose": "wardle"}))
+        }
+        "/openapi/v2" => backend::json(
+            200,
+            &json!({"swagger": "2.0", "paths": {"/apis/wardle.example.com/v1alpha1/flunders": {"get": {}}, "/api/v1/pods": {"stolen": {}},
+                "/version/": {}}, "definitions": {"com.example.Flunder": {"type": "object"}}}),
+        ),
         "/apis" => backend::json(200, &json!({"kind": "APIGroupList", "groups": []})),
         GV => backend::json(
             200,
@@ -190,6 +203,28 @@ async fn discovery_is_merged() {
     .await;
     assert_eq!(wardle["versions"][0]["resources"][0]["resource"], "flunders");
     assert_eq!(c.get(GV).await.expect(200)["resources"][0]["name"], "flunders");
+
+    // Its documents are found, and nothing else is believed.
+    let index = eventually("its OpenAPI is known", || async {
+        let index = c.get("/openapi/v3").await.json();
+        index["paths"]["apis/wardle.example.com/v1alpha1"].is_object().then_some(index)
+    })
+    .await;
+    let url =
+        index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"].as_str().expect("a URL");
+    assert_eq!(c.get(url).await.expect(200)["whose"], "wardle");
+    assert!(!index["paths"]["api/v1"]["serverRelativeURL"].as_str().expect("a URL").contains("STOLEN"));
+    let spec = c.get("/openapi/v2").await;
+    let tag = spec.headers["etag"].to_str().expect("text").to_owned();
+    let spec = spec.expect(200);
+    assert!(spec["paths"]["/apis/wardle.example.com/v1alpha1/flunders"].is_object());
+    assert!(
+        spec["paths"]["/api/v1/pods"].get("stolen").is_none()
+            && spec["definitions"]["com.example.Flunder"].is_object()
+    );
+    assert_eq!(c.send(Method::GET, "/openapi/v2", &[("if-none-match", &tag)], "").await.code, 304);
+    let paths = c.get("/").await.expect(200);
+    assert!(paths["paths"].as_array().expect("paths").contains(&json!(GV)));
 
     // It breaks: the group stays, and says that it is not known.
     c.merge(

@@ -85,6 +85,12 @@ fn paths(app: &App) -> Vec<String> {
         }
         out.extend(g.versions.iter().map(|v| documents::path(g.name, v.name)));
     }
+    for s in app.aggregator.table().remote() {
+        out.push(s.path());
+        if !s.group.is_empty() {
+            out.push(format!("/apis/{}", s.group));
+        }
+    }
     out.extend(app.health.paths());
     for p in ["/metrics", "/openapi/v2", "/openapi/v3", "/version"] {
         out.push(p.to_owned());
@@ -94,5 +100,6 @@ fn paths(app: &App) -> Vec<String> {
         out.push("/openid/v1/jwks".to_owned());
     }
     out.sort();
+    out.dedup();
     out
 }

@@ -27,6 +27,8 @@ impl Registry {
         dedup_owners(&mut o, &mut cx.warnings);
         self.managed_on_create(r, cx, &mut o)?;
         self.admit(r, cx, (namespace, Operation::Create), None, &mut o).await?;
+        // Admission may have changed it.
+        ensure_namespace(r, &mut o, namespace)?;
         let generated = prepare_meta(&mut o);
         let guard = match self.allocator(r) {
             Some(a) => Some(a.create(&mut o, cx.dry_run).await?),

@@ -74,7 +74,7 @@ pub fn requested(registry: &Registry, attrs: &Attributes<'_>) -> ApiResult<View>
     Ok(View::of(r, attrs.subresource))
 }
 
-/// Other names under which the same stored objects are served.
+/// Other names under which the same stored objects are served: other versions, and for events another group.
 pub fn equivalents(registry: &Registry, attrs: &Attributes<'_>) -> Vec<View> {
     let table = registry.table();
     let Some(r) = table.get(attrs.group, attrs.version, attrs.resource) else { return Vec::new() };
@@ -82,8 +82,16 @@ pub fn equivalents(registry: &Registry, attrs: &Attributes<'_>) -> Vec<View> {
     let same = |x: &&Arc<Resource>| {
         !Arc::ptr_eq(x, r) && x.storage.as_ref().is_some_and(|s| Arc::ptr_eq(s, storage))
     };
-    table
-        .iter()
+    let other = match (attrs.group, attrs.resource) {
+        ("", "events") => Some("events.k8s.io"),
+        ("events.k8s.io", "events") => Some(""),
+        _ => None,
+    };
+    std::iter::once(attrs.group)
+        .chain(other)
+        .filter_map(|g| table.group(g))
+        .flat_map(|g| &g.versions)
+        .filter_map(|v| v.resource(attrs.resource))
         .filter(same)
         .filter(|x| attrs.subresource.is_empty() || x.subresource(attrs.subresource).is_some())
         .map(|x| View::of(x, attrs.subresource))

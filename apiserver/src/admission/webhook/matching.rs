@@ -34,11 +34,6 @@ pub async fn view(
     view: &View,
     object: Option<&Value>,
 ) -> ApiResult<Option<View>> {
-    // A failing look-up matters only to a webhook that the rules match.
-    let namespace = namespace_matches(webhooks, hook, attrs, object).await;
-    if matches!(namespace, Ok(false)) || !object_matches(hook, attrs, object)? {
-        return Ok(None);
-    }
     let matched = if hook.rules.iter().any(|r| r.matches(attrs, view.gvr())) {
         Some(view.clone())
     } else if hook.equivalent {
@@ -47,10 +42,11 @@ pub async fn view(
     } else {
         None
     };
-    if matched.is_some() {
-        namespace?;
+    // What costs most comes last: nothing is looked up for a webhook that the rules do not match.
+    if matched.is_none() || !object_matches(hook, attrs, object)? {
+        return Ok(None);
     }
-    Ok(matched)
+    Ok(if namespace_matches(webhooks, hook, attrs, object).await? { matched } else { None })
 }
 
 async fn namespace_matches(
