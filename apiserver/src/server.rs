@@ -121,6 +121,9 @@ impl Server {
         let metrics = Metrics::default();
         authorizer.metrics().register(metrics.shared());
         security.authenticator.register_metrics(metrics.shared());
+        if let Some(sa) = security.authenticator.service_accounts() {
+            sa.set_writer(registry.clone());
+        }
         let mut health = health(&bootstrapped, shutdown, &store);
         if let Some(e) = encrypted {
             e.metrics().register(metrics.shared());
@@ -195,6 +198,7 @@ impl Server {
             unchanged = summary.unchanged,
             "bootstrap objects are in place"
         );
+        configs::follow_kubelet_identity(&self.flags, &self.app, &shutdown);
         self.security.follow(&self.flags, self.app.registry.clone(), self.bootstrap.clone(), &shutdown);
         self.bootstrapped.store(true, Ordering::Release);
         tracing::info!(address = %self.address, "serving");

@@ -134,7 +134,10 @@ async fn tokens_of_an_issuer() {
                 "issuer": {"url": issuer.url, "audiences": ["me", "us"], "audienceMatchPolicy": "MatchAny",
                     "certificateAuthority": issuer.ca},
                 "claimMappings": {"username": {"claim": "sub", "prefix": prefix},
-                    "groups": {"claim": "groups", "prefix": "g:"}},
+                    "groups": {"claim": "groups", "prefix": "g:"},
+                    "extra": [{"key": "example.org/office", "valueExpression": "claims.?office.orValue([])"}]},
+                "userValidationRules": [
+                    {"expression": "!user.username.endsWith(':root')", "message": "no root"}],
                 "claimValidationRules": [{"claim": "hd", "requiredValue": "example.com"}],
             }],
             "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
@@ -158,7 +161,10 @@ async fn tokens_of_an_issuer() {
     assert_eq!(user["username"], "oidc:jane");
     assert_eq!(user["groups"], json!(["g:dev", "system:authenticated"]));
     assert_eq!(user["extra"]["authentication.kubernetes.io/credential-id"], json!(["JTI=7"]));
+    let (_, user) = whoami(&client, &token(json!({"office": ["a", "b"]}))).await;
+    assert_eq!(user["extra"]["example.org/office"], json!(["a", "b"]));
     for bad in [
+        json!({"sub": "root"}),
         json!({"aud": "others"}),
         json!({"exp": now() - 1}),
         json!({"nbf": now() + 3600}),
@@ -217,6 +223,10 @@ async fn webhooks_for_tokens_and_access() {
     let file = dir.path().join("authorization.yaml");
     let webhook = |failure: &str, config: &Path| {
         json!({"type": "Webhook", "name": "hook", "webhook": {
+            "matchConditionSubjectAccessReviewVersion": "v1",
+            "matchConditions": [
+                {"expression": "has(request.resourceAttributes)"},
+                {"expression": "request.resourceAttributes.resource != 'endpoints'"}],
             "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": failure,
             "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": config.display().to_string()}}})
     };
@@ -247,6 +257,9 @@ async fn webhooks_for_tokens_and_access() {
     assert_eq!(asked.load(Ordering::Relaxed), before, "answers are remembered");
     let refused = jane.get("/api/v1/nodes").await.expect(403);
     assert!(refused["message"].as_str().is_some_and(|m| m.ends_with(": no nodes")), "{refused}");
+    let before = asked.load(Ordering::Relaxed);
+    assert_eq!(jane.get("/api/v1/endpoints").await.code, 403);
+    assert_eq!(asked.load(Ordering::Relaxed), before, "conditions exclude this");
     assert_eq!(jane.get("/api/v1/configmaps").await.code, 403);
     assert_eq!(jane.get("/api/v1/configmaps?labelSelector=mine").await.code, 200);
     // A review tells what the webhook said; masters are not asked about.

@@ -78,7 +78,7 @@ fn judge(object: &Value, id: &str, secret: &str, now: i64) -> Option<UserInfo> {
 }
 
 /// Equality in constant time.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 

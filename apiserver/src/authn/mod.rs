@@ -6,6 +6,7 @@ pub mod bootstrap_token;
 pub mod impersonation;
 pub mod jwt;
 pub mod keys;
+pub mod legacy_token;
 pub mod metrics;
 pub mod request_header;
 pub mod service_account;
@@ -166,6 +167,9 @@ impl Authenticator {
     pub fn register_metrics(&self, shared: &component_base::metrics::Metrics) {
         self.metrics.register(shared);
         self.jwt_metrics.register(shared);
+        if let Some(sa) = &self.service_account {
+            sa.metrics().register(shared);
+        }
     }
 
     /// The user behind a request, with his groups completed, or `Unauthorized`.

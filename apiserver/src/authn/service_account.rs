@@ -2,7 +2,7 @@
 //! and the object they are bound to.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -12,9 +12,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::keys::PublicKey;
-use super::{CREDENTIAL_ID, TokenIdentity, unix};
+use super::{CREDENTIAL_ID, TokenIdentity, legacy_token, unix};
 use crate::authz::rules::quoted_list;
-use crate::lookup::{self, ObjectLookup, Resource, items, text};
+use crate::lookup::{self, ObjectLookup, ObjectWriter, Resource, items, text};
 use crate::request::UserInfo;
 
 pub const USER_PREFIX: &str = "system:serviceaccount:";
@@ -36,7 +36,7 @@ pub struct Config {
     pub issuers: Vec<String>,
     /// Of `--service-account-key-file`, all of them.
     pub keys: Vec<PublicKey>,
-    /// `--api-audiences`; upstream's default is the first issuer.
+    /// `--api-audiences`; the issuers where none are given.
     pub api_audiences: Vec<String>,
 }
 
@@ -45,6 +45,9 @@ pub struct Verifier {
     config: Config,
     objects: Arc<dyn ObjectLookup>,
     known: Mutex<HashMap<[u8; 32], Arc<Value>>>,
+    /// Records the use of tokens that are kept in secrets.
+    writer: OnceLock<Arc<dyn ObjectWriter>>,
+    metrics: legacy_token::Metrics,
 }
 
 /// Splits `system:serviceaccount:NAMESPACE:NAME`.
@@ -67,9 +70,24 @@ impl Verifier {
             return Err("--service-account-key-file: at least one key is needed".to_owned());
         }
         if config.api_audiences.is_empty() {
-            config.api_audiences = vec![config.issuers[0].clone()];
+            config.api_audiences = config.issuers.clone();
         }
-        Ok(Self { config, objects, known: Mutex::default() })
+        Ok(Self {
+            config,
+            objects,
+            known: Mutex::default(),
+            writer: OnceLock::new(),
+            metrics: legacy_token::Metrics::default(),
+        })
+    }
+
+    /// Sets what records the use of tokens that are kept in secrets: once.
+    pub fn set_writer(&self, writer: Arc<dyn ObjectWriter>) {
+        let _ = self.writer.set(writer);
+    }
+
+    pub fn metrics(&self) -> &legacy_token::Metrics {
+        &self.metrics
     }
 
     pub fn config(&self) -> &Config {
@@ -95,7 +113,12 @@ impl Verifier {
                 quoted_list(wanted.iter().map(String::as_str))
             ));
         }
-        let user = self.judge(&claims, unix(now)).await?;
+        let user = if text(&claims, "/iss") == legacy_token::ISSUER {
+            let writer = self.writer.get();
+            legacy_token::judge(&*self.objects, writer, &self.metrics, token, &claims).await?
+        } else {
+            self.judge(&claims, unix(now)).await?
+        };
         Ok(Some(TokenIdentity { user, audiences: shared }))
     }
 
@@ -112,7 +135,8 @@ impl Verifier {
             return Ok(Some(claims.clone()));
         }
         let Some(claims) = decode(payload) else { return Ok(None) };
-        if !self.config.issuers.iter().any(|i| i == text(&claims, "/iss")) {
+        let issuer = text(&claims, "/iss");
+        if issuer != legacy_token::ISSUER && !self.config.issuers.iter().any(|i| i == issuer) {
             return Ok(None);
         }
         let Some(header_json) = decode(header) else { return Ok(None) };
@@ -183,6 +207,13 @@ impl Verifier {
             }
             add(NODE_NAME, text(node, "/name"));
             add(NODE_UID, text(node, "/uid"));
+        }
+        if let Some(after) = k.get("warnafter").and_then(Value::as_i64).filter(|a| *a != 0) {
+            if now > after {
+                self.metrics.stale.inc()
+            } else {
+                self.metrics.valid.inc()
+            };
         }
         let jti = text(claims, "/jti");
         if !jti.is_empty() {

@@ -83,6 +83,7 @@ pub async fn reconcile(writer: &dyn ObjectWriter, settings: &Settings) -> ApiRes
     service_cidr_ready(writer).await?;
     kubernetes_service::reconcile(writer, settings).await?;
     authentication_config(writer, settings).await?;
+    legacy_token_tracking(writer).await?;
     match failure {
         Some(e) => Err(e),
         None => Ok(summary),
@@ -144,6 +145,31 @@ impl Step {
                 let name = text(&object, "/metadata/name").to_owned();
                 writer.delete(self.resource, &namespace, &name, None).await?;
                 writer.create(self.resource, &namespace, object).await.map(|_| Done::Updated)
+            }
+        }
+    }
+}
+
+/// Since when the use of tokens in secrets is recorded: what cleans up unused ones must know.
+async fn legacy_token_tracking(writer: &dyn ObjectWriter) -> ApiResult<()> {
+    let resource = Resource { group: "", version: "v1", resource: "configmaps", kind: "ConfigMap" };
+    let (namespace, name) = ("kube-system", "kube-apiserver-legacy-service-account-token-tracking");
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    match writer.get(resource, namespace, name).await? {
+        Some(old) if text(&old, "/data/since").parse::<jiff::civil::Date>().is_ok() => Ok(()),
+        Some(old) => {
+            let mut new = (*old).clone();
+            new["data"]["since"] = today.into();
+            writer.update(resource, namespace, new).await.map(drop)
+        }
+        None => {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": namespace}, "data": {"since": today},
+            });
+            match writer.create(resource, namespace, object).await {
+                Err(e) if e.reason != "AlreadyExists" => Err(e),
+                _ => Ok(()),
             }
         }
     }

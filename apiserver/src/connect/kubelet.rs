@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
 
@@ -30,6 +33,32 @@ pub struct Kubelets {
     pub tls: Arc<ClientConfig>,
     /// `--kubelet-preferred-address-types`
     pub address_types: Vec<String>,
+    identity: Option<Arc<Identity>>,
+}
+
+/// The client certificate, which may be replaced while connections are made.
+#[derive(Debug)]
+struct Identity(ArcSwap<CertifiedKey>);
+
+impl Identity {
+    fn read(cert: &[u8], key: &[u8]) -> anyhow::Result<CertifiedKey> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(cert)
+            .collect::<Result<_, _>>()
+            .context("--kubelet-client-certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key).context("--kubelet-client-key")?;
+        CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
+            .context("--kubelet-client-certificate")
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Contents of the `--kubelet-*` files.
@@ -57,15 +86,15 @@ impl Kubelets {
             // As upstream: without an authority the kubelet's certificate is not verified.
             None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
         };
-        let tls = match (&files.certificate, &files.key) {
+        let identity = match (&files.certificate, &files.key) {
             (Some(cert), Some(key)) => {
-                let chain: Vec<_> = CertificateDer::pem_slice_iter(cert)
-                    .collect::<Result<_, _>>()
-                    .context("--kubelet-client-certificate")?;
-                let key = PrivateKeyDer::from_pem_slice(key).context("--kubelet-client-key")?;
-                builder.with_client_auth_cert(chain, key).context("--kubelet-client-certificate")?
+                Some(Arc::new(Identity(ArcSwap::from_pointee(Identity::read(cert, key)?))))
             }
-            _ => builder.with_no_client_auth(),
+            _ => None,
+        };
+        let tls = match &identity {
+            Some(i) => builder.with_client_cert_resolver(i.clone()),
+            None => builder.with_no_client_auth(),
         };
         let mut http = HttpConnector::new();
         http.enforce_http(false);
@@ -76,7 +105,15 @@ impl Kubelets {
             .enable_http1()
             .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(2).build(connector);
-        Ok(Self { client, tls: Arc::new(tls), address_types })
+        Ok(Self { client, tls: Arc::new(tls), address_types, identity })
+    }
+
+    /// Takes a new client certificate; connections that are open keep the old one.
+    pub fn set_identity(&self, cert: &[u8], key: &[u8]) -> anyhow::Result<()> {
+        if let Some(i) = &self.identity {
+            i.0.store(Arc::new(Identity::read(cert, key)?));
+        }
+        Ok(())
     }
 
     /// `HOST:PORT` of the kubelet on a node.

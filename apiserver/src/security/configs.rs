@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::{plain, read, reload};
+use crate::app::App;
 use crate::authn::jwt::{self, keys};
 use crate::authn::{Anonymous, Authenticator, unix};
 use crate::authz::{self, Authorizer};
@@ -102,6 +103,23 @@ pub fn follow_encryption(flags: &Flags, encrypted: &Arc<Encrypted>, stop: &Cance
             };
             encrypted.metrics().reloaded(result.is_ok());
             told("encryption configuration", &result);
+        }
+    });
+}
+
+/// Takes in a changed client certificate for kubelets until `stop`.
+pub fn follow_kubelet_identity(flags: &Flags, app: &Arc<App>, stop: &CancellationToken) {
+    let files = flags.kubelet_client_certificate.clone().zip(flags.kubelet_client_key.clone());
+    let Some((cert, key)) = files else { return };
+    let app = app.clone();
+    reload::on_change(vec![cert.clone(), key.clone()], stop.clone(), move || {
+        let (cert, key, app) = (cert.clone(), key.clone(), app.clone());
+        async move {
+            let result = read("--kubelet-client-certificate", Some(&cert)).and_then(|c| {
+                let k = read("--kubelet-client-key", Some(&key))?;
+                app.kubelets.set_identity(&c.unwrap_or_default(), &k.unwrap_or_default())
+            });
+            told("client certificate for kubelets", &result);
         }
     });
 }
