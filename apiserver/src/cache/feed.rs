@@ -20,7 +20,9 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct Feed {
     store: Arc<dyn Store>,
     prefix: String,
-    slots: Mutex<BTreeMap<String, Weak<Slot>>>,
+    /// By prefix. A prefix has several while one cache takes another's place, until the last reader of the old one is
+    /// gone.
+    slots: Mutex<BTreeMap<String, Vec<Weak<Slot>>>>,
     /// Everything up to here has been handed to the caches. Zero: not started.
     revision: watch::Sender<Revision>,
     starting: tokio::sync::Mutex<bool>,
@@ -69,7 +71,17 @@ impl Feed {
 
     /// From when this returns, events of the slot's prefix go to it.
     pub(super) async fn register(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), StoreError> {
-        self.slots.lock().insert(slot.prefix.clone(), Arc::downgrade(slot));
+        {
+            let mut slots = self.slots.lock();
+            slots.retain(|_, list| {
+                list.retain(|s| s.strong_count() > 0);
+                !list.is_empty()
+            });
+            let list = slots.entry(slot.prefix.clone()).or_default();
+            if !list.iter().any(|s| std::ptr::eq(s.as_ptr(), Arc::as_ptr(slot))) {
+                list.push(Arc::downgrade(slot));
+            }
+        }
         let mut started = self.starting.lock().await;
         if !*started {
             let revision = self.store.current_revision().await?;
@@ -85,11 +97,14 @@ impl Feed {
 
     fn deliver(&self, events: &[Event]) {
         let mut touched: Vec<Arc<Slot>> = Vec::new();
+        let mut slots = Vec::new();
         for event in events {
-            let Some(slot) = self.slot(&event.kv.key) else { continue };
-            let seen = slot.core.lock().apply(event, |kv| slot.object(kv));
-            if seen && !touched.iter().any(|t| Arc::ptr_eq(t, &slot)) {
-                touched.push(slot);
+            self.slots_of(&event.kv.key, &mut slots);
+            for slot in slots.drain(..) {
+                let seen = slot.core.lock().apply(event, |kv| slot.object(kv));
+                if seen && !touched.iter().any(|t| Arc::ptr_eq(t, &slot)) {
+                    touched.push(slot);
+                }
             }
         }
         if let Some(last) = events.last() {
@@ -100,12 +115,14 @@ impl Feed {
         }
     }
 
-    fn slot(&self, key: &str) -> Option<Arc<Slot>> {
+    fn slots_of(&self, key: &str, out: &mut Vec<Arc<Slot>>) {
         let slots = self.slots.lock();
         let mut below =
             slots.range::<str, (Bound<&str>, Bound<&str>)>((Bound::Unbounded, Bound::Included(key)));
         // The longest prefix of the key sorts last among those below it; seldom is anything between.
-        below.rfind(|(prefix, _)| key.starts_with(prefix.as_str())).and_then(|(_, slot)| slot.upgrade())
+        if let Some((_, list)) = below.rfind(|(prefix, _)| key.starts_with(prefix.as_str())) {
+            out.extend(list.iter().filter_map(Weak::upgrade));
+        }
     }
 
     fn reached(&self, revision: Revision) {
@@ -118,7 +135,7 @@ impl Feed {
 
     /// Empties all caches: events were missed.
     pub(super) fn reset(&self) {
-        let slots: Vec<_> = self.slots.lock().values().filter_map(Weak::upgrade).collect();
+        let slots: Vec<_> = self.slots.lock().values().flatten().filter_map(Weak::upgrade).collect();
         for slot in slots {
             let mut core = slot.core.lock();
             if core.loaded() != Loaded::No {

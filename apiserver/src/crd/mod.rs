@@ -1,2 +1,62 @@
-//! Custom resources.
+//! Custom resources: what `CustomResourceDefinition`s add to what is served, on the same path as built-in kinds.
+//!
+//! The controller ([`controller`]) follows the definitions. What each says is read into a [`Definition`], from which
+//! [`serve`] makes resources for the registry's table: their objects are stored as JSON ([`form`]), and their
+//! rules ([`strategy`]) come from the schema. Handlers work on objects in the version of the request; [`convert`]
+//! stands between that and the version in which objects are stored.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `definition.rs` | one definition, read |
+//! | `naming.rs`, `conditions.rs` | its names and conditions, as pure functions |
+//! | `controller.rs`, `finalize.rs` | the life cycle, driven by a watch |
+//! | `serve.rs` | from a definition to resources of the table |
+//! | `form.rs`, `convert.rs`, `webhook.rs` | stored bytes; versions; conversion webhooks |
+//! | `strategy.rs`, `decode.rs` | rules; bodies of requests |
+//! | `columns.rs`, `fields.rs`, `jsonpath.rs` | tables and field selectors |
+//! | `schema/` | the schema engine |
+
+pub mod columns;
+pub mod conditions;
+pub mod controller;
+pub mod convert;
+pub mod decode;
+pub mod definition;
+pub mod fields;
+mod finalize;
+pub mod form;
+pub mod jsonpath;
+pub mod naming;
 pub mod schema;
+pub mod serve;
+mod strategy;
+pub mod webhook;
+
+use std::sync::Arc;
+
+pub use definition::{Definition, Version};
+
+/// What the handlers of one served version need beyond what every resource has.
+pub struct Served {
+    pub definition: Arc<Definition>,
+    /// Place of the version in the definition.
+    at: usize,
+    /// The definition is being deleted: nothing new is created.
+    pub terminating: bool,
+}
+
+impl Served {
+    /// The version.
+    pub fn version(&self) -> &Version {
+        &self.definition.versions[self.at]
+    }
+
+    /// Whether field selectors may name the field.
+    pub fn selects(&self, field: &str) -> bool {
+        match field {
+            "metadata.name" => true,
+            "metadata.namespace" => self.definition.namespaced,
+            f => self.version().selectable.iter().any(|s| s.name == f),
+        }
+    }
+}

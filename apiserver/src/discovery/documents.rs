@@ -55,6 +55,14 @@ fn storage_hash(r: &Resource) -> Option<String> {
     Some(STANDARD.encode(&digest[..8]))
 }
 
+/// Verbs that are told of: of resources whose definition is being deleted, those that add nothing.
+fn verbs(r: &Resource) -> Value {
+    match &r.custom {
+        Some(c) if c.terminating => json!(["delete", "deletecollection", "get", "list", "watch"]),
+        _ => r.verbs.into(),
+    }
+}
+
 /// `APIResourceList`: what `/apis/GROUP/VERSION` answers.
 pub fn resources(g: &Group, v: &Version) -> Value {
     let mut list = Vec::new();
@@ -64,7 +72,7 @@ pub fn resources(g: &Group, v: &Version) -> Value {
         m.insert("singularName".into(), r.singular.into());
         m.insert("namespaced".into(), r.namespaced.into());
         m.insert("kind".into(), r.kind.into());
-        m.insert("verbs".into(), r.verbs.into());
+        m.insert("verbs".into(), verbs(r));
         if !r.short_names.is_empty() {
             m.insert("shortNames".into(), json!(r.short_names));
         }
@@ -132,10 +140,11 @@ pub fn aggregated(table: &Table, legacy: bool, version: &str) -> Value {
 fn resource(r: &Resource) -> Value {
     let mut m = Map::new();
     m.insert("resource".into(), r.resource.into());
-    m.insert("responseKind".into(), json!({"group": "", "version": "", "kind": r.kind}));
+    let (group, version) = if r.custom.is_some() { (r.group, r.version) } else { ("", "") };
+    m.insert("responseKind".into(), json!({"group": group, "version": version, "kind": r.kind}));
     m.insert("scope".into(), r.scope().into());
     m.insert("singularResource".into(), r.singular.into());
-    m.insert("verbs".into(), r.verbs.into());
+    m.insert("verbs".into(), verbs(r));
     if !r.short_names.is_empty() {
         m.insert("shortNames".into(), json!(r.short_names));
     }
@@ -146,7 +155,8 @@ fn resource(r: &Resource) -> Value {
         .subresources
         .iter()
         .map(|s| {
-            let (group, version) = if foreign(r, s) { (s.kind.group, s.kind.version) } else { ("", "") };
+            let told = r.custom.is_some() || foreign(r, s);
+            let (group, version) = if told { (s.kind.group, s.kind.version) } else { ("", "") };
             json!({
                 "subresource": s.name,
                 "responseKind": {"group": group, "version": version, "kind": s.kind.kind},

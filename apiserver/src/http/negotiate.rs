@@ -64,6 +64,8 @@ pub enum Offer {
     Plain,
     /// Objects, tables and metadata.
     Transformed,
+    /// The same of custom resources, which have no wire form but for their metadata.
+    Custom,
 }
 
 struct Clause<'a> {
@@ -148,6 +150,9 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
                 _ => continue,
             }
         };
+        if offer == Offer::Custom && format == Format::Protobuf && !matches!(shape, Shape::Metadata { .. }) {
+            continue;
+        }
         return Ok(Wanted { format, shape, pretty });
     }
     Err(not_acceptable())
@@ -161,10 +166,15 @@ pub fn content_type(headers: &HeaderMap) -> ApiResult<Format> {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
-        _ => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: {AVAILABLE}"
-        ))),
+        _ => Err(unsupported()),
     }
+}
+
+/// The answer to a body in a format that is not read.
+pub fn unsupported() -> ApiError {
+    ApiError::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {AVAILABLE}"
+    ))
 }
 
 /// Whether people read the answer: asked for, or a browser or command-line fetcher.

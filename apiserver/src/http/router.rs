@@ -62,7 +62,7 @@ async fn read(body: Incoming) -> ApiResult<Bytes> {
 }
 
 /// Answers an authorized request.
-pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
+pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     let info = call.info;
     if let Some(service) = app.aggregator.target(info) {
         return Ok(aggregator::proxy::answer(app, call, &service).await);
@@ -80,6 +80,17 @@ pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     let r = Arc::clone(r);
     drop(table);
     check_scope(&r, info)?;
+    // Versions of custom resources may be deprecated by their definition.
+    let warning = r.custom.as_ref().and_then(|c| c.warning()).map(str::to_owned);
+    let mut answer = dispatch(app, call, &r).await?;
+    if let Some(w) = warning {
+        respond::warn(&mut answer, &[w]);
+    }
+    Ok(answer)
+}
+
+async fn dispatch(app: &Arc<App>, mut call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
+    let info = call.info;
     if !connect::is_connecting(&info.subresource) {
         // Read whatever comes of it: a connection with an unread body cannot be used again.
         call.read_body().await?;
@@ -88,9 +99,9 @@ pub async fn route(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
         if info.parts.len() > 2 {
             return Err(ApiError::no_such_path());
         }
-        return main(app, call, &r).await;
+        return main(app, call, r).await;
     }
-    subresource(app, call, &r).await
+    subresource(app, call, r).await
 }
 
 /// Namespaced resources are listed everywhere but named and created only in a namespace; others only outside.
@@ -141,7 +152,12 @@ async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
 
 async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let info = call.info;
-    let Some(sub) = r.subresource(&info.subresource) else { return Err(ApiError::no_such_path()) };
+    let Some(sub) = r.subresource(&info.subresource) else {
+        return Err(match &r.custom {
+            Some(_) => ApiError::not_found(r.group, r.resource, &info.name),
+            None => ApiError::no_such_path(),
+        });
+    };
     if info.parts.len() > 3 && sub.name != "proxy" {
         return Err(ApiError::no_such_path());
     }

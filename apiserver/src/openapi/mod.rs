@@ -101,7 +101,7 @@ fn index(table: &Table) -> Value {
 fn document(v: &Version) -> Value {
     let mut schemas = schemas::Schemas::default();
     let mut paths = Map::new();
-    for r in &v.resources {
+    for r in v.resources.iter().filter(|r| r.custom.is_none()) {
         operations::add(r, &mut paths, &mut schemas);
     }
     json!({

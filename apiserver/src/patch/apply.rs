@@ -274,7 +274,8 @@ fn run(
         }
     }
     let mut out = if unchanged { live.clone() } else { pruned };
-    if let Some(d) = w.def {
+    // Objects of types made at run time are brought to form by their schema, not by the table.
+    if let Some(d) = w.def.filter(|d| !d.name.is_empty()) {
         managed::strip(&mut out);
         out = proto::json::normalize(&out, d, Strictness::Ignore)
             .map_err(|e| Refused::Other(typed_error(applied, &e.to_string())))?

@@ -97,6 +97,24 @@ pub fn patched(
     Ok(decoded)
 }
 
+/// [`patched`] for a custom resource: `coerce` brings the outcome to the form of its schema and names what it drops.
+pub fn patched_custom(
+    kind: PatchType,
+    live: &Value,
+    patch: &[u8],
+    strictness: Strictness,
+    coerce: impl FnOnce(&mut Value) -> Result<Vec<String>, String>,
+) -> ApiResult<Decoded> {
+    let mut decoded = patched(kind, live, patch, None, strictness)?;
+    let shown = decoded.value.to_string();
+    let unknown = coerce(&mut decoded.value).map_err(|why| invalid_patch(&shown, &why))?;
+    decoded.strict_errors.extend(unknown);
+    if strictness == Strictness::Strict && !decoded.strict_errors.is_empty() {
+        return Err(invalid_patch(&shown, &proto::json::strict_error(&decoded.strict_errors)));
+    }
+    Ok(decoded)
+}
+
 /// The patch led to something that is no object of its type.
 fn invalid_patch(shown: &str, why: &str) -> ApiError {
     let e = field::Error::invalid(&field::Path::new("patch"), shown, why);

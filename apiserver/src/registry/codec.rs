@@ -19,6 +19,9 @@ pub fn decode_body(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
+    if let Some(c) = &r.custom {
+        return c.body(body, format, validation, warnings);
+    }
     decode_as(&r.schema, (r.group, r.version, r.kind), body, format, validation, warnings)
 }
 
@@ -123,7 +126,7 @@ fn check_kind(
 /// Brings a value in `r`'s version to the storage version.
 pub fn to_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
     if let Some(s) = &r.storage
-        && !r.is_storage_version()
+        && !r.is_hub_version()
     {
         convert::convert(r.group, r.resource, r.version, s.version, o)?;
         object::set_type(o, &s.api_version, s.kind);
@@ -134,7 +137,7 @@ pub fn to_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
 /// Brings a value in the storage version to `r`'s version.
 pub fn from_storage(r: &Resource, o: &mut Value) -> ApiResult<()> {
     if let Some(s) = &r.storage
-        && !r.is_storage_version()
+        && !r.is_hub_version()
     {
         convert::convert(r.group, r.resource, s.version, r.version, o)?;
         object::set_type(o, &r.api_version(), r.kind);

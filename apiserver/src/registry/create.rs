@@ -24,6 +24,10 @@ impl Registry {
         if !object::resource_version(&o).is_empty() {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        if r.custom.as_ref().is_some_and(|c| c.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::forbidden(r.group, r.resource, object::name(&o), why));
+        }
         dedup_owners(&mut o, &mut cx.warnings);
         self.managed_on_create(r, cx, &mut o)?;
         self.admit(r, cx, (namespace, Operation::Create), None, &mut o).await?;
@@ -94,18 +98,18 @@ impl Registry {
         let name = object::name(o).to_owned();
         self.admitted(r, cx, (namespace, Operation::Create), None, o).await?;
         let key = storage.key(namespace, &name);
-        let bytes = storage.encode(o)?;
+        let bytes = r.encode(o).await?;
         let exists = || ApiError::already_exists(r.group, r.resource, &name);
         if cx.dry_run {
             if storage.read(&key).await?.is_some() {
                 return Err(exists());
             }
-            let stored = storage.stored(&key, &bytes, 0)?;
+            let stored = r.stored(&key, &bytes, 0).await?;
             return Ok(Written { stored, created: true, deleted: false });
         }
         match storage.put(&key, 0, bytes.clone(), self.ttl(r)).await? {
             Ok(revision) => {
-                Ok(Written { stored: storage.stored(&key, &bytes, revision)?, created: true, deleted: false })
+                Ok(Written { stored: r.stored(&key, &bytes, revision).await?, created: true, deleted: false })
             }
             Err(_) => Err(exists()),
         }

@@ -11,7 +11,6 @@ use super::write::{Stored, WriteCx};
 use super::{Registry, object};
 use crate::admission::Operation;
 use crate::status::{ApiError, ApiResult};
-use crate::store::KeyValue;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -53,7 +52,7 @@ impl Registry {
             let Some(kv) = current else {
                 return Err(ApiError::not_found(r.group, r.resource, name));
             };
-            let mut o = storage.decode(&kv)?;
+            let mut o = r.decode(&kv).await?;
             check_preconditions(r, name, options, &o)?;
             let mut warnings = Vec::new();
             if !cx.internal {
@@ -67,36 +66,35 @@ impl Registry {
             }
             let uid = object::uid(&o).to_owned();
             let fate = decide(r, &mut o, options, Timestamp::now());
-            let done = |kv: &KeyValue, bytes: &Bytes, revision, gone| {
-                let stored = storage.stored(&kv.key, bytes, revision)?;
-                Ok(Deleted { stored, uid: uid.clone(), gone, warnings: warnings.clone() })
+            let done = |bytes: Bytes, revision, gone| {
+                let (key, uid, warnings) = (kv.key.clone(), uid.clone(), warnings.clone());
+                async move {
+                    let stored = r.stored(&key, &bytes, revision).await?;
+                    Ok(Deleted { stored, uid, gone, warnings })
+                }
             };
             let outcome = match fate {
-                Fate::Pending => return done(&kv, &kv.value, kv.mod_revision, false),
+                Fate::Pending => return done(kv.value.clone(), kv.mod_revision, false).await,
                 Fate::Mark => {
-                    let bytes = storage.encode(&o)?;
+                    let bytes = r.encode(&o).await?;
                     if cx.dry_run || bytes == kv.value {
-                        return done(&kv, &bytes, kv.mod_revision, false);
+                        return done(bytes, kv.mod_revision, false).await;
                     }
-                    storage
-                        .put(&kv.key, kv.mod_revision, bytes.clone(), self.ttl(r))
-                        .await?
-                        .map(|revision| done(&kv, &bytes, revision, false))
+                    let put = storage.put(&kv.key, kv.mod_revision, bytes.clone(), self.ttl(r)).await?;
+                    put.map(|revision| (bytes, revision, false))
                 }
                 Fate::Remove => {
-                    let bytes = storage.encode(&o)?;
+                    let bytes = r.encode(&o).await?;
                     if cx.dry_run {
-                        return done(&kv, &bytes, kv.mod_revision, true);
+                        return done(bytes, kv.mod_revision, true).await;
                     }
-                    storage
-                        .remove(&kv.key, kv.mod_revision)
-                        .await?
-                        .map(|_| done(&kv, &bytes, kv.mod_revision, true))
+                    let removed = storage.remove(&kv.key, kv.mod_revision).await?;
+                    removed.map(|_| (bytes, kv.mod_revision, true))
                 }
             };
             match outcome {
-                Ok(d) => {
-                    let d: Deleted = d?;
+                Ok((bytes, revision, gone)) => {
+                    let d = done(bytes, revision, gone).await?;
                     if let Some(a) = self.allocator(r).filter(|_| d.gone) {
                         a.release(&o).await;
                     }
@@ -134,6 +132,14 @@ fn check_preconditions(r: &Resource, name: &str, options: &DeleteOptions, o: &Va
 fn decide(r: &Resource, o: &mut Value, options: &DeleteOptions, now: Timestamp) -> Fate {
     if r.group.is_empty() && r.resource == "namespaces" {
         return decide_namespace(r, o, options, now);
+    }
+    if r.group == "apiextensions.k8s.io"
+        && r.resource == "customresourcedefinitions"
+        && !object::is_deleting(o)
+    {
+        // Gone only when its objects are.
+        crate::crd::conditions::begin_deletion(o, &object::timestamp(now));
+        return Fate::Mark;
     }
     let graceful = if r.group.is_empty() && r.resource == "pods" {
         match pod_grace(o, options, now) {

@@ -13,6 +13,9 @@ use crate::status::ApiResult;
 
 /// The fields that a write to this endpoint leaves alone.
 pub fn reset(r: &Resource, subresource: &str) -> Set {
+    if r.custom.is_some() && subresource == "status" {
+        return Set::of(&["spec", "metadata"]);
+    }
     reset_fields(r.group, r.resource, subresource, r.subresource("status").is_some())
 }
 
@@ -51,7 +54,7 @@ impl Registry {
         if cx.raw || cx.applied {
             return Ok(());
         }
-        if r.is_storage_version() {
+        if r.is_hub_version() {
             track(r, cx, old, o);
             return Ok(());
         }

@@ -118,7 +118,8 @@ pub fn labels(v: Option<&Value>, p: &Path, e: &mut ErrorList) {
     }
 }
 
-fn annotations(v: Option<&Value>, p: &Path, e: &mut ErrorList) {
+/// Checks a map of annotations.
+pub fn annotations(v: Option<&Value>, p: &Path, e: &mut ErrorList) {
     let mut size = 0;
     for (k, v) in v.and_then(Value::as_object).into_iter().flatten() {
         if let Err(m) = names::qualified_name(&k.to_lowercase()) {

@@ -1,5 +1,7 @@
 //! Patches as requests carry them: which kind, applied to each version of the object that is tried.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use proto::json::Strictness;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use super::options::{FieldValidation, WriteOptions};
 use super::resource::{Resource, api_version};
 use super::{managed, object};
+use crate::crd::Served;
 use crate::patch::apply::Writer;
 use crate::patch::{self, PatchType};
 use crate::status::{ApiError, ApiResult};
@@ -30,6 +33,7 @@ pub struct Patch {
     /// The object of a server-side apply.
     applied: Value,
     schema: TypeRef,
+    custom: Option<Arc<Served>>,
     api_version: String,
     object_kind: &'static str,
     strictness: Strictness,
@@ -39,7 +43,8 @@ pub struct Patch {
 impl Patch {
     /// Takes a patch of `r`'s objects.
     pub fn parse(r: &Resource, kind: PatchType, body: Bytes, options: &WriteOptions) -> ApiResult<Self> {
-        Self::parse_as(r.schema.clone(), (r.group, r.version, r.kind), kind, body, options)
+        let patch = Self::parse_as(r.schema.clone(), (r.group, r.version, r.kind), kind, body, options)?;
+        Ok(Self { custom: r.custom.clone(), ..patch })
     }
 
     /// Takes a patch of objects of the given type.
@@ -59,6 +64,7 @@ impl Patch {
             body,
             applied,
             schema,
+            custom: None,
             api_version: api_version(group, version),
             object_kind,
             strictness: match options.field_validation {
@@ -95,6 +101,12 @@ impl Patch {
     }
 
     fn patched(&self, live: &Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
+        if let Some(c) = &self.custom {
+            let coerce = |o: &mut Value| c.coerce(o, self.strictness);
+            let decoded = patch::patched_custom(self.kind, live, &self.body, self.strictness, coerce)?;
+            warnings.extend(decoded.strict_errors);
+            return Ok(decoded.value);
+        }
         let decoded = patch::patched(self.kind, live, &self.body, Some(&self.schema), self.strictness)?;
         warnings.extend(decoded.strict_errors);
         let mut o = decoded.value;
@@ -121,13 +133,17 @@ impl Patch {
             now: &now,
         };
         let mut o = patch::apply::apply(live, &self.applied, &writer, self.force)?;
+        if let Some(c) = &self.custom {
+            c.coerce(&mut o, Strictness::Ignore).map_err(ApiError::bad_request)?;
+        }
         object::set_type(&mut o, &self.api_version, self.object_kind);
         Ok(o)
     }
 
     /// Unknown fields of an applied object: warned of or refused.
     fn check_fields(&self, warnings: &mut Vec<String>) -> ApiResult<()> {
-        if self.strictness == Strictness::Ignore {
+        // Undeclared fields of custom resources are refused by the apply itself.
+        if self.strictness == Strictness::Ignore || self.custom.is_some() {
             return Ok(());
         }
         let Ok(decoded) = proto::json::normalize(&self.applied, &self.schema, self.strictness) else {

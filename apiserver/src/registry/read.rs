@@ -45,13 +45,25 @@ impl Registry {
         let storage = r.storage()?;
         let found = storage.cache.get(&storage.key(namespace, name), freshness).await;
         match found.map_err(|e| store_error(&e))? {
-            Some(o) => Ok(Stored::from(&o)),
+            Some(o) => r.present(Stored::from(&o)).await,
             None => Err(ApiError::not_found(r.group, r.resource, name)),
         }
     }
 
     /// The objects of a namespace (empty: of the cluster) that `o` selects.
     pub async fn list(
+        &self,
+        r: &Resource,
+        namespace: &str,
+        o: &ListOptions,
+        filter: &Filter,
+    ) -> ApiResult<Page> {
+        let page = self.list_stored(r, namespace, o, filter).await?;
+        Ok(Page { items: r.present_all(page.items).await?, meta: page.meta })
+    }
+
+    /// The same in the version in which objects are stored.
+    async fn list_stored(
         &self,
         r: &Resource,
         namespace: &str,

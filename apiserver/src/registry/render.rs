@@ -60,24 +60,37 @@ fn raw(s: &Stored) -> ApiResult<&[u8]> {
 
 /// The object as a value in `r`'s version, with apiVersion, kind and resourceVersion.
 pub fn value(r: &Resource, s: &Stored) -> ApiResult<Value> {
-    let storage = r.storage()?;
-    let mut v = proto::wire::from_proto(raw(s)?, &storage.schema).map_err(|e| corrupt(&s.key, e))?;
-    object::set_type(&mut v, &storage.api_version, storage.kind);
+    let mut v = r.storage()?.form.value(&s.bytes).map_err(|e| corrupt(&s.key, e))?;
     codec::from_storage(r, &mut v)?;
     Ok(v)
 }
 
 /// The protobuf message of the object in `r`'s version, without envelope.
 fn wire<'a>(r: &Resource, s: &'a Stored) -> ApiResult<Cow<'a, [u8]>> {
-    if r.is_storage_version() {
+    if r.custom.is_some() {
+        // Their metadata is all that has a wire form.
+        return metadata_wire(&value(r, s)?).map(Cow::Owned).map_err(|e| corrupt(&s.key, e));
+    }
+    if r.is_hub_version() {
         return raw(s).map(Cow::Borrowed);
     }
     let v = value(r, s)?;
     proto::wire::to_proto(&v, &r.schema).map(Cow::Owned).map_err(|e| corrupt(&s.key, e))
 }
 
+/// A message with nothing but the object's metadata.
+pub fn metadata_wire(o: &Value) -> Result<Vec<u8>, String> {
+    let any =
+        proto::schema::by_name("io.k8s.api.core.v1.ConfigMap").ok_or("the type table has no ConfigMap")?;
+    // In every kind metadata is field 1.
+    proto::wire::to_proto(&json!({"metadata": object::meta(o)}), any).map_err(|e| e.to_string())
+}
+
 /// The object's JSON in `r`'s version, rendered once per object where it came from the cache.
 pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
+    if r.custom.is_some() {
+        return Ok(s.bytes.clone());
+    }
     let render = || {
         let mut out = Vec::with_capacity(s.bytes.len() * 2);
         proto::wire::proto_to_json(&wire(r, s)?, &r.schema, &r.api_version(), r.kind, &mut out)
@@ -85,7 +98,7 @@ pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
         Ok(Bytes::from(out))
     };
     match &s.shared {
-        Some(o) if r.is_storage_version() => o.json(|_| render()),
+        Some(o) if r.is_hub_version() => o.json(|_| render()),
         _ => render(),
     }
 }
@@ -119,7 +132,7 @@ pub fn object(
     let format = wanted.format;
     let json_of = |v: &Value| Bytes::from(serde_json::to_vec(v).unwrap_or_default());
     let body = match wanted.shape {
-        Shape::Object if format == Format::Protobuf && r.is_storage_version() => s.bytes.clone(),
+        Shape::Object if format == Format::Protobuf && r.is_hub_version() => s.bytes.clone(),
         Shape::Object if format == Format::Protobuf => {
             proto::envelope::wrap(&r.api_version(), r.kind, &wire(r, s)?).into()
         }
@@ -182,12 +195,13 @@ pub fn list_answer(
             Shape::Metadata { beta } => {
                 (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned())
             }
-            _ => (r.api_version(), format!("{}List", r.kind)),
+            _ => (r.api_version(), r.list_kind()),
         };
         let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(|m| &**m));
         return Ok(respond::bytes(200, Format::Protobuf.media_type(), body));
     }
     let out = match wanted.shape {
+        Shape::Object if r.custom.is_some() => custom_list(r, items, meta, size),
         Shape::Object => {
             let mut out = Vec::with_capacity(size * 2 + 256);
             let head = format!(
@@ -231,4 +245,19 @@ pub fn list_answer(
         }
     };
     Ok(respond::json_text(200, wanted, out.into()))
+}
+
+/// A list of custom resources, whose items say their kind each.
+fn custom_list(r: &Resource, items: &[Stored], meta: &ListMeta, size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size + items.len() + 256);
+    out.extend_from_slice(format!("{{\"apiVersion\":\"{}\",\"items\":[", r.api_version()).as_bytes());
+    for (i, s) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&s.bytes);
+    }
+    let tail = format!("],\"kind\":\"{}\",\"metadata\":{}}}", r.list_kind(), meta.to_json());
+    out.extend_from_slice(tail.as_bytes());
+    out
 }

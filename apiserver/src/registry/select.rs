@@ -22,6 +22,12 @@ impl Filter {
         if !fields.is_empty() {
             let known = crate::kinds::supported_field_selectors(r.group, r.resource);
             fields.rename(|field| {
+                if let Some(c) = &r.custom {
+                    return match c.selects(field) {
+                        true => Ok(field.to_owned()),
+                        false => Err(ApiError::bad_request(unsupported(r, field))),
+                    };
+                }
                 let indexed = crate::kinds::indexed_field(r.group, r.resource, field);
                 if known.contains(&field) || known.contains(&indexed) {
                     Ok(indexed.to_owned())
@@ -66,6 +72,7 @@ impl Filter {
 fn unsupported(r: &Resource, field: &str) -> String {
     match (r.group, r.resource) {
         // These kinds convert field labels themselves, others by the general rule.
+        _ if r.custom.is_some() => format!("field label not supported: {field}"),
         ("", _) | ("batch", "jobs") => format!("field label not supported: {field}"),
         _ => format!(
             "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

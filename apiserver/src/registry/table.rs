@@ -118,14 +118,15 @@ impl Table {
             let group = storage.as_ref().map_or(def.group, |s| s.group);
             let strategy = crate::kinds::strategy(group, def.resource).map(StrategyRef::Static);
             let rules = rules::of(def.group, def.resource);
-            all.push(Resource { def: def.clone(), rules, schema, storage, strategy });
+            all.push(Resource { def: def.clone(), rules, schema, storage, strategy, custom: None });
         }
         let mut table = Self { feed: Some(feed), ..Self::default() };
         table.put(all);
         Ok(table)
     }
 
-    /// Serves these resources, instead of those of the same group, version and name where there are any.
+    /// Serves these resources, instead of those of the same group, version and name where there are any. A custom
+    /// resource does not take the place of a built-in one.
     pub fn put(&mut self, resources: impl IntoIterator<Item = Resource>) {
         let mut touched: HashMap<&'static str, Group> = HashMap::new();
         for r in resources {
@@ -143,6 +144,7 @@ impl Table {
             };
             let list = &mut g.versions[at].resources;
             match list.binary_search_by(|x| x.resource.cmp(r.resource)) {
+                Ok(i) if list[i].custom.is_none() && r.custom.is_some() => {}
                 Ok(i) => list[i] = r,
                 Err(i) => list.insert(i, r),
             }
@@ -153,13 +155,13 @@ impl Table {
         }
     }
 
-    /// Serves the resource in no version any more but in those of `keep`.
+    /// Serves the custom resource in no version any more but in those of `keep`.
     pub fn remove(&mut self, group: &str, resource: &str, keep: &[&str]) {
         let Some(g) = self.index.get(group) else { return };
         let mut g = Group::clone(g);
         for v in &mut g.versions {
             if !keep.contains(&v.name) {
-                v.resources.retain(|r| r.resource != resource);
+                v.resources.retain(|r| r.resource != resource || r.custom.is_none());
             }
         }
         g.versions.retain(|v| !v.resources.is_empty());
@@ -285,6 +287,7 @@ mod tests {
             schema: find_schema("", "v1", "Pod").expect("a type"),
             storage: None,
             strategy: None,
+            custom: None,
         }
     }
 

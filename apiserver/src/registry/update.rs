@@ -1,6 +1,5 @@
 //! Update: read, change, check, compare-and-swap, again on conflict. PUT and every kind of PATCH end here.
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::create::{ensure_namespace, has_generation};
@@ -68,8 +67,7 @@ impl Registry {
         kv: &KeyValue,
         change: Change<'_>,
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
-        let storage = r.storage()?;
-        let old = storage.decode(kv)?;
+        let old = r.decode(kv).await?;
         let mut o = change(Some(&old))?;
         if !object::uid(&o).is_empty() && object::uid(&o) != object::uid(&old) {
             return Err(uid_conflict(r, name, object::uid(&o), object::uid(&old)));
@@ -146,27 +144,27 @@ impl Registry {
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
         let storage = r.storage()?;
         crate::patch::apply::keep_times_on_noop(old, &mut o);
-        let bytes = storage.encode(&o)?;
-        let stored = |bytes: &Bytes, revision| storage.stored(&kv.key, bytes, revision);
+        let bytes = r.encode(&o).await?;
+        let stored = |revision| r.stored(&kv.key, &bytes, revision);
         if ends_deletion(r, &o, old) {
             if cx.dry_run {
-                let stored = stored(&bytes, kv.mod_revision)?;
+                let stored = stored(kv.mod_revision).await?;
                 return Ok(Ok(Written { stored, created: false, deleted: true }));
             }
             return Ok(match storage.remove(&kv.key, kv.mod_revision).await? {
                 Ok(revision) => {
-                    Ok(Written { stored: stored(&bytes, revision)?, created: false, deleted: true })
+                    Ok(Written { stored: stored(revision).await?, created: false, deleted: true })
                 }
                 Err(now) => Err(now),
             });
         }
         // What was stored under an older encryption key is written again though nothing changed.
         if cx.dry_run || (bytes == kv.value && !storage.is_stale(&kv.key).await?) {
-            let stored = stored(&bytes, kv.mod_revision)?;
+            let stored = stored(kv.mod_revision).await?;
             return Ok(Ok(Written { stored, created: false, deleted: false }));
         }
         Ok(match storage.put(&kv.key, kv.mod_revision, bytes.clone(), self.ttl(r)).await? {
-            Ok(revision) => Ok(Written { stored: stored(&bytes, revision)?, created: false, deleted: false }),
+            Ok(revision) => Ok(Written { stored: stored(revision).await?, created: false, deleted: false }),
             Err(now) => Err(now),
         })
     }

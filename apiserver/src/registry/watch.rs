@@ -37,8 +37,9 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn object(&mut self, kind: &str, s: &Stored, out: &mut Vec<u8>) -> ApiResult<()> {
-        let (body, _) = render::object(&self.resource, s, self.wanted, self.include, self.headings)?;
+    async fn object(&mut self, kind: &str, s: Stored, out: &mut Vec<u8>) -> ApiResult<()> {
+        let s = self.resource.present(s).await?;
+        let (body, _) = render::object(&self.resource, &s, self.wanted, self.include, self.headings)?;
         if matches!(self.wanted.shape, Shape::Table { .. }) {
             self.headings = false;
         }
@@ -70,7 +71,8 @@ impl Encoder {
             self.headings = false;
         }
         let body = if self.wanted.format == Format::Protobuf {
-            proto::wire::to_proto(&o, &r.schema)
+            // Bookmarks have nothing but metadata.
+            render::metadata_wire(&o)
                 .map(|raw| proto::envelope::wrap(&version, kind, &raw))
                 .unwrap_or_default()
         } else {
@@ -250,7 +252,7 @@ impl Running {
                         EventKind::Modified => "MODIFIED",
                         EventKind::Deleted => "DELETED",
                     };
-                    self.encoder.object(kind, &Stored::from(&e.object), out)?;
+                    self.encoder.object(kind, Stored::from(&e.object), out).await?;
                 }
             }
             if out.len() > CHUNK {

@@ -53,7 +53,10 @@ pub fn of(
 }
 
 fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timestamp) -> Value {
-    let cells = crate::kinds::table_cells(r.group, r.kind, o, now);
+    let cells = match &r.custom {
+        Some(c) => c.version().columns.cells(o, now),
+        None => crate::kinds::table_cells(r.group, r.kind, o, now),
+    };
     let mut row = json!({ "cells": cells });
     if let Some(conditions) = crate::kinds::row_conditions(r.group, r.kind, o) {
         row["conditions"] = conditions;
@@ -67,6 +70,9 @@ fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timesta
 }
 
 fn columns(r: &Resource) -> Value {
+    if let Some(c) = &r.custom {
+        return c.version().columns.headings();
+    }
     crate::kinds::table_columns(r.group, r.kind)
         .iter()
         .map(|c| {

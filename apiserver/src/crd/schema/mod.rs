@@ -51,7 +51,7 @@ use self::openapi::Edition;
 use self::props::Props;
 use self::rules::RuleNode;
 use self::rules_run::Run;
-pub use self::scale::ScalePaths;
+pub use self::scale::{ScalePaths, follow};
 use crate::cel::RUNTIME_BUDGET;
 use crate::field::{Error, ErrorKind, ErrorList, Path};
 

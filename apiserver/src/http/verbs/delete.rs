@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::namespace;
 use crate::admission::RequestOptions;
 use crate::app::App;
-use crate::http::negotiate::{self, Format, Offer, Wanted};
+use crate::http::negotiate::{self, Format, Wanted};
 use crate::http::router::Call;
 use crate::http::{Response, respond};
 use crate::registry::options::{DeleteOptions, FieldValidation, ListOptions};
@@ -69,7 +69,7 @@ pub fn decode(body: &[u8], format: Format) -> ApiResult<DeleteOptions> {
 
 /// DELETE of one object.
 pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(super::offer(r))?;
     let options = options(&mut call).await?;
     let cx = WriteCx {
         user: &call.user,
@@ -106,7 +106,7 @@ fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
 
 /// DELETE of a collection.
 pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(super::offer(r))?;
     let include = Include::parse(&call.query)?;
     let list = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &list)?;

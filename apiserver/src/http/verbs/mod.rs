@@ -26,9 +26,14 @@ use crate::registry::{codec, object, render};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
+/// The forms in which objects of the resource can be given.
+pub fn offer(r: &Resource) -> Offer {
+    if r.custom.is_some() { Offer::Custom } else { Offer::Transformed }
+}
+
 /// GET of one object (or of a subresource that shows the object).
 pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let freshness = freshness(call.query.get("resourceVersion").unwrap_or_default());
     let stored = app.registry.get_at(r, namespace(r, &call), &call.info.name, freshness).await?;
@@ -42,7 +47,7 @@ pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
 
 /// GET of a collection.
 pub async fn list(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let options = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &options)?;
@@ -52,7 +57,7 @@ pub async fn list(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response
 
 /// GET with `watch`.
 pub async fn watch(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let options = ListOptions::parse(&call.query, true)?;
     let name = if call.info.parts.len() > 1 { call.info.name.as_str() } else { "" };
@@ -67,7 +72,7 @@ pub fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
 
 /// POST to a collection.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let manager_of = WriteOptions::parse(&call.query, WriteKind::Create)?;
@@ -107,7 +112,7 @@ pub fn answer_written(
 
 /// PUT of an object or of one of its subresources.
 pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Update)?;

@@ -6,7 +6,6 @@ use super::{answer_written, manager};
 use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::http::Response;
-use crate::http::negotiate::Offer;
 use crate::http::router::Call;
 use crate::patch::PatchType;
 use crate::registry::options::{WriteKind, WriteOptions};
@@ -18,7 +17,7 @@ use crate::table::Include;
 
 /// PATCH of an object or of one of its subresources.
 pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
+    let wanted = call.wanted(super::offer(r))?;
     let include = Include::parse(&call.query)?;
     let kind = patching::kind_of(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == PatchType::Apply })?;

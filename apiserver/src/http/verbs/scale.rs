@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{answer_virtual, manager};
 use crate::admission::RequestOptions;
 use crate::app::App;
+use crate::crd::schema::{ScalePaths, follow};
 use crate::field::{Error, ErrorList, Path};
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
@@ -19,8 +20,85 @@ use crate::status::{ApiError, ApiResult};
 
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
+/// Stands for replicas that are not there, which a change must set.
+const UNSET: i64 = i32::MIN as i64;
+
+/// Where a resource has what a `Scale` shows.
+enum Places<'r> {
+    /// A workload: `spec.replicas`, `status.replicas`, `spec.selector`.
+    Workload,
+    /// Where the definition of a custom resource says.
+    Paths(&'r ScalePaths),
+}
+
+impl<'r> Places<'r> {
+    fn of(r: &'r Resource) -> Self {
+        match r.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+            Some(p) => Self::Paths(p),
+            None => Self::Workload,
+        }
+    }
+
+    /// The view of an object; [`UNSET`] where it has no replicas in its spec.
+    fn view(&self, o: &Value) -> ApiResult<Value> {
+        let Self::Paths(p) = self else { return Ok(view(o)) };
+        let find = |path: &str| follow(o, path).map_err(ApiError::internal);
+        let replicas = |path: &str| match find(path)? {
+            None => Ok(None),
+            Some(v) => v.as_i64().map(Some).ok_or_else(|| {
+                ApiError::internal(format!("{path} accessor error: {v} is not of the type int64"))
+            }),
+        };
+        let selector = match p.label_selector.as_str() {
+            "" => "",
+            path => find(path)?.and_then(Value::as_str).unwrap_or_default(),
+        };
+        let (spec, status) = (replicas(&p.spec_replicas)?, replicas(&p.status_replicas)?);
+        Ok(scale(o, spec.unwrap_or(UNSET), status.unwrap_or(0), selector))
+    }
+
+    /// The view as it is answered.
+    fn shown(&self, o: &Value) -> ApiResult<Value> {
+        let scale = self.view(o)?;
+        match self {
+            Self::Paths(p) if scale["spec"]["replicas"] == UNSET => {
+                let path = &p.spec_replicas;
+                Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")))
+            }
+            _ => Ok(scale),
+        }
+    }
+
+    fn set(&self, o: &mut Value, replicas: i64) -> ApiResult<()> {
+        let path = match self {
+            Self::Workload => ".spec.replicas",
+            Self::Paths(p) if replicas == UNSET => {
+                let path = &p.spec_replicas;
+                return Err(ApiError::bad_request(format!(
+                    "the spec replicas field {path:?} cannot be empty"
+                )));
+            }
+            Self::Paths(p) => p.spec_replicas.as_str(),
+        };
+        let mut fields: Vec<&str> = path.strip_prefix('.').unwrap_or(path).split('.').collect();
+        let Some(last) = fields.pop() else { return Ok(()) };
+        let mut at = object::root_mut(o);
+        for f in fields {
+            at = object::child_mut(at, f);
+        }
+        at.insert(last.to_owned(), replicas.into());
+        Ok(())
+    }
+}
+
 /// The view of a workload.
 pub fn view(o: &Value) -> Value {
+    let replicas = |p: &str| o.pointer(p).and_then(Value::as_i64).unwrap_or(0);
+    let selector = selector_text(o.pointer("/spec/selector"));
+    scale(o, replicas("/spec/replicas"), replicas("/status/replicas"), &selector)
+}
+
+fn scale(o: &Value, spec: i64, status: i64, selector: &str) -> Value {
     let mut meta = serde_json::Map::new();
     for f in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(v) = object::meta(o).get(f) {
@@ -29,10 +107,9 @@ pub fn view(o: &Value) -> Value {
     }
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
-        "spec": {"replicas": o.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0)},
-        "status": {"replicas": o.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0)},
+        "spec": {"replicas": spec},
+        "status": {"replicas": status},
     });
-    let selector = selector_text(o.pointer("/spec/selector"));
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
     }
@@ -74,9 +151,10 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         .ok_or_else(|| ApiError::internal("the type table has no Scale"))?;
     let namespace = if r.namespaced { call.info.namespace.clone() } else { String::new() };
     let name = call.info.name.clone();
+    let places = Places::of(r);
     if verb == "get" {
         let stored = app.registry.get(r, &namespace, &name).await?;
-        let scale = view(&render::value(r, &stored)?);
+        let scale = places.shown(&render::value(r, &stored)?)?;
         return answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &[]);
     }
     let (sent, patch, options, write_kind) = match verb {
@@ -119,21 +197,21 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
     };
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {
         let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, &name)) };
-        let current = view(old);
+        let current = places.view(old)?;
         let scale = match (&sent, &patch) {
             (Some(s), _) => s.clone(),
             (None, Some(p)) => p.apply_to_view(&current, &manager, &mut Vec::new())?,
             (None, None) => current,
         };
         let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
+        if replicas < 0 && replicas != UNSET {
             let mut e = ErrorList::new();
             let p = Path::new("spec").child("replicas");
             e.push(Error::invalid(&p, replicas, "must be greater than or equal to 0"));
             return Err(ApiError::invalid(GVK.0, GVK.2, &name, &e));
         }
         let mut new = old.clone();
-        object::child_mut(object::root_mut(&mut new), "spec").insert("replicas".to_owned(), replicas.into());
+        places.set(&mut new, replicas)?;
         let version = object::resource_version(&scale).to_owned();
         object::set_meta(&mut new, "resourceVersion", &version);
         if !object::uid(&scale).is_empty() {
@@ -144,7 +222,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
     };
     let done = app.registry.update(r, &mut cx, &namespace, &call.info.name, false, &mut change).await?;
     let warnings = cx.warnings;
-    let scale = view(&render::value(r, &done.stored)?);
+    let scale = places.shown(&render::value(r, &done.stored)?)?;
     answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &warnings)
 }
 

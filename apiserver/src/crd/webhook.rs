@@ -1,0 +1,265 @@
+//! Conversion webhooks: `ConversionReview` out and in, and what is checked of objects that come back.
+//!
+//! A webhook may change anything but who the object is: name, namespace, UID and the rest of its metadata stay, only
+//! labels and annotations may differ.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::controller::{Conversions, RetypeOnly};
+use super::convert::{Conversion, Converter};
+use crate::field::{ErrorList, Path};
+use crate::lookup::{items, text};
+use crate::registry::{meta, object};
+use crate::webhook::client::Call;
+use crate::webhook::{Client, ClientConfig, Clients};
+
+/// How long a webhook may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Conversions as definitions ask for them, webhooks included.
+pub struct Webhooks(pub Arc<Clients>);
+
+impl Conversions for Webhooks {
+    fn of(&self, crd: &Value) -> Result<Conversion, String> {
+        if text(crd, "/spec/conversion/strategy") != "Webhook" {
+            return RetypeOnly.of(crd);
+        }
+        let config = crd.pointer("/spec/conversion/webhook/clientConfig").unwrap_or(&Value::Null);
+        let config = ClientConfig::from_value(config)?;
+        let client = self.0.get(&config).map_err(|e| e.to_string())?;
+        let versions = items(crd, "/spec/conversion/webhook/conversionReviewVersions");
+        let review = versions.iter().filter_map(Value::as_str).find(|v| ["v1", "v1beta1"].contains(v));
+        let review = review.ok_or("no supported conversion review versions")?;
+        let group = text(crd, "/spec/group").to_owned();
+        Ok(Conversion::Webhook(Arc::new(Webhook { client, review: review.to_owned(), group })))
+    }
+}
+
+/// The webhook of one definition.
+struct Webhook {
+    client: Arc<Client>,
+    /// Version of the review that it reads.
+    review: String,
+    group: String,
+}
+
+/// `g.io/v1, Kind=Foo`
+fn shown(o: &Value) -> String {
+    format!("{}, Kind={}", text(o, "/apiVersion"), text(o, "/kind"))
+}
+
+#[async_trait]
+impl Converter for Webhook {
+    async fn convert(&self, objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, String> {
+        let Some(first) = objects.first() else { return Ok(Vec::new()) };
+        let what = shown(first);
+        let uid = uuid::Uuid::new_v4().to_string();
+        let request = json!({
+            "kind": "ConversionReview",
+            "apiVersion": format!("apiextensions.k8s.io/{}", self.review),
+            "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
+        });
+        let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
+        let failed = |why: String| format!("conversion webhook for {what} failed: {why}");
+        let answer = self.client.post(Call::new(body, DEADLINE)).await.map_err(|e| failed(e.to_string()))?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|e| failed(e.to_string()))?;
+        let converted = accepted(answer, &uid, &self.review).map_err(failed)?;
+        if converted.len() != objects.len() {
+            return Err(format!(
+                "conversion webhook for {what} returned {} objects, expected {}",
+                converted.len(),
+                objects.len()
+            ));
+        }
+        let wanted = format!("{}/{}", self.group, api_version.rsplit('/').next().unwrap_or_default());
+        let mut out = Vec::with_capacity(converted.len());
+        for (i, (original, new)) in objects.iter().zip(converted).enumerate() {
+            let new = checked(original, new, &wanted).map_err(|why| match why {
+                Wrong::Object(why) => {
+                    format!("conversion webhook for {what} returned invalid converted object at index {i}: {why}")
+                }
+                Wrong::Metadata(why) => {
+                    format!("conversion webhook for {what} returned invalid metadata in object at index {i}: {why}")
+                }
+            })?;
+            out.push(new);
+        }
+        Ok(out)
+    }
+}
+
+/// The objects of an answer that says it succeeded and is one to our request.
+fn accepted(mut answer: Value, uid: &str, review: &str) -> Result<Vec<Value>, String> {
+    if review == "v1" {
+        let (version, kind) = (text(&answer, "/apiVersion"), text(&answer, "/kind"));
+        if (version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
+            let (g, v) = proto::resources::split_api_version(version);
+            return Err(format!(
+                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {g}/{v}, Kind={kind}"
+            ));
+        }
+    }
+    let Some(response) = answer.get_mut("response").filter(|r| r.is_object()) else {
+        return Err("no response provided".to_owned());
+    };
+    if review == "v1" && text(response, "/uid") != uid {
+        return Err(format!("expected response.uid={uid:?}, got {:?}", text(response, "/uid")));
+    }
+    let status = text(response, "/result/status");
+    if status != "Success" {
+        return Err(match text(response, "/result/message") {
+            "" => format!("response.result.status was '{status}', not 'Success'"),
+            message => message.to_owned(),
+        });
+    }
+    match response.get_mut("convertedObjects").map(Value::take) {
+        Some(Value::Array(a)) => Ok(a),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// What is wrong with an object that came back.
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    Object(String),
+    Metadata(String),
+}
+
+/// The converted object with the metadata of the original, but for labels and annotations.
+fn checked(original: &Value, mut new: Value, api_version: &str) -> Result<Value, Wrong> {
+    let got = text(&new, "/apiVersion");
+    if got != api_version {
+        return Err(Wrong::Object(format!("invalid groupVersion (expected {api_version}, received {got})")));
+    }
+    let kind = text(original, "/kind");
+    if text(&new, "/kind") != kind {
+        let got = text(&new, "/kind");
+        return Err(Wrong::Object(format!("invalid kind (expected {kind}, received {got})")));
+    }
+    for (what, field) in [("name", "name"), ("namespace", "namespace"), ("UID", "uid")] {
+        let (a, b) = (object::meta_str(original, field), object::meta_str(&new, field));
+        if a != b {
+            return Err(Wrong::Object(format!("must have the same {what}: {a} != {b}")));
+        }
+    }
+    let sent = match new.get_mut("metadata").map(Value::take) {
+        None => return Err(Wrong::Metadata("missing metadata in converted object".to_owned())),
+        Some(Value::Object(m)) => m,
+        Some(other) => {
+            return Err(Wrong::Metadata(format!(
+                "invalid metadata of type {} in converted object",
+                go_type(&other)
+            )));
+        }
+    };
+    let mut meta = object::meta(original).clone();
+    for field in ["labels", "annotations"] {
+        match sent.get(field) {
+            None | Some(Value::Null) => {
+                meta.remove(field);
+            }
+            Some(Value::Object(m)) => {
+                for (k, v) in m {
+                    if !v.is_string() {
+                        return Err(Wrong::Metadata(format!(
+                            "metadata.{field}[{k}] must be a string, but is {} in converted object",
+                            go_type(v)
+                        )));
+                    }
+                }
+                let new = Value::Object(m.clone());
+                if meta.get(field) != Some(&new) {
+                    let mut errors = ErrorList::new();
+                    let path = Path::new("metadata");
+                    match field {
+                        "labels" => meta::labels(Some(&new), &path.child("labels"), &mut errors),
+                        _ => meta::annotations(Some(&new), &path.child("annotation"), &mut errors),
+                    }
+                    if !errors.is_empty() {
+                        return Err(Wrong::Metadata(errors.aggregate()));
+                    }
+                }
+                meta.insert(field.to_owned(), new);
+            }
+            Some(other) => {
+                let got = go_type(other);
+                return Err(Wrong::Metadata(format!(
+                    "invalid metadata.{field} of type {got} in converted object"
+                )));
+            }
+        }
+    }
+    object::root_mut(&mut new).insert("metadata".to_owned(), Value::Object(meta));
+    Ok(new)
+}
+
+/// What upstream's messages call the type of a value.
+fn go_type(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foo(version: &str) -> Value {
+        json!({
+            "apiVersion": format!("g.io/{version}"), "kind": "Foo",
+            "metadata": {"name": "a", "uid": "1", "resourceVersion": "5", "labels": {"x": "1"}}, "spec": {},
+        })
+    }
+
+    #[test]
+    fn only_labels_and_annotations_may_change() {
+        let mut new = foo("v2");
+        new["metadata"] = json!({"name": "a", "uid": "1", "resourceVersion": "9", "annotations": {"k": "v"}});
+        new["spec"] = json!({"n": 1});
+        let done = checked(&foo("v1"), new, "g.io/v2").expect("a conversion");
+        let meta = json!({"name": "a", "uid": "1", "resourceVersion": "5", "annotations": {"k": "v"}});
+        assert_eq!((&done["metadata"], &done["spec"]["n"]), (&meta, &json!(1)));
+    }
+
+    #[test]
+    fn another_object_is_refused() {
+        let with = |pointer: &str, v: Value| {
+            let mut new = foo("v2");
+            *new.pointer_mut(pointer).expect("a field") = v;
+            checked(&foo("v1"), new, "g.io/v2").expect_err("refused")
+        };
+        let object = |s: &str| Wrong::Object(s.to_owned());
+        assert_eq!(with("/metadata/uid", json!("2")), object("must have the same UID: 1 != 2"));
+        assert_eq!(with("/metadata/name", json!("b")), object("must have the same name: a != b"));
+        assert_eq!(with("/kind", json!("Bar")), object("invalid kind (expected Foo, received Bar)"));
+        let version = with("/apiVersion", json!("g.io/v1"));
+        assert_eq!(version, object("invalid groupVersion (expected g.io/v2, received g.io/v1)"));
+        let label = with("/metadata/labels/x", json!(1));
+        let why = "metadata.labels[x] must be a string, but is int64 in converted object";
+        assert_eq!(label, Wrong::Metadata(why.to_owned()));
+    }
+
+    #[test]
+    fn answers_must_be_to_the_request() {
+        let answer = |uid: &str, result: Value| {
+            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+                   "response": {"uid": uid, "result": result, "convertedObjects": [{}]}})
+        };
+        assert_eq!(accepted(answer("u", json!({"status": "Success"})), "u", "v1").map(|o| o.len()), Ok(1));
+        let said = |v: Value| accepted(v, "u", "v1").expect_err("refused");
+        assert_eq!(said(answer("x", json!({"status": "Success"}))), "expected response.uid=\"u\", got \"x\"");
+        assert_eq!(said(answer("u", json!({"status": "Failure", "message": "no"}))), "no");
+        assert_eq!(said(answer("u", json!({}))), "response.result.status was '', not 'Success'");
+        assert!(said(json!({})).starts_with("expected webhook response of"));
+    }
+}
