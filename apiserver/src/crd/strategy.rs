@@ -90,7 +90,7 @@ impl DynStrategy for CustomStrategy {
 
     fn validate(&self, cx: &mut Context, o: &Value) -> Outcome<ErrorList> {
         // Updates are checked against what was there before, by `validate_update`.
-        if !cx.creating {
+        if cx.updating {
             return Ok(ErrorList::new());
         }
         warn_of_finalizers(cx, o, None);

@@ -24,8 +24,6 @@ pub struct Context {
     pub user: UserInfo,
     /// Time of the request; none means the clock's.
     pub now: Option<jiff::Timestamp>,
-    /// A new object, rather than a change.
-    pub creating: bool,
     /// Pointers of [`Strategy::optional`] that the object lacks; kept by the adapter.
     pub absent: Vec<&'static str>,
 }

@@ -211,7 +211,7 @@ impl Registry {
     pub fn validate_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &Value) -> ApiResult<()> {
         let mut errors = meta::validate(o, r.namespaced, r.rules.name);
         if let Some(s) = r.strategy() {
-            let mut scx = Context { creating: true, ..context(cx, o) };
+            let mut scx = context(cx, o);
             errors.extend(step(r, s.validate(&mut scx, o))?);
             cx.warnings.append(&mut scx.warnings);
         }
