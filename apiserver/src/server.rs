@@ -20,7 +20,7 @@ use crate::authn::token_request::Issuer;
 use crate::bootstrap;
 use crate::config::{Flags, RuntimeConfig};
 use crate::connect::kubelet::{Files, Kubelets};
-use crate::crd::{self, controller::RetypeOnly};
+use crate::crd;
 use crate::discovery::Discovery;
 use crate::feeds;
 use crate::health::{Health, Scope};
@@ -184,7 +184,8 @@ impl Server {
         self.outgoing.start(&self.app.registry, &shutdown).await;
         self.policies.start(&self.app.registry, &shutdown).await;
         self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
-        crd::controller::Controller::start(&self.app.registry, Arc::new(RetypeOnly), &shutdown)
+        let conversions = Arc::new(crd::webhook::Webhooks(self.outgoing.clients.clone()));
+        crd::controller::Controller::start(&self.app.registry, conversions, &shutdown)
             .await
             .context("reading the custom resource definitions")?;
         let serving = tokio::spawn(listener::serve_with(

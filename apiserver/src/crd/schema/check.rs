@@ -163,7 +163,7 @@ fn type_fits(v: &Value, node: &Node, at: &Loc<'_>, out: &mut Problems) -> bool {
     let format = node.format();
     let texty = matches!(v, Value::String(_) | Value::Array(_));
     if !format.is_empty() {
-        if !texty && !(allows(got) || got_format == format || converts) {
+        if !(texty || allows(got) || got_format == format || converts) {
             wrong_type(at, format, got_format, out);
             return false;
         }

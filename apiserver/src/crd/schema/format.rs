@@ -484,7 +484,7 @@ fn go_duration(s: &str) -> bool {
         let number = number.strip_suffix('.').unwrap_or(number);
         nanos += number.parse::<f64>().unwrap_or(f64::MAX) * unit;
     }
-    !s.is_empty() && nanos <= 9.223_372_036_854_775_807e18
+    !s.is_empty() && nanos <= i64::MAX as f64
 }
 
 #[cfg(test)]

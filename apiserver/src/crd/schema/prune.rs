@@ -73,7 +73,7 @@ pub fn unknown(v: &Value, node: Option<&Node>, embeds: bool, at: &Loc<'_>, out: 
                 let here = at.field(k);
                 if known.is_some() || node.is_some_and(Node::has_additional) {
                     unknown(inner, known, known.is_some_and(|k| k.embeds), &here, out);
-                } else if !preserves && !(at.is_root() && is_meta(k)) {
+                } else if !(preserves || (at.is_root() && is_meta(k))) {
                     out.push(here.plain());
                 }
             }
