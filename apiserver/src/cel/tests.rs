@@ -474,3 +474,88 @@ fn authorizer_checks() {
         assert_eq!(program.run(&vars).0.unwrap().as_bool(), Some(wanted), "{expression}");
     }
 }
+
+/// Pieces of expressions, put together at random: whatever comes of it, nothing panics.
+const PIECES: &[&str] = &[
+    "object",
+    ".",
+    "a",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    "0",
+    "-",
+    "1u",
+    "1.5",
+    "'x'",
+    "b'x'",
+    "null",
+    "true",
+    "+",
+    "*",
+    "/",
+    "%",
+    "==",
+    "<",
+    "&&",
+    "||",
+    "!",
+    "?",
+    ":",
+    ",",
+    " in ",
+    "has(",
+    "size(",
+    ".all(",
+    ".map(",
+    ".exists(x, ",
+    "x",
+    ".?a",
+    "[?0]",
+    ".orValue(",
+    "optional.of(",
+    ".optMap(",
+    "int(",
+    "string(",
+    "duration('1h')",
+    "timestamp(",
+    "quantity('1')",
+    "ip('::1')",
+    ".matches('",
+    "')",
+    ".format([",
+    ".split('')",
+    ".sort()",
+    ".flatten()",
+    "9223372036854775807",
+    "\"",
+    "\\",
+    "\u{e9}",
+    "\n",
+    "//",
+    "`",
+    "@",
+    ".transformMap(k, v, ",
+    ".sortBy(",
+    "type(",
+    "lists.range(",
+    ".replace('', 'y')",
+];
+
+proptest::proptest! {
+    #[test]
+    fn garbage_does_not_panic(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..24)) {
+        let env = Env::default().variable("object", DeclType::DYN);
+        let object = json!({"a": [1, "x", {"a": null}], "x": 1.5});
+        let vars = [("object", Value::from_untyped(&object))];
+        if let Ok(compiled) = compile(&pieces.concat(), &env) {
+            let _ = compiled.cost(&DeclType::DYN);
+            if let Ok(program) = compiled.program() {
+                let _ = program.run(&vars);
+            }
+        }
+    }
+}
