@@ -1,5 +1,7 @@
 //! Logging set-up: structured records on standard error, as text or JSON.
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
 
 /// Flags that every daemon takes for its logs.
@@ -17,23 +19,51 @@ pub struct LogFlags {
 ///
 /// `RUST_LOG`, where set, replaces what `--v` says.
 pub fn init(flags: &LogFlags) {
-    let level = match flags.v {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| of_level(flags.v));
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    // Only a logger that is already there makes this fail, and that one may stay.
+    let (set, reload): (_, Reload) = match flags.logging_format.as_str() {
+        "json" => {
+            let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |f| handle.reload(f).map_err(|e| e.to_string())))
+        }
+        _ => {
+            let builder = builder.with_ansi(false).with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |f| handle.reload(f).map_err(|e| e.to_string())))
+        }
+    };
+    if set.is_ok() {
+        let _ = RELOAD.set(reload);
+    }
+}
+
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// Changes the level of the running logger to what `--v` would have set.
+///
+/// # Errors
+/// The logger is not ours.
+pub fn set_level(v: u8) -> Result<(), String> {
+    match RELOAD.get() {
+        Some(reload) => reload(of_level(v)),
+        None => Err("the log level of this process cannot be changed".to_owned()),
+    }
+}
+
+fn of_level(v: u8) -> EnvFilter {
+    let level = match v {
         0 | 1 => "warn",
         2 | 3 => "info",
         4 | 5 => "debug",
         _ => "trace",
     };
     // The libraries below us log per frame and per request from debug on: of use only at the highest level.
-    let noisy = if flags.v >= 8 { "trace" } else { "warn" };
-    let default = format!(
+    let noisy = if v >= 8 { "trace" } else { "warn" };
+    EnvFilter::new(format!(
         "{level},hyper={noisy},hyper_util={noisy},h2={noisy},rustls={noisy},tower={noisy},tonic={noisy},kube_client={noisy},kube_runtime={noisy},sled={noisy},raft={noisy}"
-    );
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // Only a logger that is already there makes this fail, and that one may stay.
-    let _ = match flags.logging_format.as_str() {
-        "json" => builder.json().flatten_event(true).try_init(),
-        _ => builder.with_ansi(false).try_init(),
-    };
+    ))
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -34,7 +35,31 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Certificates that the client showed, verified against the client CA; empty if none.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// Notified, the connection takes no more requests and ends when those on it are done (HTTP/2: `GOAWAY`).
+    pub close: Arc<Notify>,
 }
+
+/// How connections are served.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Requests that one HTTP/2 connection may carry at a time.
+    pub max_streams: u32,
+    /// Offer HTTP/2.
+    pub http2: bool,
+    /// How long open connections may finish after shutdown began.
+    pub drain: Duration,
+    /// Counts TLS handshakes that failed.
+    pub handshake_errors: Arc<AtomicU64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_streams: MAX_STREAMS, http2: true, drain: DRAIN_TIMEOUT, handshake_errors: Arc::default() }
+    }
+}
+
+/// Streams per connection where nothing else is said.
+pub const MAX_STREAMS: u32 = 1000;
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,13 +77,15 @@ pub struct Intake {
     pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Connections that it refuses are closed before a byte is read. Without, all may connect.
     pub gate: Option<Gate>,
+    /// How the connections are served.
+    pub options: Options,
 }
 
 impl Intake {
     /// One TLS configuration for ever, for everybody.
     pub fn fixed(tls: Option<Arc<ServerConfig>>) -> Self {
         // The receiver keeps the value after the sender is gone.
-        Self { tls: tls.map(|config| watch::channel(config).1), gate: None }
+        Self { tls: tls.map(|config| watch::channel(config).1), ..Self::default() }
     }
 
     fn acceptor(&self) -> Option<TlsAcceptor> {
@@ -79,7 +106,7 @@ pub async fn serve<H, Fut>(
     serve_with(listener, Intake::fixed(tls), handler, shutdown).await;
 }
 
-/// Serves until `shutdown`, then lets open requests finish for a short while.
+/// Serves until `shutdown`, then lets open requests finish for a while.
 ///
 /// Requests carry a [`Peer`] in their extensions.
 pub async fn serve_with<H, Fut>(listener: TcpListener, intake: Intake, handler: H, shutdown: Shutdown)
@@ -87,6 +114,8 @@ where
     H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
+    let drain = intake.options.drain;
+    let options = Arc::new(intake.options.clone());
     let connections = TaskTracker::new();
     loop {
         let (stream, address) = tokio::select! {
@@ -107,14 +136,15 @@ where
             continue;
         }
         let (acceptor, handler, shutdown) = (intake.acceptor(), handler.clone(), shutdown.clone());
+        let options = Arc::clone(&options);
         connections.spawn(async move {
-            if let Err(e) = connection(stream, address, acceptor, handler, shutdown).await {
+            if let Err(e) = connection(stream, address, acceptor, handler, shutdown, &options).await {
                 debug!(peer = %address, error = %e, "connection ended");
             }
         });
     }
     connections.close();
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
+    let _ = tokio::time::timeout(drain, connections.wait()).await;
 }
 
 async fn connection<H, Fut>(
@@ -123,45 +153,61 @@ async fn connection<H, Fut>(
     acceptor: Option<TlsAcceptor>,
     handler: H,
     shutdown: Shutdown,
+    options: &Options,
 ) -> anyhow::Result<()>
 where
     H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
     stream.set_nodelay(true)?;
+    let close = Arc::new(Notify::new());
     let Some(acceptor) = acceptor else {
-        let peer = Peer { address, certificates: Arc::new([]) };
-        return http(stream, peer, handler, shutdown).await;
+        let peer = Peer { address, certificates: Arc::new([]), close };
+        return http(stream, peer, handler, shutdown, options).await;
     };
-    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    if !matches!(shaken, Ok(Ok(_))) {
+        options.handshake_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    let tls = shaken??;
     let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
-    http(tls, Peer { address, certificates }, handler, shutdown).await
+    http(tls, Peer { address, certificates, close }, handler, shutdown, options).await
 }
 
-async fn http<IO, H, Fut>(io: IO, peer: Peer, handler: H, shutdown: Shutdown) -> anyhow::Result<()>
+async fn http<IO, H, Fut>(
+    io: IO,
+    peer: Peer,
+    handler: H,
+    shutdown: Shutdown,
+    options: &Options,
+) -> anyhow::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
+    let close = Arc::clone(&peer.close);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    if !options.http2 {
+        builder = builder.http1_only();
+    }
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(1000)
+        .max_concurrent_streams(options.max_streams)
         .keep_alive_interval(Duration::from_secs(30));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         r = connection.as_mut() => r,
-        () = shutdown.cancelled() => {
+        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = close.notified() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
