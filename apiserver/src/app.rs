@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use crate::admission::Chain;
 use crate::aggregator::Aggregator;
+use crate::audit::Auditor;
 use crate::authn::Authenticator;
 use crate::authn::token_request::Issuer;
 use crate::authz::Authorizer;
 use crate::connect::Kubelets;
 use crate::discovery::Discovery;
+use crate::flowcontrol;
 use crate::health::Health;
+use crate::http::edge::Edge;
 use crate::http::inflight::InFlight;
+use crate::http::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -25,7 +29,15 @@ pub struct App {
     pub discovery: Discovery,
     pub health: Health,
     pub metrics: Metrics,
+    /// Bounds where priority and fairness is off.
     pub in_flight: InFlight,
+    /// None where priority and fairness is off.
+    pub flow: Option<Arc<flowcontrol::Controller>>,
+    /// None where nothing is audited.
+    pub auditor: Option<Arc<Auditor>>,
+    pub lifecycle: Arc<Lifecycle>,
+    pub edge: Edge,
+    pub started: std::time::SystemTime,
     pub kubelets: Kubelets,
     pub aggregator: Arc<Aggregator>,
     pub settings: Settings,
@@ -35,6 +47,10 @@ pub struct App {
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub request_timeout: std::time::Duration,
+    /// `--profiling`.
+    pub profiling: bool,
+    /// The flags themselves, to be shown.
+    pub flags: crate::config::Shown,
     /// `--aggregator-reject-forwarding-redirect`
     pub reject_redirects: bool,
     /// Keys that verify service-account tokens, as a JWKS; none where none are configured.

@@ -2,12 +2,13 @@
 
 pub mod auth;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use component_base::duration::GoDuration;
 use component_base::logs::LogFlags;
 
@@ -22,6 +23,13 @@ pub struct Flags {
     pub logs: LogFlags,
     #[command(flatten)]
     pub auth: auth::AuthFlags,
+    /// What the command line was.
+    #[arg(skip)]
+    pub given: Shown,
+    #[command(flatten)]
+    pub serving: crate::http::flags::ServingFlags,
+    #[command(flatten)]
+    pub audit: crate::audit::AuditFlags,
 
     /// Directory of the embedded store
     #[arg(long, default_value = "/var/lib/kube-apiserver")]
@@ -183,7 +191,41 @@ pub struct Flags {
     pub request_timeout: GoDuration,
 }
 
+/// The flags as they were given, for those who look at the running server.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(BTreeMap<String, String>);
+
+impl Shown {
+    /// Every flag with its value, given or default.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for a in Flags::command().get_arguments() {
+            let default: Vec<_> = a.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
+            if let Some(name) = a.get_long() {
+                all.insert(name.to_owned(), default.join(","));
+            }
+        }
+        all.extend(self.0.clone());
+        all
+    }
+}
+
 impl Flags {
+    /// Reads a command line; ends the process where it is wrong or asks for help.
+    pub fn of_process() -> Self {
+        let matches = Self::command().get_matches();
+        let mut flags = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        for a in Self::command().get_arguments() {
+            let (Some(name), Ok(Some(values))) = (a.get_long(), matches.try_get_raw(a.get_id().as_str()))
+            else {
+                continue;
+            };
+            let values: Vec<_> = values.map(|v| v.to_string_lossy()).collect();
+            flags.given.0.insert(name.to_owned(), values.join(","));
+        }
+        flags
+    }
+
     /// Checks what clap cannot.
     pub fn check(&self) -> anyhow::Result<()> {
         if !self.etcd_servers.is_empty() {
@@ -206,7 +248,8 @@ impl Flags {
         }
         RuntimeConfig::parse(&self.runtime_config)?;
         self.auth.check(self)?;
-        Ok(())
+        self.serving.check()?;
+        self.audit.check()
     }
 
     /// Where clients reach the server, as a host.

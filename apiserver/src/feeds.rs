@@ -1,14 +1,17 @@
-//! Keeps what authorization holds in memory up to date: the RBAC policy and the graph of what belongs to which node,
-//! each from a list and then a watch of the store.
+//! Keeps what filters hold in memory up to date: the RBAC policy, the graph of what belongs to which node, and the
+//! configuration of priority and fairness, each from a list and then a watch of the store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::graph::Graph;
 use crate::authz::rbac::Kind;
 use crate::authz::{Authorizer, rbac};
+use crate::flowcontrol;
+use crate::lookup;
+use crate::metrics::parts;
 use crate::registry::Registry;
 use crate::registry::storage::Storage;
 use crate::status::ApiResult;
@@ -21,6 +24,7 @@ const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 enum Sink {
     Rbac(Arc<rbac::Rbac>, Kind),
     Graph(Arc<Graph>),
+    Flow(Arc<flowcontrol::feed::Objects>),
 }
 
 impl Sink {
@@ -28,7 +32,12 @@ impl Sink {
         match storage.decode_bytes(key, bytes, revision) {
             Ok(v) => match self {
                 Self::Rbac(r, kind) => r.upsert(*kind, &v),
-                Self::Graph(g) => g.upsert(storage.resource, &v),
+                Self::Graph(g) => {
+                    let started = Instant::now();
+                    g.upsert(storage.resource, &v);
+                    parts::graph(graph_action(storage.resource, true), started.elapsed());
+                }
+                Self::Flow(f) => f.upsert(storage.resource, &v),
             },
             Err(e) => tracing::error!(key, error = %e, "an object is left out of authorization"),
         }
@@ -42,13 +51,41 @@ impl Sink {
         };
         match self {
             Self::Rbac(r, kind) => r.remove(*kind, namespace, name),
-            Self::Graph(g) => g.remove(storage.resource, namespace, name),
+            Self::Graph(g) => {
+                let started = Instant::now();
+                g.remove(storage.resource, namespace, name);
+                parts::graph(graph_action(storage.resource, false), started.elapsed());
+            }
+            Self::Flow(f) => f.remove(storage.resource, name),
         }
     }
 }
 
+/// Upstream's name for a change of the graph.
+fn graph_action(resource: &str, put: bool) -> &'static str {
+    match (resource, put) {
+        ("pods", true) => "AddPod",
+        ("pods", false) => "DeletePod",
+        ("persistentvolumes", true) => "AddPV",
+        ("persistentvolumes", false) => "DeletePV",
+        ("volumeattachments", true) => "AddVolumeAttachment",
+        ("volumeattachments", false) => "DeleteVolumeAttachment",
+        ("resourceslices", true) => "AddResourceSlice",
+        ("resourceslices", false) => "DeleteResourceSlice",
+        ("podcertificaterequests", true) => "AddPodCertificateRequest",
+        (_, true) => "Add",
+        ("podcertificaterequests", false) => "DeletePodCertificateRequest",
+        (_, false) => "Delete",
+    }
+}
+
 /// Loads everything once and goes on in the background. Returns when all is loaded.
-pub async fn start(registry: &Registry, authorizer: &Authorizer, stop: &CancellationToken) -> ApiResult<()> {
+pub async fn start(
+    registry: &Registry,
+    authorizer: &Authorizer,
+    flow: &Arc<flowcontrol::feed::Objects>,
+    stop: &CancellationToken,
+) -> ApiResult<()> {
     let table = registry.table();
     let mut feeds: Vec<(Arc<Storage>, Sink)> = Vec::new();
     for name in ["roles", "clusterroles", "rolebindings", "clusterrolebindings"] {
@@ -61,6 +98,12 @@ pub async fn start(registry: &Registry, authorizer: &Authorizer, stop: &Cancella
     for (group, name) in Graph::watches() {
         if let Some(s) = table.any_version(group, name).and_then(|r| r.storage.as_ref()) {
             feeds.push((Arc::clone(s), Sink::Graph(Arc::clone(authorizer.graph()))));
+        }
+    }
+    for name in ["prioritylevelconfigurations", "flowschemas"] {
+        if let Some(s) = table.any_version(lookup::FLOW_SCHEMAS.group, name).and_then(|r| r.storage.as_ref())
+        {
+            feeds.push((Arc::clone(s), Sink::Flow(Arc::clone(flow))));
         }
     }
     for (storage, sink) in feeds {

@@ -8,11 +8,10 @@ use apiserver::config::Flags;
 use apiserver::server::Server;
 use apiserver::store::Store;
 use apiserver::store::embedded::{Config, Engine};
-use clap::Parser as _;
 use component_base::process;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = Flags::of_process();
     process::run("kube-apiserver", &flags.logs.clone(), move |shutdown| async move {
         flags.check()?;
         let dir = flags.data_dir.clone();

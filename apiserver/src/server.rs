@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use component_base::process::Shutdown;
@@ -26,8 +26,10 @@ use crate::feeds;
 use crate::health::{Health, Scope};
 use crate::http::filters;
 use crate::http::inflight::InFlight;
+use crate::http::traffic::{self, Traffic};
 use crate::lookup::{ObjectLookup, ObjectWriter};
 use crate::metrics::Metrics;
+use crate::metrics::state::State;
 use crate::outgoing::Outgoing;
 use crate::registry::Registry;
 use crate::registry::table::Table;
@@ -39,6 +41,7 @@ pub struct Server {
     pub app: Arc<App>,
     pub address: SocketAddr,
     listener: TcpListener,
+    listening: listener::Options,
     security: Security,
     flags: Flags,
     allocator: allocate::Services,
@@ -64,7 +67,11 @@ impl Server {
         let runtime = RuntimeConfig::parse(&flags.runtime_config)?;
         let table = plain(Table::build(&store, |g, v| runtime.enabled(g, v)))?;
         let discovery = Discovery::new(&host_port(advertised, address.port()));
-        let registry = Arc::new(Registry::new(table, flags.event_ttl.0.as_secs(), shutdown.clone()));
+        let metrics = Metrics::default();
+        let traffic = Traffic::build(flags, &metrics).await?;
+        let watches = traffic.lifecycle.watches.clone();
+        let registry = Arc::new(Registry::new(table, flags.event_ttl.0.as_secs(), watches));
+        registry.set_watch_limits(traffic.watch_limits);
         let lookup: Arc<dyn ObjectLookup> = registry.clone();
         let writer: Arc<dyn ObjectWriter> = registry.clone();
 
@@ -95,6 +102,7 @@ impl Server {
             writer,
         );
         registry.set_allocator(allocator.clone());
+        State::register(&registry, allocator.clone(), traffic.handshake_errors(), metrics.shared());
         let tokens = &mut security.tokens;
         let issuer = tokens.signing.take().map(|key| Issuer {
             issuer: flags.service_account_issuer.first().cloned().unwrap_or_default(),
@@ -119,13 +127,13 @@ impl Server {
             flags.kubelet_preferred_address_types.clone(),
         )?;
         let bootstrapped = Arc::new(AtomicBool::new(false));
-        let metrics = Metrics::default();
         authorizer.metrics().register(metrics.shared());
         security.authenticator.register_metrics(metrics.shared());
         if let Some(sa) = security.authenticator.service_accounts() {
             sa.set_writer(registry.clone());
         }
-        let mut health = health(&bootstrapped, shutdown, &store);
+        let grace = flags.serving.livez_grace_period.0;
+        let mut health = Health::of_server(&bootstrapped, shutdown, &store, grace);
         if let Some(e) = encrypted {
             e.metrics().register(metrics.shared());
             configs::follow_encryption(flags, &e, shutdown);
@@ -141,11 +149,18 @@ impl Server {
             health,
             metrics,
             in_flight: InFlight::new(flags.max_requests_inflight, flags.max_mutating_requests_inflight),
+            flow: traffic.flow,
+            auditor: traffic.auditor,
+            lifecycle: traffic.lifecycle,
+            edge: traffic.edge,
+            started: SystemTime::now(),
             kubelets,
             aggregator: outgoing.aggregator.clone(),
             settings: Settings {
                 request_timeout: flags.request_timeout(),
                 reject_redirects: flags.aggregator_reject_forwarding_redirect,
+                profiling: flags.profiling,
+                flags: flags.given.clone(),
                 jwks: tokens.jwks.take(),
                 openid_configuration: tokens.openid.take(),
             },
@@ -157,6 +172,7 @@ impl Server {
             app,
             address,
             listener,
+            listening: traffic.listener,
             security,
             flags,
             allocator,
@@ -178,7 +194,8 @@ impl Server {
                 async move { filters::handle(app, request).await.map(|b| b.boxed_unsync()) }
             }
         };
-        feeds::start(&self.app.registry, &self.app.authorizer, &shutdown)
+        let objects = Arc::default();
+        feeds::start(&self.app.registry, &self.app.authorizer, &objects, &shutdown)
             .await
             .context("loading the authorization policy")?;
         self.outgoing.start(&self.app.registry, &shutdown).await;
@@ -188,11 +205,13 @@ impl Server {
         crd::controller::Controller::start(&self.app.registry, conversions, &shutdown)
             .await
             .context("reading the custom resource definitions")?;
+        traffic::start(&self.app, &objects, &shutdown);
+        let stop_listening = Shutdown::new();
         let serving = tokio::spawn(listener::serve_with(
             self.listener,
-            self.security.intake(),
+            listener::Intake { options: self.listening, ..self.security.intake() },
             handler,
-            shutdown.clone(),
+            stop_listening.clone(),
         ));
         let writer: &dyn ObjectWriter = &*self.app.registry;
         let summary =
@@ -213,7 +232,12 @@ impl Server {
         if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(2), withdrawn).await {
             tracing::warn!(error = %e, "this server's endpoints could not be withdrawn");
         }
-        serving.await.context("the listener failed")
+        self.app.lifecycle.drain(&stop_listening).await;
+        serving.await.context("the listener failed")?;
+        if let Some(a) = &self.app.auditor {
+            a.close().await;
+        }
+        Ok(())
     }
 }
 
@@ -231,29 +255,4 @@ fn bootstrap_settings(flags: &Flags, advertised: IpAddr, port: u16, cas: &Client
         reconcile_endpoints: flags.endpoint_reconciler_type != "none" && reachable,
         authentication_config: cas.published(flags),
     }
-}
-
-/// The named checks. Those that upstream's tools ask for by name have its names.
-fn health(bootstrapped: &Arc<AtomicBool>, shutdown: &Shutdown, store: &Arc<dyn Store>) -> Health {
-    let mut h = Health::default();
-    h.add("ping", Scope::All, || Ok(()));
-    h.add("log", Scope::All, || Ok(()));
-    // Upstream's name for the store, whatever it is.
-    let store = Arc::clone(store);
-    h.add("etcd", Scope::All, move || store.health().map_err(|e| e.to_string()));
-    for name in [
-        "poststarthook/start-system-namespaces-controller",
-        "poststarthook/rbac/bootstrap-roles",
-        "poststarthook/scheduling/bootstrap-system-priority-classes",
-        "poststarthook/priority-and-fairness-config-producer",
-        "poststarthook/bootstrap-controller",
-    ] {
-        h.add_flag(name, Scope::All, bootstrapped.clone());
-    }
-    h.add_flag("informer-sync", Scope::ReadyOnly, bootstrapped.clone());
-    let shutdown = shutdown.clone();
-    h.add("shutdown", Scope::ReadyOnly, move || {
-        if shutdown.is_cancelled() { Err("process is shutting down".to_owned()) } else { Ok(()) }
-    });
-    h
 }

@@ -1,6 +1,7 @@
 //! The plugins in upstream's order, chosen by `--enable-admission-plugins` and `--disable-admission-plugins`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use super::webhook::{self, Webhooks};
 use super::{Attributes, Plugin, plugins};
 use crate::authz::Authorizer;
 use crate::lookup::{ObjectLookup, ObjectWriter};
+use crate::metrics::parts;
 use crate::status::ApiResult;
 
 /// What the plugins work with.
@@ -138,24 +140,39 @@ impl Chain {
 
     /// Lets every plugin change the object; twice where webhooks or policies want it.
     pub async fn admit(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
-        self.admit_round(attrs, object.as_deref_mut()).await?;
-        if attrs.reinvocation.begin_second() {
-            self.admit_round(attrs, object).await?;
+        let started = Instant::now();
+        let mut done = self.admit_round(attrs, object.as_deref_mut()).await;
+        if done.is_ok() && attrs.reinvocation.begin_second() {
+            done = self.admit_round(attrs, object).await;
         }
-        Ok(())
+        parts::step("admit", attrs.operation.label(), &done, started.elapsed());
+        done
     }
 
     async fn admit_round(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
         for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
-            p.admit(attrs, object.as_deref_mut()).await?;
+            let started = Instant::now();
+            let done = p.admit(attrs, object.as_deref_mut()).await;
+            parts::plugin(p.name(), "admit", attrs.operation.label(), &done, started.elapsed());
+            done?;
         }
         Ok(())
     }
 
     /// Lets every plugin refuse the final object.
     pub async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
+        let started = Instant::now();
+        let done = self.validate_round(attrs, object).await;
+        parts::step("validate", attrs.operation.label(), &done, started.elapsed());
+        done
+    }
+
+    async fn validate_round(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
-            p.validate(attrs, object).await?;
+            let started = Instant::now();
+            let done = p.validate(attrs, object).await;
+            parts::plugin(p.name(), "validate", attrs.operation.label(), &done, started.elapsed());
+            done?;
         }
         Ok(())
     }

@@ -86,6 +86,18 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// The label in metrics, upstream's name of the operation.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
 /// One admission plugin. Both phases default to letting the write pass.
 #[async_trait]
 pub trait Plugin: Send + Sync {

@@ -45,6 +45,11 @@ impl Cidr {
         size.saturating_sub(if self.v4 { 2 } else { 1 })
     }
 
+    /// How many addresses may be given out.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.usable()).unwrap_or(u64::MAX)
+    }
+
     fn band(&self) -> u128 {
         let size = 1u128 << self.bits.min(64);
         if size <= BAND_MIN { 0 } else { (size / BAND_STEP).clamp(BAND_MIN, BAND_MAX) }

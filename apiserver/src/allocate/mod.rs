@@ -15,6 +15,7 @@ pub mod ports;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -56,6 +57,19 @@ struct Inner {
     ports: Mutex<Ports>,
     /// Addresses known to be taken: spares attempts, decides nothing.
     known: Mutex<HashSet<IpAddr>>,
+    /// Addresses that were asked for by name and at random, then ports likewise.
+    allocations: [AtomicU64; 4],
+}
+
+/// How much of the ranges is taken, for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// Range, addresses taken, addresses free.
+    pub ranges: Vec<(String, u64, u64)>,
+    pub ports_taken: u64,
+    pub ports_free: u64,
+    /// Since the start: addresses by name, at random; ports by number, at random.
+    pub allocations: [u64; 4],
 }
 
 /// The allocator of one server.
@@ -78,12 +92,41 @@ pub struct Guard {
 impl Services {
     pub fn new(config: Config, writer: Arc<dyn ObjectWriter>) -> Self {
         let ports = Mutex::new(Ports::new(config.node_ports));
-        Self { inner: Arc::new(Inner { config, writer, ports, known: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                writer,
+                ports,
+                known: Mutex::default(),
+                allocations: Default::default(),
+            }),
+        }
     }
 
     /// The address of the `kubernetes` service.
     pub fn api_server_ip(&self) -> Option<IpAddr> {
         self.inner.config.cidrs.first().map(Cidr::first)
+    }
+
+    /// How much of the ranges is taken.
+    pub fn usage(&self) -> Usage {
+        let known = self.inner.known.lock();
+        let (ports_taken, ports_free) = self.inner.ports.lock().usage();
+        Usage {
+            ranges: self
+                .inner
+                .config
+                .cidrs
+                .iter()
+                .map(|c| {
+                    let taken = known.iter().filter(|ip| c.contains(**ip)).count() as u64;
+                    (c.to_string(), taken, c.size().saturating_sub(taken))
+                })
+                .collect(),
+            ports_taken,
+            ports_free,
+            allocations: [0, 1, 2, 3].map(|i| self.inner.allocations[i].load(Ordering::Relaxed)),
+        }
     }
 
     /// Learns from the stored services what is taken, takes what is not yet, and frees what no service has.
@@ -211,6 +254,11 @@ fn is_parent(address: &Value, service: &Value) -> bool {
 }
 
 impl Inner {
+    /// Counts an allocation; see [`Usage::allocations`].
+    fn count(&self, kind: usize) {
+        self.allocations[kind].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Takes an address; the inner error says why it cannot be had.
     async fn take_ip(&self, ip: IpAddr, service: &Value) -> ApiResult<Result<(), String>> {
         let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };

@@ -104,6 +104,7 @@ impl Operation {
             return Ok(ip);
         }
         inner.take_ip(ip, service).await?.map_err(|reason| refuse(&reason))?;
+        inner.count(0);
         self.guard.taken_ips.push(ip);
         Ok(ip)
     }
@@ -121,6 +122,7 @@ impl Operation {
                     continue;
                 }
                 if inner.take_ip(ip, service).await?.is_ok() {
+                    inner.count(1);
                     self.guard.taken_ips.push(ip);
                     return Ok(ip);
                 }
@@ -139,6 +141,7 @@ impl Operation {
     fn take_port(&mut self, port: u16) -> Result<(), String> {
         if !self.dry_run {
             self.guard.inner.ports.lock().take(port)?;
+            self.guard.inner.count(2);
             self.guard.taken_ports.push(port);
             return Ok(());
         }
@@ -156,6 +159,7 @@ impl Operation {
             return Ok(port);
         }
         let port = self.guard.inner.ports.lock().take_any(&mut rand::rng())?;
+        self.guard.inner.count(3);
         self.guard.taken_ports.push(port);
         Ok(port)
     }

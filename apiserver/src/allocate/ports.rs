@@ -120,6 +120,12 @@ impl Ports {
         }
     }
 
+    /// Ports taken and free.
+    pub fn usage(&self) -> (u64, u64) {
+        let taken: u64 = self.bits.iter().map(|w| u64::from(w.count_ones())).sum();
+        (taken, u64::from(self.range.size).saturating_sub(taken))
+    }
+
     pub fn clear(&mut self) {
         self.bits.fill(0);
     }

@@ -60,7 +60,11 @@ pub async fn impersonate(
             continue;
         }
         match (Mode { authorizer, request, name: mode }).user(&wanted).await {
-            Ok(user) => return Ok(Some(user)),
+            Ok(user) => {
+                let constraint = if mode == LEGACY { String::new() } else { format!("impersonate:{mode}") };
+                crate::audit::impersonated(&user, &constraint);
+                return Ok(Some(user));
+            }
             Err(e) => {
                 refusal.get_or_insert(e);
             }

@@ -250,6 +250,9 @@ impl Authorizer {
         let started = Instant::now();
         let decision = self.authorize(attrs).await;
         self.metrics.attempted(&decision, started.elapsed());
+        let told = if decision.is_allowed() { "allow" } else { "forbid" };
+        crate::audit::annotate("authorization.k8s.io/decision", || told);
+        crate::audit::annotate("authorization.k8s.io/reason", || decision.reason());
         verdict(attrs, &decision)
     }
 

@@ -41,12 +41,42 @@ pub enum Loaded {
     Yes,
 }
 
+/// What a cache counts, over all its life.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    received: u64,
+    dispatched: u64,
+    fills: u64,
+    grown: u64,
+}
+
+/// A cache in numbers, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    pub objects: usize,
+    pub bytes: usize,
+    /// Events kept at most.
+    pub capacity: usize,
+    pub revision: Revision,
+    /// Events that came, and those that watches could see.
+    pub received: u64,
+    pub dispatched: u64,
+    /// How often the whole state was read.
+    pub fills: u64,
+    /// How often the capacity grew.
+    pub grown: u64,
+}
+
 /// One cache.
 pub struct Core {
     loaded: Loaded,
     /// Grows when everything held is dropped, which ends all watches of before.
     generation: u64,
     objects: Arc<Map>,
+    /// How many objects there are, and their bytes.
+    count: usize,
+    bytes: usize,
+    seen: Seen,
     /// Everything of this resource up to here is in `objects`; the feed may have come further.
     revision: Revision,
     waiting: Vec<Event>,
@@ -63,6 +93,9 @@ impl Core {
             loaded: Loaded::No,
             generation: 0,
             objects: Arc::default(),
+            count: 0,
+            bytes: 0,
+            seen: Seen::default(),
             revision: 0,
             waiting: Vec::new(),
             ring: VecDeque::new(),
@@ -74,6 +107,25 @@ impl Core {
 
     pub fn loaded(&self) -> Loaded {
         self.loaded
+    }
+
+    /// Number and bytes of the objects; none before they are known.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        (self.loaded == Loaded::Yes).then_some((self.count, self.bytes))
+    }
+
+    /// Everything that is counted; none before the cache is filled.
+    pub fn numbers(&self) -> Option<Numbers> {
+        (self.loaded == Loaded::Yes).then_some(Numbers {
+            objects: self.count,
+            bytes: self.bytes,
+            capacity: self.capacity,
+            revision: self.revision,
+            received: self.seen.received,
+            dispatched: self.seen.dispatched,
+            fills: self.seen.fills,
+            grown: self.seen.grown,
+        })
     }
 
     pub fn generation(&self) -> u64 {
@@ -88,7 +140,8 @@ impl Core {
 
     /// Forgets everything.
     pub fn reset(&mut self) {
-        *self = Core { generation: self.generation + 1, capacity: self.capacity, ..Core::new() };
+        *self =
+            Core { generation: self.generation + 1, capacity: self.capacity, seen: self.seen, ..Core::new() };
     }
 
     /// Takes the state at `revision`, in key order, and applies the events that waited.
@@ -102,6 +155,9 @@ impl Core {
             // Emptied meanwhile; the reader looks again.
             return;
         }
+        self.seen.fills += 1;
+        self.count = objects.len();
+        self.bytes = objects.iter().map(|o| o.bytes.len()).sum();
         self.objects = Arc::new(Map::from_sorted(objects));
         self.revision = revision;
         self.floor = revision;
@@ -123,22 +179,28 @@ impl Core {
             Loaded::Yes if event.kv.mod_revision <= self.revision => return false,
             Loaded::Yes => {}
         }
+        self.seen.received += 1;
         self.revision = event.kv.mod_revision;
         let objects = Arc::make_mut(&mut self.objects);
         let object = index(&event.kv);
         let event = match (event.deleted, object) {
             (false, Some(object)) => {
                 let prev = objects.insert(Arc::clone(&object));
+                self.bytes = self.bytes + object.bytes.len() - prev.as_ref().map_or(0, |p| p.bytes.len());
+                self.count += usize::from(prev.is_none());
                 let kind = if prev.is_some() { EventKind::Modified } else { EventKind::Added };
                 CacheEvent { kind, object, prev }
             }
             // What cannot be served any more is gone for clients.
             (deleted, object) => {
                 let Some(prev) = objects.remove(&event.kv.key) else { return false };
+                self.bytes -= prev.bytes.len();
+                self.count -= 1;
                 let object = object.filter(|_| deleted).unwrap_or_else(|| Arc::clone(&prev));
                 CacheEvent { kind: EventKind::Deleted, object, prev: Some(prev) }
             }
         };
+        self.seen.dispatched += 1;
         self.remember(event);
         true
     }
@@ -189,6 +251,7 @@ impl Core {
         feed: Revision,
     ) -> Option<(Vec<CacheEvent>, Revision)> {
         if after < self.floor {
+            self.seen.grown += u64::from(self.capacity < RING_MAX);
             self.capacity = (self.capacity * 2).min(RING_MAX);
             return None;
         }

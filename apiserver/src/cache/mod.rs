@@ -32,7 +32,7 @@ use crate::store::{KeyValue, RangeRequest, Revision, Store, StoreError, prefix_e
 
 use self::core::{Core, Loaded};
 
-pub use self::core::{CacheEvent, EventKind};
+pub use self::core::{CacheEvent, EventKind, Numbers};
 pub use self::feed::Feed;
 pub use self::object::{Indexed, Object, Pairs};
 pub use self::reads::List;
@@ -138,6 +138,16 @@ impl Cache {
         std::mem::forget(guard);
         self.slot.core.lock().fill(objects, range.revision, |kv| self.slot.object(kv));
         Ok(())
+    }
+
+    /// Number and bytes of the objects; none while the cache is not filled.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.slot.core.lock().size()
+    }
+
+    /// Everything that is counted; none while the cache is not filled.
+    pub fn numbers(&self) -> Option<Numbers> {
+        self.slot.core.lock().numbers()
     }
 
     /// The newest revision up to which the cache is complete.

@@ -28,6 +28,7 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<R
         // Upstream answers with an empty log for pods that run nowhere yet.
         return Ok(respond::bytes(200, "text/plain", Body::Empty));
     }
+    crate::metrics::parts::pod_logs(call.query.flag("insecureSkipTLSVerifyBackend"));
     let host = kubelet::of_node(app, node).await?;
     let url = format!("https://{host}/containerLogs/{namespace}/{name}/{container}?{options}");
     let request = Request::get(&url)

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::http::query::Query;
 use crate::http::router::Call;
 use crate::http::{Body, Response};
+use crate::metrics::parts;
 use crate::registry::render;
 use crate::registry::resource::Resource;
 use crate::status::{ApiError, ApiResult};
@@ -47,6 +48,14 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResu
     let uri: Uri = target.parse().map_err(|e| ApiError::internal(format!("{target}: {e}")))?;
     let backend = Kubelet { uri, tls: Arc::clone(&app.kubelets.tls) };
     let body = call.body.take().ok_or_else(|| ApiError::internal("the request's body was read already"))?;
+    let header = |n: http::HeaderName| {
+        call.parts.headers.get(n).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase()
+    };
+    if header(http::header::UPGRADE) == "websocket" {
+        let tunnel = header(http::header::SEC_WEBSOCKET_PROTOCOL).contains("spdy/3.1");
+        // What is no tunnel is put into SPDY for the kubelet.
+        parts::stream(subresource, if tunnel { "tunnel" } else { "translator" });
+    }
     let request = Request::from_parts(call.parts, body);
     Ok(streaming::serve(request, &backend, purpose).await.map(Body::Boxed))
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::documents;
 use crate::aggregator::openapi as aggregated;
 use crate::app::App;
+use crate::http::debug;
 use crate::http::negotiate::{Offer, Wanted};
 use crate::http::router::Call;
 use crate::http::{Response, respond};
@@ -15,7 +16,10 @@ use crate::openapi;
 use crate::status::ApiResult;
 
 /// Answers a request for no resource.
-pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
+pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
+    if let Some(r) = debug::answer(app, &mut call).await? {
+        return Ok(r);
+    }
     let path = call.parts.uri.path();
     let wanted = call.wanted(Offer::Plain).unwrap_or(Wanted { pretty: call.pretty, ..Wanted::JSON });
     if let Some(r) = app.health.answer(path, &call.query) {
@@ -47,6 +51,7 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
             component_base::serving::health::version().into(),
         ),
         "/metrics" => respond::bytes(200, component_base::metrics::CONTENT_TYPE, metrics(app)),
+        "/metrics/slis" => respond::bytes(200, component_base::metrics::CONTENT_TYPE, app.health.slis()),
         "/.well-known/openid-configuration" => match &app.settings.openid_configuration {
             Some(v) => respond::json(200, wanted, v),
             None => not_found(),
@@ -59,16 +64,11 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     })
 }
 
-/// All metrics; the end mark of the text form comes last.
+/// All metrics, the store's last.
 fn metrics(app: &App) -> String {
     let mut text = app.metrics.render();
     if let Some(s) = app.registry.table().iter().find_map(|r| r.storage.as_ref()) {
-        let mark = "# EOF\n";
-        if text.ends_with(mark) {
-            text.truncate(text.len() - mark.len());
-        }
         s.store.render_metrics(&mut text);
-        text.push_str(mark);
     }
     text
 }
@@ -77,7 +77,7 @@ fn not_found() -> Response {
     respond::text(404, "404 page not found\n")
 }
 
-fn paths(app: &App) -> Vec<String> {
+pub fn paths(app: &App) -> Vec<String> {
     let mut out: Vec<String> = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
     for g in &app.registry.table().groups {
         if !g.name.is_empty() {
@@ -92,7 +92,7 @@ fn paths(app: &App) -> Vec<String> {
         }
     }
     out.extend(app.health.paths());
-    for p in ["/metrics", "/openapi/v2", "/openapi/v3", "/version"] {
+    for p in ["/flagz", "/metrics", "/metrics/slis", "/statusz", "/openapi/v2", "/openapi/v3", "/version"] {
         out.push(p.to_owned());
     }
     if app.settings.jwks.is_some() {

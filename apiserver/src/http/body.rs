@@ -1,5 +1,6 @@
 //! The one response body type: bytes that are ready, a stream fed by a task (watches), or a proxied body.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,6 +20,15 @@ pub enum Body {
     Channel(mpsc::Receiver<Bytes>),
     /// Somebody else's body, for instance a kubelet's.
     Boxed(UnsyncBoxBody<Bytes, io::Error>),
+    /// A body, and what is dropped when it has been sent or given up.
+    Guarded(Box<Body>, Box<dyn Any + Send>),
+}
+
+impl Body {
+    /// The same, with something that is dropped at its end.
+    pub fn followed_by(self, guard: impl Any + Send) -> Self {
+        Self::Guarded(Box::new(self), Box::new(guard))
+    }
 }
 
 impl From<Bytes> for Body {
@@ -62,6 +72,7 @@ impl http_body::Body for Body {
             }
             Self::Channel(rx) => rx.poll_recv(cx).map(|o| o.map(|b| Ok(Frame::data(b)))),
             Self::Boxed(b) => Pin::new(b).poll_frame(cx),
+            Self::Guarded(b, _) => Pin::new(&mut **b).poll_frame(cx),
         }
     }
 
@@ -70,6 +81,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Full(_) | Self::Channel(_) => false,
             Self::Boxed(b) => b.is_end_stream(),
+            Self::Guarded(b, _) => b.is_end_stream(),
         }
     }
 
@@ -79,6 +91,7 @@ impl http_body::Body for Body {
             Self::Full(b) => SizeHint::with_exact(b.len() as u64),
             Self::Channel(_) => SizeHint::default(),
             Self::Boxed(b) => b.size_hint(),
+            Self::Guarded(b, _) => b.size_hint(),
         }
     }
 }

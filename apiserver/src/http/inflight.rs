@@ -2,19 +2,24 @@
 //! `--max-mutating-requests-inflight` say.
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::request::{RequestInfo, UserInfo};
 
-/// The two limits; zero is none.
-pub struct InFlight {
-    reads: Option<Arc<Semaphore>>,
-    writes: Option<Arc<Semaphore>>,
+/// Requests of one kind.
+struct Kind {
+    /// Zero: no bound.
+    limit: i64,
+    running: AtomicI64,
+    /// The most at a time since this was last asked for.
+    high: AtomicI64,
 }
 
+/// The two kinds, reads first.
+pub struct InFlight([Arc<Kind>; 2]);
+
 /// A place among the running requests; dropping it frees the place.
-pub struct Permit(#[allow(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub struct Permit(Option<Arc<Kind>>);
 
 impl Permit {
     /// A place that counts for nothing.
@@ -23,22 +28,45 @@ impl Permit {
     }
 }
 
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(k) = &self.0 {
+            k.running.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 impl InFlight {
+    /// The limits; zero is none.
     pub fn new(reads: usize, writes: usize) -> Self {
-        let limit = |n: usize| (n > 0).then(|| Arc::new(Semaphore::new(n)));
-        Self { reads: limit(reads), writes: limit(writes) }
+        let kind = |n: usize| {
+            let limit = i64::try_from(n).unwrap_or(0);
+            Arc::new(Kind { limit, running: AtomicI64::new(0), high: AtomicI64::new(0) })
+        };
+        Self([kind(reads), kind(writes)])
     }
 
     /// A place for this request, or none when the server is full. Administrators always get one.
     pub fn enter(&self, info: &RequestInfo, user: &UserInfo) -> Option<Permit> {
-        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
-        let limit = if mutating { &self.writes } else { &self.reads };
-        let Some(s) = limit else { return Some(Permit(None)) };
-        match Arc::clone(s).try_acquire_owned() {
-            Ok(p) => Some(Permit(Some(p))),
-            Err(_) if user.in_group("system:masters") => Some(Permit(None)),
-            Err(_) => None,
+        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch" | "head");
+        let kind = &self.0[usize::from(mutating)];
+        let permit = Permit(Some(Arc::clone(kind)));
+        let running = kind.running.fetch_add(1, Ordering::AcqRel) + 1;
+        if kind.limit > 0 && running > kind.limit {
+            // Dropping the permit gives the place back; administrators take it beyond the limit.
+            return user.in_group("system:masters").then_some(permit);
         }
+        kind.high.fetch_max(running, Ordering::Relaxed);
+        Some(permit)
+    }
+
+    /// The most at a time since the last call, of reads and of writes.
+    pub fn take_highs(&self) -> [i64; 2] {
+        [0, 1].map(|i| {
+            let k = &self.0[i];
+            let now = k.running.load(Ordering::Relaxed);
+            k.high.swap(now, Ordering::Relaxed).max(now)
+        })
     }
 }
 

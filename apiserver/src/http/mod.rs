@@ -2,14 +2,21 @@
 //! What a request *does* lives in [`crate::registry`], [`crate::discovery`] and [`crate::connect`].
 
 pub mod body;
+pub mod deadline;
+pub mod debug;
+pub mod deprecation;
+pub mod edge;
 pub mod filters;
+pub mod flags;
 pub mod inflight;
+pub mod lifecycle;
 pub mod negotiate;
 pub mod pretty;
 pub mod query;
 pub mod request_info;
 pub mod respond;
 pub mod router;
+pub mod traffic;
 pub mod verbs;
 
 pub use body::Body;

@@ -12,6 +12,7 @@ use super::negotiate::{self, Offer, Wanted};
 use super::query::Query;
 use super::{Response, respond, verbs};
 use crate::app::App;
+use crate::metrics::parts;
 use crate::registry::method_not_allowed;
 use crate::registry::resource::Resource;
 use crate::request::{RequestInfo, UserInfo};
@@ -45,6 +46,8 @@ impl Call<'_> {
     pub async fn read_body(&mut self) -> ApiResult<Bytes> {
         if let Some(b) = self.body.take() {
             self.bytes = read(b).await?;
+            let kind = self.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+            crate::audit::request_body(&self.bytes, kind.unwrap_or_default());
         }
         Ok(self.bytes.clone())
     }
@@ -93,7 +96,11 @@ async fn dispatch(app: &Arc<App>, mut call: Call<'_>, r: &Arc<Resource>) -> ApiR
     let info = call.info;
     if !connect::is_connecting(&info.subresource) {
         // Read whatever comes of it: a connection with an unread body cannot be used again.
-        call.read_body().await?;
+        let size = call.read_body().await?.len();
+        let verb = ["create", "update", "patch", "delete"].into_iter().find(|v| info.verb == *v);
+        if let Some(v) = verb.filter(|_| size > 0) {
+            parts::body(r.group, r.resource, v, size);
+        }
     }
     if info.subresource.is_empty() {
         if info.parts.len() > 2 {

@@ -33,6 +33,7 @@ pub mod watch;
 pub mod write;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -52,6 +53,23 @@ pub struct Registry {
     pub shutdown: CancellationToken,
     admission: OnceLock<Arc<Chain>>,
     allocator: OnceLock<allocate::Services>,
+    watch_limits: OnceLock<WatchLimits>,
+}
+
+/// How long watches run.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchLimits {
+    /// `--min-request-timeout`, in seconds: watches that do not say end after once to twice this.
+    pub min_timeout: u64,
+    /// Time over which watches end at shutdown.
+    pub shutdown_grace: Duration,
+}
+
+impl WatchLimits {
+    fn timeout(&self) -> Duration {
+        let min = self.min_timeout.max(1);
+        Duration::from_secs(rand::random_range(min..=min.saturating_mul(2)))
+    }
 }
 
 impl Registry {
@@ -63,6 +81,7 @@ impl Registry {
             shutdown,
             admission: OnceLock::new(),
             allocator: OnceLock::new(),
+            watch_limits: OnceLock::new(),
         }
     }
 
@@ -94,6 +113,16 @@ impl Registry {
     /// Sets what gives services their cluster IPs and node ports: once, before the first request.
     pub fn set_allocator(&self, services: allocate::Services) {
         let _ = self.allocator.set(services);
+    }
+
+    /// Sets how long watches run: once, before the first request.
+    pub fn set_watch_limits(&self, limits: WatchLimits) {
+        let _ = self.watch_limits.set(limits);
+    }
+
+    fn watch_limits(&self) -> WatchLimits {
+        let default = WatchLimits { min_timeout: 1800, shutdown_grace: Duration::ZERO };
+        self.watch_limits.get().copied().unwrap_or(default)
     }
 
     /// The allocator, for resources that take part in allocation.

@@ -10,6 +10,7 @@ use super::storage::store_error;
 use super::write::Stored;
 use super::{Registry, continue_token};
 use crate::cache::{Freshness, Object};
+use crate::metrics::parts;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{StoreError, prefix_end};
 
@@ -84,7 +85,9 @@ impl Registry {
                 .await
                 .map_err(|e| list_error(&e, false))?;
             let after = list.len() as u64 + beyond;
-            return Ok(page(list.iter(), after, list.revision, &prefix, o.limit, filter));
+            let page = page(list.iter(), after, list.revision, &prefix, o.limit, filter);
+            parts::stored_list(r.group, r.resource, list.len(), page.items.len());
+            return Ok(page);
         }
         let list = storage
             .cache
@@ -93,7 +96,9 @@ impl Registry {
             .map_err(|e| list_error(&e, false))?;
         // Upstream serves "any version" whole, whatever the limit.
         let limit = if o.resource_version == "0" { 0 } else { o.limit };
-        Ok(page(list.iter(), list.len() as u64, list.revision, &prefix, limit, filter))
+        let page = page(list.iter(), list.len() as u64, list.revision, &prefix, limit, filter);
+        parts::cached_list(r.group, r.resource, list.len(), page.items.len());
+        Ok(page)
     }
 
     /// The next page.
@@ -124,7 +129,9 @@ impl Registry {
                 e => list_error(&e, true),
             })?;
         let after = list.len() as u64 + beyond;
-        Ok(page(list.iter(), after, list.revision, prefix, o.limit, filter))
+        let page = page(list.iter(), after, list.revision, prefix, o.limit, filter);
+        parts::stored_list(r.group, r.resource, list.len(), page.items.len());
+        Ok(page)
     }
 }
 

@@ -2,6 +2,7 @@
 //! the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use proto::schema::TypeRef;
@@ -13,6 +14,7 @@ use super::index::ObjectIndexer;
 use super::object;
 use super::write::Stored;
 use crate::cache::{Cache, Feed};
+use crate::metrics::parts;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{KeyValue, Op, Revision, Store, StoreError, Txn, TxnResult};
 
@@ -127,7 +129,10 @@ impl Storage {
 
     /// Reads one object as it is now.
     pub async fn read(&self, key: &str) -> ApiResult<Option<KeyValue>> {
-        self.store.get(key, 0).await.map_err(|e| store_error(&e))
+        let started = Instant::now();
+        let read = self.store.get(key, 0).await.map_err(|e| store_error(&e));
+        parts::store("get", self.group, self.resource, started.elapsed());
+        read
     }
 
     /// Whether the object should be written again though nothing of it changed.
@@ -157,7 +162,15 @@ impl Storage {
     }
 
     async fn txn(&self, txn: Txn) -> ApiResult<Result<Revision, Option<KeyValue>>> {
-        match self.store.txn(txn).await.map_err(|e| store_error(&e))? {
+        let operation = match &txn.op {
+            Op::Delete => "delete",
+            Op::Put { .. } if txn.expected == 0 => "create",
+            Op::Put { .. } => "update",
+        };
+        let started = Instant::now();
+        let done = self.store.txn(txn).await;
+        parts::store(operation, self.group, self.resource, started.elapsed());
+        match done.map_err(|e| store_error(&e))? {
             TxnResult::Done(r) => Ok(Ok(r)),
             TxnResult::Conflict(kv) => Ok(Err(kv)),
         }

@@ -17,6 +17,7 @@ use super::{Registry, render};
 use crate::cache::{EventKind, From, Watch, WatchItem};
 use crate::http::negotiate::{Format, Shape, Wanted};
 use crate::http::{Body, Response, respond};
+use crate::metrics::parts::WatchSeries;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{Revision, StoreError, prefix_end};
 use crate::table::Include;
@@ -34,6 +35,7 @@ struct Encoder {
     wanted: Wanted,
     include: Include,
     headings: bool,
+    series: WatchSeries,
 }
 
 impl Encoder {
@@ -92,6 +94,7 @@ impl Encoder {
     }
 
     fn frame(&self, kind: &str, body: &[u8], out: &mut Vec<u8>) {
+        self.series.event(body.len());
         let framed = if self.wanted.format == Format::Protobuf {
             proto::envelope::watch_event(kind, body)
         } else {
@@ -113,6 +116,13 @@ struct Running {
     /// The client asked to be told when it has the whole state.
     initial_end: bool,
     deadline: Instant,
+    /// When it began, and the events of the state with which it began.
+    began: Instant,
+    initial: u64,
+    /// Of how much it is the watch, as metrics name it.
+    scope: &'static str,
+    /// The seats of the request, until it is set up.
+    permit: Option<crate::flowcontrol::Permit>,
 }
 
 impl Registry {
@@ -147,11 +157,12 @@ impl Registry {
             None if asked == 0 => From::State(freshness(&o.resource_version)),
             _ => From::After(asked),
         };
-        let encoder = Encoder { resource: r.clone(), wanted, include, headings: true };
+        let series = WatchSeries::new(r.group, r.version, r.resource);
+        let encoder = Encoder { resource: r.clone(), wanted, include, headings: true, series };
         let timeout = o
             .timeout_seconds
             .filter(|t| *t > 0)
-            .map_or_else(|| Duration::from_secs(rand::random_range(1800..3600)), Duration::from_secs);
+            .map_or_else(|| self.watch_limits().timeout(), Duration::from_secs);
         let (tx, rx) = mpsc::channel(QUEUE);
         let media = match wanted.format {
             Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -175,12 +186,22 @@ impl Registry {
             bookmarks: o.bookmarks,
             initial_end: o.send_initial_events == Some(true),
             deadline: Instant::now() + timeout,
+            began: Instant::now(),
+            initial: 0,
+            scope: match () {
+                () if !name.is_empty() => "resource",
+                () if !namespace.is_empty() => "namespace",
+                () => "cluster",
+            },
+            // What begins with the state takes longest to set up; the others are set up already.
+            permit: crate::flowcontrol::control::take_held().filter(|_| matches!(from, From::State(_))),
         };
         let (shutdown, ended) = (self.shutdown.clone(), storage.ended.clone());
+        let grace = self.watch_limits().shutdown_grace.mul_f64(rand::random());
         tokio::spawn(async move {
             tokio::select! {
                 () = running.run(tx, asked) => {}
-                () = shutdown.cancelled() => {}
+                () = async { shutdown.cancelled().await; tokio::time::sleep(grace).await } => {}
                 () = ended.cancelled() => {}
             }
         });
@@ -242,11 +263,17 @@ impl Running {
             match next.map_err(|e| watch_error(&e, 0))? {
                 None => return Ok(()),
                 Some(WatchItem::Synced(revision)) => {
+                    self.permit = None;
+                    self.encoder.series.initialized(self.initial);
+                    if self.initial_end {
+                        self.encoder.series.listed(self.scope, self.began.elapsed());
+                    }
                     if self.initial_end && self.bookmarks {
                         self.encoder.bookmark(revision, true, out);
                     }
                 }
                 Some(WatchItem::Event(e)) => {
+                    self.initial += 1;
                     let kind = match e.kind {
                         EventKind::Added => "ADDED",
                         EventKind::Modified => "MODIFIED",

@@ -143,7 +143,7 @@ impl Security {
 
     /// How the listener takes connections in.
     pub fn intake(&self) -> Intake {
-        Intake { tls: Some(self.tls.subscribe()), gate: self.gate.clone() }
+        Intake { tls: Some(self.tls.subscribe()), gate: self.gate.clone(), ..Intake::default() }
     }
 
     /// Follows all files until `stop`. `settings` is what was published of the CAs through `writer`.

@@ -126,6 +126,11 @@ impl TestServer {
         Self { base, admin, authority, shutdown, _dir: dir }
     }
 
+    /// Tells the server to stop, as a signal would.
+    pub fn stop(&self) {
+        self.shutdown.cancel();
+    }
+
     /// A client of another user.
     pub fn user(&self, name: &str, groups: &[&str]) -> Client {
         client(&self.base, &self.authority, name, groups)

@@ -245,10 +245,12 @@ impl Store for Engine {
             ("etcd_debugging_mvcc_current_revision", self.state.revision()),
             ("etcd_debugging_mvcc_compact_revision", self.state.compacted()),
             ("etcd_mvcc_db_total_size_in_bytes", self.state.size_on_disk()),
-            ("apiserver_storage_size_bytes", self.state.size_on_disk()),
         ] {
             out.push_str(&format!("# TYPE {name} gauge\n{name} {value}\n"));
         }
+        let size = self.state.size_on_disk();
+        out.push_str("# HELP apiserver_storage_size_bytes Size of the storage database file physically allocated in bytes.\n# TYPE apiserver_storage_size_bytes gauge\n");
+        out.push_str(&format!("apiserver_storage_size_bytes{{storage_cluster_id=\"embedded\"}} {size}\n"));
     }
 
     async fn close(&self) -> Result<(), StoreError> {

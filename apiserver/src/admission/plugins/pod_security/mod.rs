@@ -13,8 +13,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::audit;
 use crate::authz::graph::containers;
 use crate::lookup::{self, ObjectLookup, items, text};
+use crate::metrics::parts;
 use crate::status::{ApiError, ApiResult};
 use policy::{Level, LevelVersion, Policy};
 
@@ -94,24 +96,31 @@ impl PodSecurity {
 
     async fn pod(&self, attrs: &Attributes<'_>, pod: &Value) -> ApiResult<()> {
         let policy = self.policy(attrs.namespace).await?;
-        if policy.is_privileged()
-            || (attrs.operation == Operation::Update && attrs.old.is_some_and(|old| !significant(pod, old)))
-        {
+        if attrs.operation == Operation::Update && attrs.old.is_some_and(|old| !significant(pod, old)) {
+            return Ok(());
+        }
+        audit::annotate("pod-security.kubernetes.io/enforce-policy", || policy.enforce.to_string());
+        if policy.is_privileged() {
+            judged(attrs, "pod", "enforce", "allow", &policy.enforce);
             return Ok(());
         }
         let enforced = checks::evaluate(&policy.enforce, pod);
+        let decision = if enforced.is_empty() { "allow" } else { "deny" };
+        judged(attrs, "pod", "enforce", decision, &policy.enforce);
+        audit_violations(attrs, "pod", &policy, pod);
         if !enforced.is_empty() {
             let message =
                 format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::detail(&enforced));
             return Err(attrs.forbidden(Some(pod), message));
         }
-        warn(attrs, &policy, pod);
+        warn(attrs, "pod", &policy, pod);
         Ok(())
     }
 
     async fn controller(&self, attrs: &Attributes<'_>, pod: &Value) -> ApiResult<()> {
         let policy = self.policy(attrs.namespace).await?;
-        warn(attrs, &policy, pod);
+        audit_violations(attrs, "controller", &policy, pod);
+        warn(attrs, "controller", &policy, pod);
         Ok(())
     }
 
@@ -189,9 +198,42 @@ impl PodSecurity {
     }
 }
 
-fn warn(attrs: &Attributes<'_>, policy: &Policy, pod: &Value) {
+/// Counts a judgement. `resource`: `pod`, or `controller` for what makes pods.
+fn judged(
+    attrs: &Attributes<'_>,
+    resource: &'static str,
+    mode: &'static str,
+    decision: &'static str,
+    level: &LevelVersion,
+) {
+    let level = level.to_string();
+    let (policy_level, policy_version) = level.split_once(':').unwrap_or((&level, ""));
+    parts::evaluation(&parts::Evaluation {
+        decision,
+        mode,
+        policy_level: policy_level.to_owned(),
+        policy_version: policy_version.to_owned(),
+        request_operation: if attrs.operation == Operation::Update { "update" } else { "create" },
+        resource,
+        subresource: attrs.subresource.to_owned(),
+    });
+}
+
+/// Tells the audit log what breaks the level that is only watched.
+fn audit_violations(attrs: &Attributes<'_>, resource: &'static str, policy: &Policy, pod: &Value) {
+    let bad = checks::evaluate(&policy.audit, pod);
+    if !bad.is_empty() {
+        judged(attrs, resource, "audit", "deny", &policy.audit);
+        audit::annotate("pod-security.kubernetes.io/audit-violations", || {
+            format!("would violate PodSecurity \"{}\": {}", policy.audit, checks::detail(&bad))
+        });
+    }
+}
+
+fn warn(attrs: &Attributes<'_>, resource: &'static str, policy: &Policy, pod: &Value) {
     let bad = checks::evaluate(&policy.warn, pod);
     if !bad.is_empty() {
+        judged(attrs, resource, "warn", "deny", &policy.warn);
         attrs.warnings.add(format!(
             "would violate PodSecurity \"{}\": {}",
             policy.warn,

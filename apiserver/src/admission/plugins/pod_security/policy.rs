@@ -58,7 +58,7 @@ impl fmt::Display for LevelVersion {
     }
 }
 
-/// What the three modes of a namespace ask for. Audit findings have no reader here yet; their labels are checked.
+/// What the three modes of a namespace ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     pub enforce: LevelVersion,
