@@ -17,6 +17,7 @@ use crate::http::inflight::InFlight;
 use crate::http::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::trace::Tracer;
 
 /// The server's parts.
 pub struct App {
@@ -35,6 +36,8 @@ pub struct App {
     pub flow: Option<Arc<flowcontrol::Controller>>,
     /// None where nothing is audited.
     pub auditor: Option<Arc<Auditor>>,
+    /// None where nothing is traced.
+    pub tracer: Option<Tracer>,
     pub lifecycle: Arc<Lifecycle>,
     pub edge: Edge,
     pub started: std::time::SystemTime,

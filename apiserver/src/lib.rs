@@ -34,5 +34,6 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod table;
+pub mod trace;
 pub mod ttl_cache;
 pub mod webhook;

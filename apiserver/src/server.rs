@@ -36,6 +36,9 @@ use crate::registry::table::Table;
 use crate::security::{ClientCas, Security, configs, plain, read};
 use crate::store::Store;
 
+/// How long connections may stay open at the end, when all requests that do not run long are done.
+const STILL_OPEN: Duration = Duration::from_secs(5);
+
 /// A server that is built and bound, but does not serve yet.
 pub struct Server {
     pub app: Arc<App>,
@@ -151,6 +154,7 @@ impl Server {
             in_flight: InFlight::new(flags.max_requests_inflight, flags.max_mutating_requests_inflight),
             flow: traffic.flow,
             auditor: traffic.auditor,
+            tracer: traffic.tracer,
             lifecycle: traffic.lifecycle,
             edge: traffic.edge,
             started: SystemTime::now(),
@@ -233,7 +237,11 @@ impl Server {
             tracing::warn!(error = %e, "this server's endpoints could not be withdrawn");
         }
         self.app.lifecycle.drain(&stop_listening).await;
-        serving.await.context("the listener failed")?;
+        // What is still open runs long: logs that are followed, for instance.
+        match tokio::time::timeout(STILL_OPEN, serving).await {
+            Ok(ended) => ended.context("the listener failed")?,
+            Err(_) => tracing::info!("connections are cut that did not end"),
+        }
         if let Some(a) = &self.app.auditor {
             a.close().await;
         }

@@ -264,7 +264,8 @@ async fn deadlines_and_warnings() {
         status["message"],
         "invalid timeout specified in the request URL - time: invalid duration \"soon\""
     );
-    let late = s.admin.get(&format!("{MAPS}?timeout=1ns")).await.expect(504);
+    // The version of the future is waited for, for a while.
+    let late = s.admin.get(&format!("{MAPS}?timeout=50ms&resourceVersion=987654321")).await.expect(504);
     assert_eq!(late["message"], "Timeout: request did not complete within the allotted timeout");
     assert_eq!(late["reason"], "Timeout");
     let fine = s.admin.get(&format!("{MAPS}?timeout=5s")).await;
@@ -371,4 +372,57 @@ async fn limits_without_fairness() {
     assert_eq!(a.code, 200);
     assert!(!a.headers.contains_key("x-kubernetes-pf-flowschema-uid"));
     assert_eq!(s.admin.get("/debug/api_priority_and_fairness/dump_queues").await.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audit_webhook() {
+    use http_body_util::{BodyExt as _, Empty};
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let (tx, mut events) = tokio::sync::mpsc::unbounded_channel::<(String, Value)>();
+    let handler = move |r: http::Request<hyper::body::Incoming>| {
+        let tx = tx.clone();
+        async move {
+            let path = r.uri().path().to_owned();
+            let body = r.into_body().collect().await.expect("a body").to_bytes();
+            let _ = tx.send((path, serde_json::from_slice(&body).expect("JSON")));
+            http::Response::new(Empty::new().map_err(|n: std::convert::Infallible| match n {}).boxed_unsync())
+        }
+    };
+    let stop = component_base::process::Shutdown::new();
+    tokio::spawn(component_base::serving::listener::serve(socket, None, handler, stop.clone()));
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let policy = write(
+        "policy.yaml",
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Metadata, resources: [{group: \"\", resources: [configmaps]}]}\n".to_owned(),
+    );
+    let config = write(
+        "hook.yaml",
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \"http://{address}/audit/in\"}}}}]\nusers: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        ),
+    );
+    let s = TestServer::start(&[
+        &format!("--audit-policy-file={policy}"),
+        &format!("--audit-webhook-config-file={config}"),
+        "--audit-webhook-batch-max-wait=100ms",
+    ])
+    .await;
+    s.admin.get(&format!("{MAPS}/nothing")).await.expect(404);
+    let mut stages = Vec::new();
+    while !stages.contains(&json!("ResponseComplete")) {
+        let next = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.expect("in time");
+        let (path, list) = next.expect("an event list");
+        assert_eq!((path.as_str(), &list["kind"]), ("/audit/in", &json!("EventList")));
+        let items = list["items"].as_array().expect("items");
+        stages
+            .extend(items.iter().filter(|e| e["objectRef"]["name"] == "nothing").map(|e| e["stage"].clone()));
+    }
+    assert_eq!(stages, [json!("RequestReceived"), json!("ResponseComplete")]);
+    stop.cancel();
 }

@@ -65,12 +65,13 @@ rules:
     assert_eq!(level(&u, &sub("secrets", "other")), Level::Request, "a subresource is not its resource");
     assert_eq!(level(&u, &sub("nodes", "status")), Level::Metadata);
     assert_eq!(level(&u, &sub("pods", "log")), Level::Metadata);
-    assert_eq!(level(&u, &info("get", "pods", "special")), Level::RequestResponse);
-    assert_eq!(level(&user("eve", &[]), &info("get", "pods", "a")), Level::None);
+    assert_eq!(level(&u, &info("get", "pods", "special")), Level::Metadata, "pods/* is pods as well");
+    assert_eq!(level(&u, &info("get", "services", "special")), Level::RequestResponse);
+    assert_eq!(level(&user("eve", &[]), &info("get", "services", "a")), Level::None);
     let url = |p: &str| RequestInfo { path: p.into(), verb: "get".into(), ..RequestInfo::default() };
     assert_eq!(level(&u, &url("/healthz/ping")), Level::Metadata);
     assert_eq!(level(&u, &url("/versions")), Level::None, "namespaces are about resources");
-    assert_eq!(p.evaluate(None, &info("get", "pods", "a")).level, Level::None);
+    assert_eq!(p.evaluate(None, &info("get", "services", "a")).level, Level::None);
     let apps = RequestInfo { api_group: "apps".into(), ..info("get", "deployments", "a") };
     let rule = p.evaluate(Some(&u), &apps);
     assert!(rule.omit.has(event::Stage::RequestReceived) && rule.omit.has(event::Stage::Panic));

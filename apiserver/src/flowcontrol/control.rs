@@ -288,7 +288,12 @@ impl Controller {
             start
         };
         let ticket = match (start, receiver) {
-            (Start::Execute(t), _) => t,
+            (Start::Execute(t), _) => {
+                if schema.queues {
+                    schema.metrics.queue_length().observe(1.0);
+                }
+                t
+            }
             (Start::Wait(t, length), Some(rx)) => {
                 schema.metrics.queue_length().observe(length as f64);
                 self.wait(e, &schema, t, mutating, rx, now).await?

@@ -226,6 +226,9 @@ fn gauge(
     let name = format!("{PREFIX}{name}");
     let mut m = e.encode_descriptor(&name, help, None, kind.metric_type())?;
     for (labels, value) in series {
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(m);
+        }
         ConstGauge::new(value).encode(m.encode_family(&labels)?)?;
     }
     Ok(())

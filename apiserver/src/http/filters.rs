@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::edge::Edge;
 use super::negotiate::{self, Offer, Wanted};
@@ -24,12 +25,14 @@ use crate::flowcontrol::estimate::Stats;
 use crate::flowcontrol::{Controller, Entry};
 use crate::request::{RequestInfo, UserInfo};
 use crate::status::{ApiError, ApiResult};
+use crate::trace;
 
 /// What the inner filters find out that the outer ones need, however the request ends.
 #[derive(Default)]
 struct Findings {
     audit: OnceLock<Arc<audit::Context>>,
     class: OnceLock<Class>,
+    span: Mutex<Option<trace::Span>>,
 }
 
 /// Facts of one request that all filters share.
@@ -141,6 +144,11 @@ async fn serve(app: Arc<App>, request: Request<Incoming>, peer: Option<Peer>) ->
     if let Some(c) = found.class.get() {
         c.tell(response.headers_mut());
     }
+    if let Some(t) = &app.tracer
+        && let Some(span) = found.span.lock().take()
+    {
+        t.end(span, response.status().as_u16());
+    }
     if let Some(c) = found.audit.get() {
         if panicked {
             c.panicked();
@@ -210,6 +218,9 @@ async fn known(
             return Err(e);
         }
     };
+    if let Some(t) = &app.tracer {
+        *found.span.lock() = t.begin(parts.method.as_str(), f.info, &parts.headers, &user, f.audit_id);
+    }
     let context = received(&parts, Some(&user));
     if let Some(c) = &context {
         let stored = c.received();

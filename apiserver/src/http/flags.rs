@@ -1,14 +1,16 @@
 //! Flags of the way of requests: limits, timeouts, shutdown, what browsers may do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args};
 use component_base::duration::GoDuration;
 use component_base::serving::listener;
 
 use super::edge::Edge;
 use super::lifecycle::Settings;
+use crate::trace;
 
 /// See the module.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +30,9 @@ pub struct ServingFlags {
     /// How long after the start /livez passes although the server is not yet started
     #[arg(long, default_value = "0s")]
     pub livez_grace_period: GoDuration,
+    /// File with the configuration of traces
+    #[arg(long)]
+    pub tracing_config_file: Option<PathBuf>,
     /// The share of HTTP/2 requests after which a connection is closed, at most 0.02; 0 for never
     #[arg(long, default_value_t = 0.0)]
     pub goaway_chance: f64,
@@ -51,6 +56,15 @@ impl ServingFlags {
             bail!("shutdown-watch-termination-grace-period, if provided, can not be greater than 5 minutes");
         }
         self.edge().map(drop)
+    }
+
+    /// Starts traces, where they are configured.
+    pub fn tracer(&self) -> anyhow::Result<Option<trace::Tracer>> {
+        let Some(file) = &self.tracing_config_file else { return Ok(None) };
+        let of = || format!("--tracing-config-file: {}", file.display());
+        let text = std::fs::read_to_string(file).with_context(of)?;
+        let config = trace::config::Config::parse(&text).with_context(of)?;
+        trace::Tracer::start(&config).with_context(of).map(Some)
     }
 
     pub fn edge(&self) -> anyhow::Result<Edge> {

@@ -18,6 +18,7 @@ use crate::flowcontrol::feed::Objects;
 use crate::lookup::ObjectWriter;
 use crate::metrics::Metrics;
 use crate::registry::WatchLimits;
+use crate::trace::Tracer;
 
 /// The parts, before the server takes them.
 pub struct Traffic {
@@ -25,6 +26,8 @@ pub struct Traffic {
     pub flow: Option<Arc<Controller>>,
     /// None where nothing is audited.
     pub auditor: Option<Arc<Auditor>>,
+    /// None where nothing is traced.
+    pub tracer: Option<Tracer>,
     pub lifecycle: Arc<Lifecycle>,
     pub edge: Edge,
     pub watch_limits: WatchLimits,
@@ -45,6 +48,7 @@ impl Traffic {
         Ok(Self {
             flow: flags.enable_priority_and_fairness.then(|| Controller::new(seats as u64, metrics.shared())),
             auditor: flags.audit.build(&audit_metrics).await?,
+            tracer: flags.serving.tracer()?,
             lifecycle: Lifecycle::new(settings),
             edge: flags.serving.edge()?,
             watch_limits: WatchLimits {

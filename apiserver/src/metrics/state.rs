@@ -58,6 +58,9 @@ fn gauge(
     let kind = ConstGauge::new(0f64);
     let mut m = e.encode_descriptor(name, help, None, kind.metric_type())?;
     for (labels, value) in series {
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(m);
+        }
         ConstGauge::new(value).encode(m.encode_family(&labels)?)?;
     }
     Ok(())
@@ -72,6 +75,9 @@ fn counter(
     let kind = ConstCounter::new(0u64);
     let mut m = e.encode_descriptor(name, help, None, kind.metric_type())?;
     for (labels, value) in series {
+        if labels.is_empty() {
+            return ConstCounter::new(value).encode(m);
+        }
         ConstCounter::new(value).encode(m.encode_family(&labels)?)?;
     }
     Ok(())
