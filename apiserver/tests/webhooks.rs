@@ -479,3 +479,58 @@ async fn conditions_keep_requests_out() {
     let e = c.post(VALIDATING, &bad).await.expect(422);
     assert_eq!(e["details"]["causes"][0]["field"], "webhooks[0].matchConditions[0].expression");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_are_shown_in_the_versions_of_rules() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let b = Backend::start(&[], |s: Seen| async move {
+        review(
+            &s,
+            patch(json!([
+                {"op": "add", "path": "/spec/added", "value": "x"},
+                {"op": "add", "path": "/spec/unknown", "value": "x"},
+            ])),
+        )
+    })
+    .await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "a": {"type": "string"}, "added": {"type": "string"}, "d": {"type": "string", "default": "by default"}}}}}});
+    let crd = json!({"metadata": {"name": "cows.farm.example.com"}, "spec": {"group": "farm.example.com", "scope": "Namespaced",
+        "names": {"plural": "cows", "singular": "cow", "kind": "Cow", "listKind": "CowList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema},
+            {"name": "v2", "served": true, "storage": false, "schema": schema}]}});
+    c.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd).await.expect(201);
+    configure(
+        c,
+        MUTATING,
+        "cows",
+        json!([hook(
+            &b,
+            "/cows",
+            "cows",
+            json!({"matchPolicy": "Equivalent", "rules": [
+                {"operations": ["CREATE"], "apiGroups": ["farm.example.com"], "apiVersions": ["v1"], "resources": ["cows"]}]})
+        )]),
+    )
+    .await;
+    let cow = |version: &str, name: &str| json!({"apiVersion": format!("farm.example.com/{version}"), "kind": "Cow", "metadata": {"name": name}, "spec": {"a": "b"}});
+    for version in ["v1", "v2"] {
+        let path = format!("/apis/farm.example.com/{version}/namespaces/default/cows");
+        let made = eventually("the webhook changes cows", || async {
+            let a = c.post(&format!("{path}?dryRun=All"), &cow(version, version)).await;
+            (a.code == 201 && a.json()["spec"]["added"] == "x").then(|| a.json())
+        })
+        .await;
+        assert_eq!(
+            made["spec"],
+            json!({"a": "b", "added": "x", "d": "by default"}),
+            "pruned and with defaults"
+        );
+        assert_eq!(made["apiVersion"], format!("farm.example.com/{version}"));
+        let q = b.seen().pop().expect("a review").json()["request"].clone();
+        assert_eq!((&q["kind"]["version"], &q["requestKind"]["version"]), (&json!("v1"), &json!(version)));
+        assert_eq!(q["object"]["apiVersion"], "farm.example.com/v1");
+        b.forget();
+    }
+}

@@ -1,4 +1,5 @@
-//! Objects as webhooks see them. Plugins work on objects in the storage version; a webhook is shown the version that
+//! Objects as webhooks see them. Plugins work on objects in the storage version (custom resources: in that of the
+//! request); a webhook is shown the version that
 //! the request or, by `matchPolicy: Equivalent`, the webhook's rules speak of, and what it changes is brought back.
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::review::{Kind, Resource as ReviewResource};
 use super::rules::Gvr;
 use crate::admission::Attributes;
+use crate::http::verbs::scale;
 use crate::registry::resource::{Resource, api_version};
 use crate::registry::{Registry, codec, object};
 use crate::status::{ApiError, ApiResult};
@@ -22,6 +24,8 @@ pub struct View {
     pub kind: Kind,
     /// Given where the object is one of the resource's own kind, which has versions.
     own: Option<Arc<Resource>>,
+    /// The resource, whatever the object is.
+    of: Arc<Resource>,
 }
 
 impl View {
@@ -42,7 +46,7 @@ impl View {
         }
     }
 
-    fn of(r: &Arc<Resource>, subresource: &str) -> Self {
+    fn new(r: &Arc<Resource>, subresource: &str) -> Self {
         let own = Kind { group: r.group.to_owned(), version: r.version.to_owned(), kind: r.kind.to_owned() };
         let sub = r.subresource(subresource).map(|s| &s.kind).filter(|k| k.kind != r.kind);
         let kind = match sub {
@@ -60,6 +64,7 @@ impl View {
             },
             kind,
             own: sub.is_none().then(|| Arc::clone(r)),
+            of: Arc::clone(r),
         }
     }
 }
@@ -71,7 +76,7 @@ pub fn requested(registry: &Registry, attrs: &Attributes<'_>) -> ApiResult<View>
         let version = api_version(attrs.group, attrs.version);
         ApiError::internal(format!("{version} {} is not served", attrs.resource))
     })?;
-    Ok(View::of(r, attrs.subresource))
+    Ok(View::new(r, attrs.subresource))
 }
 
 /// Other names under which the same stored objects are served: other versions, and for events another group.
@@ -94,20 +99,23 @@ pub fn equivalents(registry: &Registry, attrs: &Attributes<'_>) -> Vec<View> {
         .filter_map(|v| v.resource(attrs.resource))
         .filter(same)
         .filter(|x| attrs.subresource.is_empty() || x.subresource(attrs.subresource).is_some())
-        .map(|x| View::of(x, attrs.subresource))
+        .map(|x| View::new(x, attrs.subresource))
         .collect()
 }
 
 /// The object as the webhook sees it.
 pub async fn show(attrs: &Attributes<'_>, view: &View, o: &Value) -> ApiResult<Value> {
-    let mut shown = match &view.own {
-        Some(r) => {
-            let mut v = o.clone();
-            codec::from_storage(r, &mut v)?;
-            v
-        }
-        None if attrs.subresource == "scale" => crate::http::verbs::scale::view(o),
-        None => o.clone(),
+    let mut shown = match (&view.own, &view.of) {
+        (Some(r), _) => match &r.custom {
+            Some(c) => c.definition.convert(o.clone(), c.version()).await?,
+            None => {
+                let mut v = o.clone();
+                codec::from_storage(r, &mut v)?;
+                v
+            }
+        },
+        (None, r) if attrs.subresource == "scale" => scale::of_object(r, o)?,
+        (None, _) => o.clone(),
     };
     object::set_type(&mut shown, &api_version(&view.kind.group, &view.kind.version), &view.kind.kind);
     Ok(shown)
@@ -132,8 +140,16 @@ pub async fn take(
         )));
     }
     if let Some(r) = &view.own {
-        let mut o = registry.read_changed(r, patched).map_err(|e| internal(e.message))?;
+        let mut o = read_changed(r, patched).map_err(internal)?;
         registry.to_hub(r, &mut o)?;
+        // Custom resources are worked on in the version of the request.
+        if r.custom.is_some() {
+            let requested = requested(registry, attrs)?.of;
+            if let Some(c) = requested.custom.as_ref().filter(|_| requested.version != r.version) {
+                o = c.definition.convert(o, c.version()).await?;
+                registry.to_hub(&requested, &mut o)?;
+            }
+        }
         return Ok(o);
     }
     let Some(schema) = proto::schema::by_gvk(&view.kind.group, &view.kind.version, &view.kind.kind) else {
@@ -143,9 +159,8 @@ pub async fn take(
         .map_err(|e| internal(e.message(&view.kind.kind, &view.kind.version, &view.kind.kind, b"")))?;
     let mut o = decoded.value;
     if attrs.subresource == "scale" {
-        let replicas = o.pointer("/spec/replicas").cloned().unwrap_or_else(|| 0.into());
         let mut whole = before.clone();
-        object::child_mut(object::root_mut(&mut whole), "spec").insert("replicas".to_owned(), replicas);
+        scale::into_object(&view.of, &mut whole, &o)?;
         return Ok(whole);
     }
     object::set_type(&mut o, &expected, &view.kind.kind);
@@ -156,13 +171,19 @@ fn text<'a>(o: &'a Value, field: &str) -> &'a str {
     o.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-impl Registry {
-    /// An object that was changed inside the server, in `r`'s version, as if a client had sent it.
-    fn read_changed(&self, r: &Resource, o: &Value) -> ApiResult<Value> {
-        let decoded = proto::json::normalize(o, &r.schema, Strictness::Ignore)
-            .map_err(|e| ApiError::bad_request(e.message(r.kind, r.version, r.kind, b"")))?;
-        let mut o = decoded.value;
-        object::set_type(&mut o, &r.api_version(), r.kind);
-        Ok(o)
-    }
+/// An object that was changed inside the server, in `r`'s version, as if a client had sent it.
+fn read_changed(r: &Resource, o: &Value) -> Result<Value, String> {
+    let mut o = match &r.custom {
+        Some(c) => {
+            let mut o = o.clone();
+            c.coerce(&mut o, Strictness::Ignore)?;
+            o
+        }
+        None => {
+            let decoded = proto::json::normalize(o, &r.schema, Strictness::Ignore);
+            decoded.map_err(|e| e.message(r.kind, r.version, r.kind, b""))?.value
+        }
+    };
+    object::set_type(&mut o, &r.api_version(), r.kind);
+    Ok(o)
 }

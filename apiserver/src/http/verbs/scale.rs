@@ -91,8 +91,19 @@ impl<'r> Places<'r> {
     }
 }
 
+/// The `Scale` that shows an object, in the version that handlers work on.
+pub fn of_object(r: &Resource, o: &Value) -> ApiResult<Value> {
+    Places::of(r).view(o)
+}
+
+/// Brings the replicas of a `Scale` into the object that it shows.
+pub fn into_object(r: &Resource, o: &mut Value, scale: &Value) -> ApiResult<()> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    Places::of(r).set(o, replicas)
+}
+
 /// The view of a workload.
-pub fn view(o: &Value) -> Value {
+fn view(o: &Value) -> Value {
     let replicas = |p: &str| o.pointer(p).and_then(Value::as_i64).unwrap_or(0);
     let selector = selector_text(o.pointer("/spec/selector"));
     scale(o, replicas("/spec/replicas"), replicas("/status/replicas"), &selector)
