@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{ArgAction, Parser};
 use component_base::duration::GoDuration;
+use component_base::flags;
 use component_base::logs::LogFlags;
 
 /// The Kubernetes API server.
@@ -199,7 +200,7 @@ impl Shown {
     /// Every flag with its value, given or default.
     pub fn shown(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for a in Flags::command().get_arguments() {
+        for a in flags::command::<Flags>(INERT).get_arguments() {
             let default: Vec<_> = a.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
             if let Some(name) = a.get_long() {
                 all.insert(name.to_owned(), default.join(","));
@@ -211,11 +212,11 @@ impl Shown {
 }
 
 impl Flags {
-    /// Reads a command line; ends the process where it is wrong or asks for help.
-    pub fn of_process() -> Self {
-        let matches = Self::command().get_matches();
-        let mut flags = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-        for a in Self::command().get_arguments() {
+    /// Reads the command line, and which flags without effect it has; ends the process where it is wrong or asks for
+    /// help.
+    pub fn of_process() -> (Self, Vec<flags::Unused>) {
+        let (mut flags, unused, matches) = flags::matches::<Self>(INERT);
+        for a in flags::command::<Self>(INERT).get_arguments() {
             let (Some(name), Ok(Some(values))) = (a.get_long(), matches.try_get_raw(a.get_id().as_str()))
             else {
                 continue;
@@ -223,7 +224,7 @@ impl Flags {
             let values: Vec<_> = values.map(|v| v.to_string_lossy()).collect();
             flags.given.0.insert(name.to_owned(), values.join(","));
         }
-        flags
+        (flags, unused)
     }
 
     /// Checks what clap cannot.

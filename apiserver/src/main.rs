@@ -11,8 +11,9 @@ use apiserver::store::embedded::{Config, Engine};
 use component_base::process;
 
 fn main() -> ExitCode {
-    let flags = Flags::of_process();
+    let (flags, unused) = Flags::of_process();
     process::run("kube-apiserver", &flags.logs.clone(), move |shutdown| async move {
+        component_base::flags::warn(&unused);
         flags.check()?;
         let dir = flags.data_dir.clone();
         std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;

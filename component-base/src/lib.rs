@@ -8,6 +8,7 @@ pub mod config;
 pub mod controller;
 pub mod duration;
 pub mod file_watch;
+pub mod flags;
 pub mod http2;
 pub mod kubeconfig;
 pub mod logs;

@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 /// Flags that every daemon takes for its logs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogFlags {
-    /// Number for the log level verbosity: 0 warnings, 2 information, 4 debugging, 6 tracing
-    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 2)]
+    /// Number for the log level verbosity: 0 to 3 information, 4 debugging, 6 tracing
+    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub v: u8,
     /// Sets the log format: "text" or "json"
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
@@ -56,8 +56,7 @@ pub fn set_level(v: u8) -> Result<(), String> {
 
 fn of_level(v: u8) -> EnvFilter {
     let level = match v {
-        0 | 1 => "warn",
-        2 | 3 => "info",
+        0..=3 => "info",
         4 | 5 => "debug",
         _ => "trace",
     };

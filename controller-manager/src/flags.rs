@@ -1,16 +1,17 @@
 //! Command-line flags, named as upstream's.
 //!
 //! Flags that tune things which do not exist here (certificate signing, token secrets, volume plugins, cloud providers,
-//! client-side rate limits: the API server's priority and fairness does that) are accepted so that unit files need no
-//! edit, and named in a warning. Each name is known upstream.
-//! Flags that upstream does not know are errors.
+//! client-side rate limits: the API server's priority and fairness does that) are in [`INERT`].
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+use clap::{ArgAction, Parser};
 use component_base::duration::GoDuration;
 use component_base::logs::LogFlags;
+
+/// The flags of upstream that have no effect (see [`component_base::flags`]).
+pub const INERT: &str = include_str!("flags.txt");
 
 /// The flags that have an effect.
 #[derive(Clone, Debug, Parser)]
@@ -178,137 +179,19 @@ impl Flags {
     }
 }
 
-/// Flags of upstream that are accepted without effect.
-const IGNORED: &[&str] = &[
-    "allow-metric-labels",
-    "allow-metric-labels-manifest",
-    "attach-detach-reconcile-sync-period",
-    "authentication-skip-lookup",
-    "authentication-token-webhook-cache-ttl",
-    "authentication-tolerate-lookup-failure",
-    "authorization-always-allow-paths",
-    "authorization-webhook-cache-authorized-ttl",
-    "authorization-webhook-cache-unauthorized-ttl",
-    "cert-dir",
-    "cidr-allocator-type",
-    "cloud-config",
-    "cloud-provider",
-    "cluster-name",
-    "cluster-signing-cert-file",
-    "cluster-signing-duration",
-    "cluster-signing-key-file",
-    "cluster-signing-kube-apiserver-client-cert-file",
-    "cluster-signing-kube-apiserver-client-key-file",
-    "cluster-signing-kubelet-client-cert-file",
-    "cluster-signing-kubelet-client-key-file",
-    "cluster-signing-kubelet-serving-cert-file",
-    "cluster-signing-kubelet-serving-key-file",
-    "cluster-signing-legacy-unknown-cert-file",
-    "cluster-signing-legacy-unknown-key-file",
-    "concurrent-cron-job-syncs",
-    "concurrent-daemonset-syncs",
-    "concurrent-device-taint-eviction-syncs",
-    "concurrent-ephemeralvolume-syncs",
-    "concurrent-horizontal-pod-autoscaler-syncs",
-    "concurrent-job-syncs",
-    "concurrent-resource-quota-syncs",
-    "concurrent-resourceclaim-syncs",
-    "concurrent-service-syncs",
-    "concurrent-serviceaccount-token-syncs",
-    "concurrent-statefulset-syncs",
-    "concurrent-validating-admission-policy-status-syncs",
-    "configure-cloud-routes",
-    "contention-profiling",
-    "controller-start-interval",
-    "disable-attach-detach-reconcile-sync",
-    "disable-force-detach-on-timeout",
-    "disable-http2-serving",
-    "disabled-metrics",
-    "emulated-version",
-    "enable-dynamic-provisioning",
-    "enable-hostpath-provisioner",
-    "enable-leader-migration",
-    "endpoint-updates-batch-period",
-    "endpointslice-updates-batch-period",
-    "external-cloud-volume-plugin",
-    "feature-gates",
-    "flex-volume-plugin-dir",
-    "horizontal-pod-autoscaler-cpu-initialization-period",
-    "horizontal-pod-autoscaler-downscale-stabilization",
-    "horizontal-pod-autoscaler-initial-readiness-delay",
-    "horizontal-pod-autoscaler-sync-period",
-    "horizontal-pod-autoscaler-tolerance",
-    "http2-max-streams-per-connection",
-    "kube-api-burst",
-    "kube-api-content-type",
-    "kube-api-qps",
-    "leader-migration-config",
-    "legacy-service-account-token-clean-up-period",
-    "log-flush-frequency",
-    "log-json-info-buffer-size",
-    "log-json-split-stream",
-    "log-text-info-buffer-size",
-    "log-text-split-stream",
-    "min-compatibility-version",
-    "min-resync-period",
-    "mirroring-endpointslice-updates-batch-period",
-    "namespace-sync-period",
-    "node-monitor-period",
-    "permit-address-sharing",
-    "permit-port-sharing",
-    "profiling",
-    "pv-recycler-increment-timeout-nfs",
-    "pv-recycler-minimum-timeout-hostpath",
-    "pv-recycler-minimum-timeout-nfs",
-    "pv-recycler-pod-template-filepath-hostpath",
-    "pv-recycler-pod-template-filepath-nfs",
-    "pv-recycler-timeout-increment-hostpath",
-    "pvclaimbinder-sync-period",
-    "requestheader-allowed-names",
-    "requestheader-client-ca-file",
-    "requestheader-extra-headers-prefix",
-    "requestheader-group-headers",
-    "requestheader-uid-headers",
-    "requestheader-username-headers",
-    "resource-quota-sync-period",
-    "route-reconciliation-period",
-    "service-account-private-key-file",
-    "show-hidden-metrics-for-version",
-    "tls-cipher-suites",
-    "tls-curve-preferences",
-    "tls-min-version",
-    "tls-sni-cert-key",
-    "unsupported-kube-api-over-localhost",
-    "vmodule",
-];
-
-/// Adds the flags that are accepted without effect.
-pub fn with_ignored(command: Command) -> Command {
-    command.args(IGNORED.iter().map(|name| {
-        Arg::new(*name)
-            .long(*name)
-            .hide(true)
-            .num_args(0..=1)
-            .default_missing_value("true")
-            .allow_hyphen_values(true)
-            .action(ArgAction::Append)
-    }))
-}
-
-/// Which of them were given.
-pub fn ignored_in(matches: &ArgMatches) -> Vec<String> {
-    IGNORED.iter().filter(|name| matches.contains_id(name)).map(|name| format!("--{name}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, FromArgMatches};
+    use component_base::flags::{facts, try_parse_from};
 
-    fn parse(args: &[&str]) -> Result<(Flags, Vec<String>), clap::Error> {
-        let command = with_ignored(Flags::command());
-        let matches = command.try_get_matches_from([&["kube-controller-manager"], args].concat())?;
-        Ok((Flags::from_arg_matches(&matches)?, ignored_in(&matches)))
+    fn parse(args: &[&str]) -> Result<(Flags, Vec<&'static str>), clap::Error> {
+        let (flags, unused) = try_parse_from::<Flags>(INERT, [&["kube-controller-manager"], args].concat())?;
+        Ok((flags, unused.iter().map(|u| u.flag.name).collect()))
+    }
+
+    #[test]
+    fn every_flag_of_upstream_is_there() {
+        assert_eq!(facts::differences::<Flags>("kube-controller-manager", INERT, &["controllers"]), [""; 0]);
     }
 
     #[test]
@@ -327,7 +210,7 @@ mod tests {
         assert_eq!(flags.controllers, ["*", "-foo", "bar"]);
         assert!(!flags.leader_elect && flags.allocate_node_cidrs && flags.use_service_account_credentials);
         assert_eq!(flags.node_monitor_grace_period.0.as_secs(), 40);
-        assert_eq!(ignored, ["--kube-api-qps", "--profiling"]);
+        assert_eq!(ignored, ["profiling", "kube-api-qps"]);
     }
 
     #[test]

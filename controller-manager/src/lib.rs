@@ -29,13 +29,7 @@ use informers::Informers;
 ///
 /// # Errors
 /// A flag, file or address is unusable, or leadership was lost.
-pub async fn run(flags: Flags, ignored: Vec<String>, shutdown: Shutdown) -> anyhow::Result<()> {
-    if !ignored.is_empty() {
-        tracing::warn!(
-            flags = ignored.join(","),
-            "these flags are accepted for compatibility and have no effect"
-        );
-    }
+pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     let enabled = controllers::enabled(&flags.controllers)?;
     let Some(kubeconfig) = flags.kubeconfig.clone() else {
         bail!("--kubeconfig is required: the file that says where the API server is and who we are");

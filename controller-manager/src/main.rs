@@ -2,18 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
-use controller_manager::flags::{self, Flags};
+use controller_manager::flags::{Flags, INERT};
 
 fn main() -> ExitCode {
-    let matches = flags::with_ignored(Flags::command()).get_matches();
-    let flags = match Flags::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(e) => e.exit(),
-    };
-    let ignored = flags::ignored_in(&matches);
+    let (flags, unused) = component_base::flags::parse::<Flags>(INERT);
     let logs = flags.logs.clone();
     component_base::process::run("kube-controller-manager", &logs, move |shutdown| {
-        controller_manager::run(flags, ignored, shutdown)
+        component_base::flags::warn(&unused);
+        controller_manager::run(flags, shutdown)
     })
 }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use kube_proxy::options::Flags;
+use kube_proxy::options::{Flags, INERT};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let (flags, unused) = component_base::flags::parse::<Flags>(INERT);
     component_base::process::run("kube-proxy", &flags.logs.clone(), |shutdown| async move {
+        component_base::flags::warn(&unused);
         if flags.cleanup {
             return kube_proxy::run::clean_up().await;
         }

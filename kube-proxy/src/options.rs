@@ -9,6 +9,9 @@ use component_base::logs::LogFlags;
 
 use crate::config::{self, Configuration, Mode};
 
+/// The flags of upstream that have no effect (see [`component_base::flags`]).
+pub const INERT: &str = include_str!("flags.txt");
+
 /// The Kubernetes network proxy: makes services reachable through rules in the kernel's packet filter.
 #[derive(Debug, Parser)]
 #[command(name = "kube-proxy", version = component_base::version::GIT_VERSION, disable_version_flag = true)]
@@ -207,5 +210,17 @@ impl Flags {
         let healthz = config.healthz_bind_address.parse().ok();
         let metrics = config.metrics_bind_address.parse().ok();
         Ok(Settings { config, mode, kubeconfig, node, healthz, metrics })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use component_base::flags::facts;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_of_upstream_is_there() {
+        assert_eq!(facts::differences::<Flags>("kube-proxy", INERT, &[]), [""; 0]);
     }
 }

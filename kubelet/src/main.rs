@@ -2,11 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kubelet::{options::Flags, run};
+use component_base::flags;
+use kubelet::options::{Flags, INERT};
+use kubelet::run;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let (flags, unused) = flags::parse::<Flags>(INERT);
     let logs = flags.logs.clone();
-    component_base::process::run("kubelet", &logs, move |shutdown| run::run(flags, shutdown))
+    component_base::process::run("kubelet", &logs, move |shutdown| {
+        component_base::flags::warn(&unused);
+        run::run(flags, shutdown)
+    })
 }

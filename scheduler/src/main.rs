@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use scheduler::options::Flags;
+use scheduler::options::{Flags, INERT};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let (flags, unused) = component_base::flags::parse::<Flags>(INERT);
     component_base::process::run("kube-scheduler", &flags.logs.clone(), |shutdown| async move {
+        component_base::flags::warn(&unused);
         let settings = flags.settings()?;
         if let Some(path) = &flags.write_config_to {
             let mut file = serde_json::to_value(&settings.config)?;

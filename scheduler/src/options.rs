@@ -9,6 +9,9 @@ use component_base::logs::LogFlags;
 
 use crate::config::{self, Configuration};
 
+/// The flags of upstream that have no effect (see [`component_base::flags`]).
+pub const INERT: &str = include_str!("flags.txt");
+
 /// The Kubernetes scheduler: decides on which node each pod runs.
 #[derive(Debug, Parser)]
 #[command(name = "kube-scheduler", version = component_base::version::GIT_VERSION, disable_version_flag = true)]
@@ -162,5 +165,17 @@ impl Flags {
                 .clone()
                 .or_else(|| self.authentication_kubeconfig.clone()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use component_base::flags::facts;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_of_upstream_is_there() {
+        assert_eq!(facts::differences::<Flags>("kube-scheduler", INERT, &[]), [""; 0]);
     }
 }

@@ -46,6 +46,7 @@ pub fn start_api_server(options: &Options, layout: &Layout) -> anyhow::Result<()
         format!("--service-account-signing-key-file={}", pki("sa.key")),
         format!("--service-cluster-ip-range={SERVICE_CIDR}"),
         "--authorization-mode=Node,RBAC".into(),
+        "--allow-privileged=true".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
     ];
     start(options, layout, "kube-apiserver", &flags)

@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::Taint;
 
 use super::KubeletConfiguration;
 
+/// The flags of upstream that have no effect (see [`component_base::flags`]).
+pub const INERT: &str = include_str!("flags.txt");
+
 /// The kubelet's flags.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "kubelet", about = "Runs the pods that the API server binds to this node", version = component_base::version::GIT_VERSION)]
@@ -112,6 +115,40 @@ pub struct Flags {
     pub eviction_hard: Option<String>,
     #[arg(long)]
     pub provider_id: Option<String>,
+    /// Percentage of disk use from which on images are removed
+    #[arg(long)]
+    pub image_gc_high_threshold: Option<u8>,
+    /// Percentage of disk use down to which images are removed
+    #[arg(long)]
+    pub image_gc_low_threshold: Option<u8>,
+    /// Images younger than this are not removed
+    #[arg(long)]
+    pub minimum_image_ttl_duration: Option<GoDuration>,
+    /// Most processes in a pod; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub pod_max_pids: Option<i64>,
+    /// How many pods for each processor, up to max-pods; 0 for max-pods
+    #[arg(long)]
+    pub pods_per_core: Option<i64>,
+    /// Whether the limits of processors are enforced
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cpu_cfs_quota: Option<bool>,
+    #[arg(long)]
+    pub cpu_cfs_quota_period: Option<GoDuration>,
+    /// Size from which on the log of a container is rotated
+    #[arg(long)]
+    pub container_log_max_size: Option<String>,
+    /// Most files of the log of a container
+    #[arg(long)]
+    pub container_log_max_files: Option<u32>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_server: Option<bool>,
+    /// Time between looks for static pods
+    #[arg(long)]
+    pub file_check_frequency: Option<GoDuration>,
+    /// Most images in the status of the node; -1 for no limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub node_status_max_images: Option<i32>,
     #[arg(long)]
     pub node_status_update_frequency: Option<GoDuration>,
     #[arg(long)]
@@ -200,6 +237,18 @@ impl Flags {
             pod_cidr => pod_cidr;
             oom_score_adj => oom_score_adj;
             provider_id => provider_id;
+            image_gc_high_threshold => image_gc_high_threshold_percent;
+            image_gc_low_threshold => image_gc_low_threshold_percent;
+            minimum_image_ttl_duration => image_minimum_gc_age;
+            pod_max_pids => pod_pids_limit;
+            pods_per_core => pods_per_core;
+            cpu_cfs_quota => cpu_cfs_quota;
+            cpu_cfs_quota_period => cpu_cfs_quota_period;
+            container_log_max_size => container_log_max_size;
+            container_log_max_files => container_log_max_files;
+            enable_server => enable_server;
+            file_check_frequency => file_check_frequency;
+            node_status_max_images => node_status_max_images;
             node_status_update_frequency => node_status_update_frequency;
             sync_frequency => sync_frequency;
             runtime_request_timeout => runtime_request_timeout;
@@ -229,6 +278,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+
+    #[test]
+    fn every_flag_of_upstream_is_there() {
+        let known = [];
+        assert_eq!(component_base::flags::facts::differences::<Flags>("kubelet", INERT, &known), [""; 0]);
+    }
 
     #[test]
     fn flags_override_the_defaults() {

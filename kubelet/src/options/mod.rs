@@ -4,4 +4,4 @@ pub mod config;
 pub mod flags;
 
 pub use config::KubeletConfiguration;
-pub use flags::Flags;
+pub use flags::{Flags, INERT};
