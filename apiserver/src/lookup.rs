@@ -53,6 +53,8 @@ resources! {
     VALIDATING_ADMISSION_POLICIES =
         "admissionregistration.k8s.io" "v1" "validatingadmissionpolicies" "ValidatingAdmissionPolicy";
     API_SERVICES = "apiregistration.k8s.io" "v1" "apiservices" "APIService";
+    CUSTOM_RESOURCE_DEFINITIONS =
+        "apiextensions.k8s.io" "v1" "customresourcedefinitions" "CustomResourceDefinition";
     RESOURCE_CLAIMS = "resource.k8s.io" "v1" "resourceclaims" "ResourceClaim";
 }
 

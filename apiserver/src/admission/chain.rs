@@ -25,6 +25,8 @@ pub struct Environment {
     pub webhooks: Arc<Webhooks>,
     /// What admission policies are in force.
     pub policies: Arc<Policies>,
+    /// `--admission-control-config-file`.
+    pub configs: Arc<super::config::Configs>,
 }
 
 /// Flags that single plugins read.
@@ -52,42 +54,47 @@ const LAST: &str = "ResourceQuota";
 
 /// All names that upstream's flags know, in upstream's order.
 const KNOWN: &[Known] = &[
-    ("AlwaysAdmit", false, None),
-    ("NamespaceAutoProvision", false, None),
+    ("AlwaysAdmit", false, Some(plugins::always::build_admit)),
+    ("NamespaceAutoProvision", false, Some(plugins::namespaces::build_auto_provision)),
     ("NamespaceLifecycle", true, Some(plugins::namespace_lifecycle::build)),
-    ("NamespaceExists", false, None),
-    ("LimitPodHardAntiAffinityTopology", false, None),
+    ("NamespaceExists", false, Some(plugins::namespaces::build_exists)),
+    ("LimitPodHardAntiAffinityTopology", false, Some(plugins::anti_affinity::build)),
     ("LimitRanger", true, Some(plugins::limit_ranger::build)),
     ("ServiceAccount", true, Some(plugins::service_account::build)),
     ("NodeRestriction", false, Some(plugins::node_restriction::build)),
     ("TaintNodesByCondition", true, Some(plugins::taints::build_taints)),
-    ("AlwaysPullImages", false, None),
+    ("AlwaysPullImages", false, Some(plugins::always_pull_images::build)),
     ("ImagePolicyWebhook", false, None),
     ("PodSecurity", true, Some(plugins::pod_security::build)),
-    ("PodNodeSelector", false, None),
+    ("PodNodeSelector", false, Some(plugins::pod_node_selector::build)),
     ("Priority", true, Some(plugins::priority::build)),
     ("DefaultTolerationSeconds", true, Some(plugins::taints::build_tolerations)),
-    ("PodTolerationRestriction", false, None),
-    ("EventRateLimit", false, None),
-    ("ExtendedResourceToleration", false, None),
+    ("PodTolerationRestriction", false, Some(plugins::pod_toleration_restriction::build)),
+    ("EventRateLimit", false, Some(plugins::event_rate_limit::build)),
+    ("ExtendedResourceToleration", false, Some(plugins::extended_resource_toleration::build)),
     ("DefaultStorageClass", true, Some(plugins::storage::build_default_storage_class)),
     ("StorageObjectInUseProtection", true, Some(plugins::storage::build_in_use_protection)),
-    ("OwnerReferencesPermissionEnforcement", false, None),
+    ("PodGroupProtection", true, Some(plugins::always::build_idle)),
+    ("OwnerReferencesPermissionEnforcement", false, Some(plugins::owner_references::build)),
     ("PersistentVolumeClaimResize", true, Some(plugins::storage::build_resize)),
     ("RuntimeClass", true, Some(plugins::runtime_class::build)),
     ("CertificateApproval", true, Some(plugins::certificates::build_approval)),
     ("CertificateSigning", true, Some(plugins::certificates::build_signing)),
-    ("ClusterTrustBundleAttest", true, None),
+    ("ClusterTrustBundleAttest", true, Some(plugins::certificates::build_attest)),
     ("CertificateSubjectRestriction", true, Some(plugins::certificates::build_subject_restriction)),
     ("DefaultIngressClass", true, Some(plugins::storage::build_default_ingress_class)),
+    ("DenyServiceExternalIPs", false, Some(plugins::service_external_ips::build)),
     ("PodTopologyLabels", true, Some(plugins::pod_topology_labels::build)),
-    ("DenyServiceExternalIPs", false, None),
+    ("PodGroupWorkloadExists", true, Some(plugins::always::build_idle)),
+    ("NodeDeclaredFeatureValidator", true, Some(plugins::pod_resize::build_features)),
+    ("JobValidation", true, Some(plugins::always::build_idle)),
+    ("PodResizeValidator", true, Some(plugins::pod_resize::build_resize)),
     ("MutatingAdmissionPolicy", true, Some(policy::build_mutating)),
     ("MutatingAdmissionWebhook", true, Some(webhook::build_mutating)),
     ("ValidatingAdmissionPolicy", true, Some(policy::build_validating)),
     ("ValidatingAdmissionWebhook", true, Some(webhook::build_validating)),
     (LAST, true, Some(plugins::resource_quota::build)),
-    ("AlwaysDeny", false, None),
+    ("AlwaysDeny", false, Some(plugins::always::build_deny)),
 ];
 
 /// The plugins of this server.
@@ -96,8 +103,25 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// `enable` and `disable` as in the flags. Naming a plugin that is not there is an error, not a silent hole.
-    pub fn new(env: &Environment, enable: &[String], disable: &[String]) -> Result<Self, String> {
+    /// `enable` and `disable` as in the flags, and `only` as in the older `--admission-control`. Naming a plugin that is
+    /// not there is an error, not a silent hole.
+    pub fn new(
+        env: &Environment,
+        enable: &[String],
+        disable: &[String],
+        only: &[String],
+    ) -> Result<Self, String> {
+        if !only.is_empty() {
+            if !enable.is_empty() || !disable.is_empty() {
+                return Err(
+                    "admission-control and enable-admission-plugins/disable-admission-plugins flags are mutually exclusive"
+                        .to_owned(),
+                );
+            }
+            if let Some(n) = only.iter().find(|n| !KNOWN.iter().any(|(known, ..)| known == n)) {
+                return Err(format!("admission-control plugin {n:?} is unknown"));
+            }
+        }
         for (flag, names) in [("enable", enable), ("disable", disable)] {
             for n in names {
                 if !KNOWN.iter().any(|(known, ..)| known == n) {
@@ -112,11 +136,12 @@ impl Chain {
         }
         let mut list = Vec::new();
         for (name, default, build) in KNOWN {
-            let asked = enable.iter().any(|n| n == name);
-            let off = disable.iter().any(|n| n == name);
+            let asked = enable.iter().chain(only).any(|n| n == name);
+            let off = disable.iter().any(|n| n == name) || (!only.is_empty() && !asked);
             if !(asked || *default) || off {
                 continue;
             }
+            env.configs.check(name)?;
             match build {
                 Some(build) => list.push(build(env)),
                 None if asked => {
@@ -185,7 +210,7 @@ mod tests {
 
     fn names(enable: &[&str], disable: &[&str]) -> Result<Vec<&'static str>, String> {
         let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        Chain::new(&environment([]).0, &list(enable), &list(disable)).map(|c| c.names())
+        Chain::new(&environment([]).0, &list(enable), &list(disable), &[]).map(|c| c.names())
     }
 
     #[test]
@@ -199,7 +224,16 @@ mod tests {
         assert!(!fewer.contains(&"PodSecurity") && !fewer.contains(&"NodeRestriction"));
         assert_eq!(fewer.last(), Some(&"RBACEscalation"));
         assert!(names(&["Nonsense"], &[]).unwrap_err().contains("unknown"));
-        assert!(names(&["AlwaysPullImages"], &[]).unwrap_err().contains("not available in this server"));
+        assert!(names(&["ImagePolicyWebhook"], &[]).unwrap_err().contains("not available in this server"));
+        let only = |l: &[&str]| {
+            let l: Vec<String> = l.iter().map(|s| (*s).to_owned()).collect();
+            Chain::new(&environment([]).0, &[], &[], &l).map(|c| c.names())
+        };
+        assert_eq!(
+            only(&["Priority", "LimitRanger"]).unwrap(),
+            ["LimitRanger", "Priority", "RBACEscalation"]
+        );
+        assert!(only(&["Nonsense"]).unwrap_err().contains("is unknown"));
         assert!(names(&["Priority"], &["Priority"]).unwrap_err().contains("overlapped"));
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod expressions;
+pub mod config;
 pub mod plugins;
 pub mod policy;
 pub mod reinvocation;

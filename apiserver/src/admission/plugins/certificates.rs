@@ -1,5 +1,5 @@
-//! `CertificateApproval`, `CertificateSigning` and `CertificateSubjectRestriction`: who may approve and sign for
-//! which signer, and that nobody becomes cluster admin through a signing request.
+//! `CertificateApproval`, `CertificateSigning`, `ClusterTrustBundleAttest` and `CertificateSubjectRestriction`: who may
+//! approve, sign and vouch for which signer, and that nobody becomes cluster admin through a signing request.
 
 use std::sync::Arc;
 
@@ -25,6 +25,11 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 struct Approval(Arc<Authorizer>);
 struct Signing(Arc<Authorizer>);
 struct SubjectRestriction;
+struct Attest(Arc<Authorizer>);
+
+pub(crate) fn build_attest(env: &Environment) -> Arc<dyn Plugin> {
+    Arc::new(Attest(env.authorizer.clone()))
+}
 
 pub(crate) fn build_approval(env: &Environment) -> Arc<dyn Plugin> {
     Arc::new(Approval(env.authorizer.clone()))
@@ -65,6 +70,43 @@ impl Plugin for Approval {
         let signer = authz::quoted(signer);
         Err(attrs
             .forbidden(object, format!("user not permitted to approve requests with signerName {signer}")))
+    }
+}
+
+/// Whether all that a write changes is who owns the object and what holds up its deletion.
+fn only_collects_garbage(new: &Value, old: &Value) -> bool {
+    let rest = |o: &Value| {
+        let mut o = o.clone();
+        for f in ["ownerReferences", "finalizers", "managedFields"] {
+            if let Some(m) = o["metadata"].as_object_mut() {
+                m.remove(f);
+            }
+        }
+        o
+    };
+    rest(new) == rest(old)
+}
+
+#[async_trait]
+impl Plugin for Attest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
+        let written = matches!(attrs.operation, Operation::Create | Operation::Update);
+        let Some(bundle) = object.filter(|_| written && attrs.is(GROUP, "clustertrustbundles", "")) else {
+            return Ok(());
+        };
+        let signer = text(bundle, "/spec/signerName");
+        if signer.is_empty()
+            || attrs.old.is_some_and(|old| only_collects_garbage(bundle, old))
+            || may(&self.0, attrs.user, "attest", signer).await
+        {
+            return Ok(());
+        }
+        let signer = authz::quoted(signer);
+        Err(attrs.forbidden(object, format!("user not permitted to attest for signerName {signer}")))
     }
 }
 

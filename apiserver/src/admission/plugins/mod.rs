@@ -1,16 +1,27 @@
 //! The admission plugins, one file each, named as upstream names them.
 
+pub mod always;
+pub mod always_pull_images;
+pub mod anti_affinity;
 pub mod certificates;
+pub mod event_rate_limit;
+pub mod extended_resource_toleration;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
+pub mod namespaces;
 pub mod node_restriction;
+pub mod owner_references;
+pub mod pod_node_selector;
+pub mod pod_resize;
 pub mod pod_resources;
 pub mod pod_security;
+pub mod pod_toleration_restriction;
 pub mod pod_topology_labels;
 pub mod priority;
 pub mod resource_quota;
 pub mod runtime_class;
 pub mod service_account;
+pub mod service_external_ips;
 pub mod storage;
 pub mod taints;
 
@@ -33,18 +44,16 @@ pub(crate) mod testing {
         let store = Arc::new(Objects::with(objects));
         let authorizer = Arc::new(Authorizer::new(&["RBAC".to_owned()]).unwrap());
         let settings = Settings::default();
-        let (webhooks, policies) = (Arc::default(), Arc::default());
-        (
-            Environment {
-                objects: store.clone(),
-                writer: store.clone(),
-                authorizer,
-                settings,
-                webhooks,
-                policies,
-            },
-            store,
-        )
+        let env = Environment {
+            objects: store.clone(),
+            writer: store.clone(),
+            authorizer,
+            settings,
+            webhooks: Arc::default(),
+            policies: Arc::default(),
+            configs: Arc::default(),
+        };
+        (env, store)
     }
 
     /// One write through one plugin, both phases. The object comes back as admitted.
@@ -73,8 +82,8 @@ pub(crate) mod testing {
             }
         }
 
-        pub async fn run(&self, plugin: &dyn Plugin, object: Option<Value>) -> ApiResult<Option<Value>> {
-            let attrs = Attributes {
+        pub fn attributes(&self) -> Attributes<'_> {
+            Attributes {
                 user: &self.user,
                 group: self.resource.group,
                 version: self.resource.version,
@@ -89,7 +98,11 @@ pub(crate) mod testing {
                 options: Default::default(),
                 warnings: Default::default(),
                 reinvocation: Default::default(),
-            };
+            }
+        }
+
+        pub async fn run(&self, plugin: &dyn Plugin, object: Option<Value>) -> ApiResult<Option<Value>> {
+            let attrs = self.attributes();
             let mut object = object;
             plugin.admit(&attrs, object.as_mut()).await?;
             plugin.validate(&attrs, object.as_ref()).await?;

@@ -3,6 +3,7 @@
 
 mod baseline;
 mod checks;
+mod config;
 mod policy;
 mod restricted;
 
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use crate::admission::config::Configs;
 use crate::admission::{Attributes, Environment, Operation, Plugin};
 use crate::audit;
 use crate::authz::graph::containers;
 use crate::lookup::{self, ObjectLookup, items, text};
 use crate::metrics::parts;
 use crate::status::{ApiError, ApiResult};
+pub use config::Configuration;
 use policy::{Level, LevelVersion, Policy};
 
 /// Subresources of pods that cannot change what a pod may do.
@@ -28,10 +31,14 @@ const MAX_EXISTING: usize = 3000;
 
 struct PodSecurity {
     objects: Arc<dyn ObjectLookup>,
+    /// What namespaces without labels get.
+    defaults: Policy,
+    configs: Arc<Configs>,
 }
 
 pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
-    Arc::new(PodSecurity { objects: env.objects.clone() })
+    let defaults = env.configs.pod_security.defaults();
+    Arc::new(PodSecurity { objects: env.objects.clone(), defaults, configs: env.configs.clone() })
 }
 
 #[async_trait]
@@ -91,10 +98,22 @@ impl PodSecurity {
             return Err(ApiError::internal(format!("failed to lookup namespace \"{namespace}\"")));
         };
         // Labels that do not parse were refused when they were written, or fail closed.
-        Ok(Policy::of(&namespace).0)
+        Ok(Policy::of(&namespace, &self.defaults).0)
+    }
+
+    /// Whether the configuration spares the user, the namespace or the pod's runtime class.
+    fn is_exempt(&self, attrs: &Attributes<'_>, pod: &Value) -> bool {
+        let e = &self.configs.pod_security.exemptions;
+        let has = |list: &[String], name: &str| !name.is_empty() && list.iter().any(|x| x == name);
+        has(&e.usernames, &attrs.user.name)
+            || has(&e.namespaces, attrs.namespace)
+            || has(&e.runtime_classes, text(pod, "/spec/runtimeClassName"))
     }
 
     async fn pod(&self, attrs: &Attributes<'_>, pod: &Value) -> ApiResult<()> {
+        if self.is_exempt(attrs, pod) {
+            return Ok(());
+        }
         let policy = self.policy(attrs.namespace).await?;
         if attrs.operation == Operation::Update && attrs.old.is_some_and(|old| !significant(pod, old)) {
             return Ok(());
@@ -118,6 +137,9 @@ impl PodSecurity {
     }
 
     async fn controller(&self, attrs: &Attributes<'_>, pod: &Value) -> ApiResult<()> {
+        if self.is_exempt(attrs, pod) {
+            return Ok(());
+        }
         let policy = self.policy(attrs.namespace).await?;
         audit_violations(attrs, "controller", &policy, pod);
         warn(attrs, "controller", &policy, pod);
@@ -125,9 +147,9 @@ impl PodSecurity {
     }
 
     async fn namespace(&self, attrs: &Attributes<'_>, namespace: &Value) -> ApiResult<()> {
-        let (new, errors) = Policy::of(namespace);
+        let (new, errors) = Policy::of(namespace, &self.defaults);
         let (old, old_errors) = match attrs.old {
-            Some(old) if attrs.operation == Operation::Update => Policy::of(old),
+            Some(old) if attrs.operation == Operation::Update => Policy::of(old, &self.defaults),
             _ if errors.is_empty() => return Ok(()),
             _ => Default::default(),
         };
@@ -139,6 +161,7 @@ impl PodSecurity {
             || new.enforce == old.enforce
             || new.enforce.level == Level::Privileged
             || relaxed
+            || self.configs.pod_security.exemptions.namespaces.iter().any(|n| n == attrs.name)
         {
             return Ok(());
         }

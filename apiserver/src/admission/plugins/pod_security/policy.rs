@@ -20,7 +20,7 @@ pub enum Level {
 }
 
 impl Level {
-    fn parse(s: &str) -> Option<Self> {
+    pub fn parse(s: &str) -> Option<Self> {
         Some(match s {
             "privileged" => Self::Privileged,
             "baseline" => Self::Baseline,
@@ -71,15 +71,15 @@ impl Policy {
         [&self.enforce, &self.audit, &self.warn].iter().all(|l| l.level == Level::Privileged)
     }
 
-    /// The policy of a namespace, and what is wrong with its labels. A wrong `enforce` counts as `restricted`, other
-    /// wrong modes as off.
-    pub fn of(namespace: &Value) -> (Self, ErrorList) {
+    /// The policy of a namespace, and what is wrong with its labels. Modes without labels are as in `defaults`; a wrong
+    /// `enforce` counts as `restricted`, other wrong modes as off.
+    pub fn of(namespace: &Value, defaults: &Self) -> (Self, ErrorList) {
         let none = Map::new();
         let labels = namespace.pointer("/metadata/labels").and_then(Value::as_object).unwrap_or(&none);
         let label = |name: &str| labels.get(&format!("{PREFIX}{name}")).and_then(Value::as_str);
         let mut errors = ErrorList::new();
-        let mut mode = |name: &str, fallback: Level| {
-            let mut out = LevelVersion::default();
+        let mut mode = |name: &str, fallback: Level, default: &LevelVersion| {
+            let mut out = default.clone();
             let mut good = false;
             if let Some(value) = label(name) {
                 match Level::parse(value) {
@@ -102,9 +102,9 @@ impl Policy {
             }
             (out, good)
         };
-        let (enforce, enforced) = mode("enforce", Level::Restricted);
-        let (audit, _) = mode("audit", Level::Privileged);
-        let (mut warn, _) = mode("warn", Level::Privileged);
+        let (enforce, enforced) = mode("enforce", Level::Restricted, &defaults.enforce);
+        let (audit, _) = mode("audit", Level::Privileged, &defaults.audit);
+        let (mut warn, _) = mode("warn", Level::Privileged, &defaults.warn);
         if label("warn").is_none() && enforced && enforce.level > warn.level {
             warn.level = enforce.level;
             if label("warn-version").is_none() {
@@ -120,7 +120,8 @@ fn wrong(errors: &mut ErrorList, label: &str, value: &str, message: &str) {
     errors.push(Error::invalid(&path, value, message));
 }
 
-fn parse_version(s: &str) -> Option<Option<u32>> {
+/// Reads `latest` (none) or `v1.N`; none at all for anything else.
+pub fn parse_version(s: &str) -> Option<Option<u32>> {
     if s == "latest" {
         return Some(None);
     }

@@ -4,6 +4,7 @@
 //! writes cannot exceed it together. Nobody tells the plugin about deletions: before it refuses, it counts what is
 //! really there and tries once more. A quota controller, where one runs, keeps the status fresh besides.
 
+mod limited;
 mod scope;
 mod usage;
 
@@ -13,10 +14,12 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::pod_resources::{Amounts, add, amounts};
+use crate::admission::config::Configs;
 use crate::admission::{Attributes, Environment, Operation, Plugin};
 use crate::kinds::quantity::Amount;
 use crate::lookup::{self, ObjectWriter, text};
 use crate::status::{ApiError, ApiResult};
+pub use limited::Configuration;
 use usage::Tracked;
 
 /// Attempts to write a status that others write at the same time.
@@ -24,10 +27,11 @@ const ATTEMPTS: usize = 16;
 
 struct ResourceQuota {
     writer: Arc<dyn ObjectWriter>,
+    configs: Arc<Configs>,
 }
 
 pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
-    Arc::new(ResourceQuota { writer: env.writer.clone() })
+    Arc::new(ResourceQuota { writer: env.writer.clone(), configs: env.configs.clone() })
 }
 
 #[async_trait]
@@ -43,6 +47,7 @@ impl Plugin for ResourceQuota {
         }
         let quotas = self.writer.list(lookup::RESOURCE_QUOTAS, attrs.namespace).await?;
         let tracked = Tracked::of(attrs.group, attrs.resource);
+        self.configs.resource_quota.check(attrs, &tracked, object, &quotas)?;
         let mut claims = Vec::new();
         for quota in &quotas {
             if let Some(claim) = Claim::of(attrs, &tracked, object, quota)? {

@@ -13,14 +13,15 @@ pub fn matches(quota: &Value, tracked: &Tracked, object: &Value) -> bool {
     if !tracked.is_pod() {
         return items(quota, "/spec/scopes").is_empty() && selected.is_empty();
     }
-    plain.into_iter().all(|s| in_scope(s, "Exists", &[], object))
+    plain.into_iter().all(|s| holds(s, "Exists", &[], object))
         && selected.iter().all(|e| {
             let values: Vec<&str> = items(e, "/values").iter().filter_map(Value::as_str).collect();
-            in_scope(text(e, "/scopeName"), text(e, "/operator"), &values, object)
+            holds(text(e, "/scopeName"), text(e, "/operator"), &values, object)
         })
 }
 
-fn in_scope(scope: &str, operator: &str, values: &[&str], pod: &Value) -> bool {
+/// Whether the pod is in the scope.
+pub fn holds(scope: &str, operator: &str, values: &[&str], pod: &Value) -> bool {
     let terminating = || pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|s| s >= 0);
     match scope {
         "Terminating" => terminating(),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::config::Configs;
 use crate::admission::plugins::testing::{Write, environment};
 use crate::lookup::testing::Objects;
 use crate::lookup::{ObjectLookup as _, Resource};
@@ -136,4 +137,45 @@ async fn concurrent_writes_stay_within() {
     }
     assert_eq!(admitted, 5);
     assert_eq!(used(&store).await, json!({"count/widgets.example.com":"5"}));
+}
+
+#[tokio::test]
+async fn limited_resources_need_a_quota() {
+    let config = json!({"limitedResources": [
+        {"resource": "pods", "matchContains": ["pods"]},
+        {"resource": "pods", "matchScopes": [
+            {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}]});
+    let quota = |name: &str, spec: Value| {
+        let status = json!({"hard": spec["hard"], "used": {"pods": "0"}});
+        (
+            lookup::RESOURCE_QUOTAS,
+            json!({"metadata": {"name": name, "namespace": "n"}, "spec": spec, "status": status}),
+        )
+    };
+    let pod = |class: &str| {
+        Some(
+            json!({"metadata": {"name": "p"}, "spec": {"priorityClassName": class, "containers": [{"name": "c"}]}}),
+        )
+    };
+    let run = async |quotas: Vec<(lookup::Resource, Value)>, class: &str| {
+        let (mut env, _) = environment(quotas);
+        env.configs = Arc::new(Configs {
+            resource_quota: serde_json::from_value(config.clone()).unwrap(),
+            ..Configs::default()
+        });
+        Write::create(lookup::PODS, "n").run(&*build(&env), pod(class)).await.map(drop).map_err(|e| e.message)
+    };
+    assert_eq!(
+        run(vec![], "").await.unwrap_err(),
+        "pods \"p\" is forbidden: insufficient quota to consume: count/pods,pods"
+    );
+    let all = json!({"hard": {"pods": "9", "count/pods": "9"}});
+    assert_eq!(run(vec![quota("q", all.clone())], "").await, Ok(()));
+    assert_eq!(
+        run(vec![quota("q", all.clone())], "high").await.unwrap_err(),
+        "insufficient quota to match these scopes: [{PriorityClass In [high]}]"
+    );
+    let high = json!({"hard": {"pods": "9"}, "scopeSelector": {"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}});
+    assert_eq!(run(vec![quota("q", all), quota("h", high)], "high").await, Ok(()));
 }
