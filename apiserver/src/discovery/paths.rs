@@ -38,7 +38,7 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
             return Ok(r);
         }
         let headers = aggregated::before(app, path, &call.parts.headers);
-        if let Some(r) = openapi::answer(&table, path, &call.query, &headers, wanted) {
+        if let Some(r) = openapi::answer(&table, path, &call.query, &headers) {
             let tag = call.parts.headers.get(http::header::IF_NONE_MATCH);
             return Ok(aggregated::after(app, path, tag, wanted, r));
         }

@@ -158,6 +158,23 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
     Err(not_acceptable())
 }
 
+/// Which of `offers` (media types without parameters, the one for `*/*` first) the client likes best.
+pub fn choose(headers: &HeaderMap, offers: &[&str]) -> Option<usize> {
+    let h = match headers.get(http::header::ACCEPT) {
+        None => return Some(0),
+        Some(h) => h.to_str().ok()?,
+    };
+    if h.is_empty() {
+        return Some(0);
+    }
+    clauses(h).iter().find_map(|c| {
+        offers.iter().position(|o| {
+            let (kind, sub) = o.split_once('/').unwrap_or((o, ""));
+            (c.kind == "*" || c.kind == kind) && (c.sub == "*" || c.sub == sub)
+        })
+    })
+}
+
 /// Format of the body that the client sent.
 pub fn content_type(headers: &HeaderMap) -> ApiResult<Format> {
     let raw = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");

@@ -1,7 +1,11 @@
-//! The paths of a resource with their operations.
+//! The paths of a resource with their operations. Clients are generated from the names of operations, and the kinds
+//! and actions at them tell kubectl what it can ask for.
 
 use serde_json::{Map, Value, json};
 
+use super::parameters::{
+    self, DELETE, DELETE_COLLECTION, LIST, LOG, PATCH, PRETTY, Parameter, WRITE, in_path,
+};
 use super::schemas::Schemas;
 use crate::discovery::documents;
 use crate::registry::resource::Resource;
@@ -12,164 +16,493 @@ const PATCHES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// Formats of answers.
+pub const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const ANY: [&str; 1] = ["*/*"];
 
-/// Adds everything below the resource's path.
-pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) {
-    let base = documents::path(r.group, r.version);
-    let place = if r.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
-    let collection = format!("{place}/{}", r.resource);
-    let gvk = json!({"group": r.group, "version": r.version, "kind": r.kind});
-    let one = schemas.reference(&r.schema);
-    let mut many = None;
+/// `rbac.authorization.k8s.io` as `RbacAuthorization`, the core group as `Core`.
+pub fn group_name(group: &str) -> String {
+    if group.is_empty() {
+        return "Core".to_owned();
+    }
+    group.strip_suffix(".k8s.io").unwrap_or(group).split('.').map(capital).collect()
+}
 
-    let mut item = Map::new();
-    if r.has_verb("list") {
-        let list = schemas.list_of(&r.schema, &r.api_version(), r.kind);
-        item.insert("get".into(), operation("list", &gvk, None, &list, &LIST));
-        many = Some(list);
-    }
-    if r.has_verb("create") {
-        item.insert("post".into(), operation("post", &gvk, Some(&one), &one, &WRITE));
-    }
-    if r.has_verb("deletecollection") {
-        item.insert("delete".into(), operation("deletecollection", &gvk, None, &status(schemas), &LIST));
-    }
-    insert(paths, collection.clone(), item, r.namespaced, false);
-    if let Some(list) = many.filter(|_| r.namespaced) {
-        let mut item = Map::new();
-        item.insert("get".into(), operation("list", &gvk, None, &list, &LIST));
-        insert(paths, format!("{base}/{}", r.resource), item, false, false);
-    }
+fn capital(s: &str) -> String {
+    let mut c = s.chars();
+    c.next().map(|f| f.to_ascii_uppercase().to_string() + c.as_str()).unwrap_or_default()
+}
 
-    let named = format!("{collection}/{{name}}");
-    let item = verbs(r.verbs, &gvk, &one, schemas, false);
-    insert(paths, named.clone(), item, r.namespaced, true);
-    for s in r.subresources.iter() {
-        let (group, version) =
-            if s.kind.version.is_empty() { (r.group, r.version) } else { (s.kind.group, s.kind.version) };
-        let gvk = json!({"group": group, "version": version, "kind": s.kind.kind});
-        let schema = match proto::schema::by_gvk(group, version, s.kind.kind) {
-            Some(d) => schemas.reference(d),
-            None => json!({"type": "string"}),
-        };
-        let item = verbs(s.verbs, &gvk, &schema, schemas, true);
-        insert(paths, format!("{named}/{}", s.name), item, r.namespaced, true);
+/// The tag of a group's operations: `rbacAuthorization`.
+pub fn tag(group: &str) -> String {
+    let name = group_name(group);
+    let mut c = name.chars();
+    c.next().map(|f| f.to_ascii_lowercase().to_string() + c.as_str()).unwrap_or_default()
+}
+
+/// `a Pod`, `an Event`, `Endpoints`.
+fn with_article(kind: &str) -> String {
+    if kind.ends_with('s') && !kind.ends_with("ss") {
+        kind.to_owned()
+    } else if kind.starts_with(['A', 'E', 'I', 'O', 'U']) {
+        format!("an {kind}")
+    } else {
+        format!("a {kind}")
     }
 }
 
-fn status(schemas: &mut Schemas) -> Value {
-    match proto::schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.Status") {
-        Some(d) => schemas.reference(d),
-        None => json!({"type": "object"}),
-    }
+/// One operation before it is written down.
+struct Operation {
+    id: String,
+    about: String,
+    action: &'static str,
+    gvk: Value,
+    query: Vec<Parameter>,
+    body: Option<Value>,
+    /// Codes of success, all with the same answer.
+    codes: &'static [u16],
+    answer: Value,
+    media: Vec<&'static str>,
 }
 
-/// Operations on one named object or subresource.
-fn verbs(verbs: &[&str], gvk: &Value, one: &Value, schemas: &mut Schemas, sub: bool) -> Map<String, Value> {
-    let mut item = Map::new();
-    for v in verbs {
-        match *v {
-            "get" => item.insert("get".into(), operation("get", gvk, None, one, &[])),
-            "create" if sub => item.insert("post".into(), operation("post", gvk, Some(one), one, &WRITE)),
-            "update" => item.insert("put".into(), operation("put", gvk, Some(one), one, &WRITE)),
-            "patch" => item.insert("patch".into(), patch(gvk, one, schemas)),
-            "delete" => {
-                item.insert("delete".into(), operation("delete", gvk, None, &status(schemas), &DELETE))
-            }
-            _ => None,
-        };
-    }
-    item
-}
-
-fn insert(
-    paths: &mut Map<String, Value>,
-    path: String,
-    mut item: Map<String, Value>,
-    namespaced: bool,
-    named: bool,
-) {
-    if item.is_empty() {
-        return;
-    }
-    let mut parameters = Vec::new();
-    for (name, there) in [("name", named), ("namespace", namespaced)] {
-        if there {
-            parameters.push(json!({
-                "name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true},
-            }));
+impl Operation {
+    fn to_json(&self, tag: &str) -> Value {
+        let mut responses = Map::new();
+        for code in self.codes {
+            let about = match code {
+                200 => "OK",
+                201 => "Created",
+                _ => "Accepted",
+            };
+            let answer = json!({"description": about, "content": content(&self.answer, &self.media)});
+            responses.insert(code.to_string(), answer);
         }
+        responses.insert("401".into(), json!({"description": "Unauthorized"}));
+        let mut o = json!({
+            "operationId": self.id,
+            "description": self.about,
+            "tags": [tag],
+            "parameters": self.query.iter().map(Parameter::in_query).collect::<Vec<_>>(),
+            "responses": responses,
+            "x-kubernetes-action": self.action,
+            "x-kubernetes-group-version-kind": self.gvk,
+        });
+        if let Some(b) = &self.body {
+            o["requestBody"] = b.clone();
+        }
+        o
     }
-    parameters.push(query(&("pretty", "string")));
-    item.insert("parameters".into(), parameters.into());
-    paths.insert(path, Value::Object(item));
 }
 
-type Parameter = (&'static str, &'static str);
-
-const LIST: [Parameter; 10] = [
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
-];
-const WRITE: [Parameter; 3] =
-    [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const DELETE: [Parameter; 4] = [
-    ("dryRun", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-];
-
-fn query((name, kind): &Parameter) -> Value {
-    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
-}
-
-fn content(schema: &Value, media: &[&str]) -> Value {
+/// A schema under each media type.
+pub fn content(schema: &Value, media: &[&str]) -> Value {
     media.iter().map(|m| ((*m).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
 }
 
-fn operation(
-    action: &str,
-    gvk: &Value,
-    body: Option<&Value>,
-    answer: &Value,
-    parameters: &[Parameter],
-) -> Value {
-    let mut o = json!({
-        "parameters": parameters.iter().map(query).collect::<Vec<_>>(),
-        "responses": {
-            "200": {"description": "OK", "content": content(answer, &MEDIA)},
-            "401": {"description": "Unauthorized"},
-        },
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": gvk,
-    });
-    if let Some(b) = body {
-        o["requestBody"] = json!({"required": true, "content": content(b, &MEDIA)});
+fn body(schema: &Value, media: &[&str], required: bool) -> Option<Value> {
+    let mut b = json!({"content": content(schema, media)});
+    if required {
+        b["required"] = true.into();
     }
-    o
+    Some(b)
 }
 
-fn patch(gvk: &Value, answer: &Value, schemas: &mut Schemas) -> Value {
-    let body = match proto::schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.Patch") {
+/// What the operations of one resource have in common.
+struct Names<'a> {
+    r: &'a Resource,
+    tag: String,
+    /// `CoreV1`.
+    version: String,
+    gvk: Value,
+}
+
+impl<'a> Names<'a> {
+    fn new(r: &'a Resource) -> Self {
+        Self {
+            r,
+            tag: format!("{}_{}", tag(r.group), r.version),
+            version: format!("{}{}", group_name(r.group), capital(r.version)),
+            gvk: json!({"group": r.group, "version": r.version, "kind": r.kind}),
+        }
+    }
+
+    /// `readCoreV1NamespacedPodStatus` and the like.
+    fn id(&self, verb: &str, before: &str, namespaced: bool, after: &str) -> String {
+        let scope = if namespaced { "Namespaced" } else { "" };
+        format!("{verb}{}{before}{scope}{}{after}", self.version, self.r.kind)
+    }
+
+    fn namespace(&self) -> Vec<Value> {
+        if self.r.namespaced {
+            vec![in_path("namespace", "object name and auth scope, such as for teams and projects")]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn named(&self, kind: &str) -> Vec<Value> {
+        let mut path = self.namespace();
+        path.insert(0, in_path("name", &format!("name of the {kind}")));
+        path
+    }
+}
+
+/// Puts the operations of one path into the document. Parameters that all of them have stand at the path.
+fn insert(
+    paths: &mut Map<String, Value>,
+    path: String,
+    tag: &str,
+    in_path: &[Value],
+    operations: Vec<(&'static str, Operation)>,
+) {
+    if operations.is_empty() {
+        return;
+    }
+    let mut shared: Vec<Value> = Vec::new();
+    if let Some(((_, first), rest)) = operations.split_first() {
+        let everywhere = |q: &&Parameter| rest.iter().all(|(_, o)| o.query.contains(q));
+        shared.extend(first.query.iter().filter(everywhere).map(Parameter::in_query));
+    }
+    let hoisted: Vec<String> =
+        shared.iter().map(|p| p["name"].as_str().unwrap_or_default().to_owned()).collect();
+    shared.extend_from_slice(in_path);
+    shared
+        .sort_by(|a, b| (a["name"].as_str(), a["in"].as_str()).cmp(&(b["name"].as_str(), b["in"].as_str())));
+    let mut item = Map::new();
+    for (method, mut o) in operations {
+        o.query.retain(|q| !hoisted.iter().any(|n| n == q.name));
+        let mut o = o.to_json(tag);
+        if o["parameters"].as_array().is_some_and(Vec::is_empty)
+            && let Some(m) = o.as_object_mut()
+        {
+            m.remove("parameters");
+        }
+        item.insert(method.into(), o);
+    }
+    if !shared.is_empty() {
+        item.insert("parameters".into(), shared.into());
+    }
+    paths.insert(path, item.into());
+}
+
+fn with_pretty(list: &[Parameter]) -> Vec<Parameter> {
+    list.iter().copied().chain([PRETTY]).collect()
+}
+
+/// Adds everything below the resource's path.
+pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) {
+    let n = Names::new(r);
+    let one = schemas.reference(&r.schema);
+    let base = documents::path(r.group, r.version);
+    let place = if r.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
+    let collection = format!("{place}/{}", r.resource);
+    let many = r.has_verb("list").then(|| schemas.list_of(&r.schema, &r.api_version(), r.kind));
+
+    let operations = on_collection(&n, &one, many.as_ref(), schemas);
+    insert(paths, collection.clone(), &n.tag, &n.namespace(), operations);
+    if let Some(many) = many.as_ref().filter(|_| r.namespaced) {
+        let list = list(&n, many, n.id("list", "", false, "ForAllNamespaces"));
+        insert(paths, format!("{base}/{}", r.resource), &n.tag, &[], vec![("get", list)]);
+    }
+    let named = format!("{collection}/{{name}}");
+    insert(paths, named.clone(), &n.tag, &n.named(r.kind), on_object(&n, &one, schemas));
+    for s in r.subresources.iter() {
+        subresource(&n, s, &named, paths, schemas);
+    }
+    if r.has_verb("watch") {
+        watches(&n, paths, schemas);
+    }
+}
+
+fn list(n: &Names<'_>, many: &Value, id: String) -> Operation {
+    let what = if n.r.has_verb("watch") { "list or watch" } else { "list" };
+    Operation {
+        id,
+        about: format!("{what} objects of kind {}", n.r.kind),
+        action: "list",
+        gvk: n.gvk.clone(),
+        query: with_pretty(&LIST),
+        body: None,
+        codes: &[200],
+        answer: many.clone(),
+        media: STREAMS.to_vec(),
+    }
+}
+
+fn meta(schemas: &mut Schemas, kind: &str) -> Value {
+    match proto::schema::by_name(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")) {
         Some(d) => schemas.reference(d),
         None => json!({"type": "object"}),
-    };
-    let mut o = operation("patch", gvk, None, answer, &WRITE);
-    o["requestBody"] = json!({"required": true, "content": content(&body, &PATCHES)});
-    if let Some(p) = o["parameters"].as_array_mut() {
-        p.push(query(&("force", "boolean")));
     }
-    o
+}
+
+fn on_collection(
+    n: &Names<'_>,
+    one: &Value,
+    many: Option<&Value>,
+    schemas: &mut Schemas,
+) -> Vec<(&'static str, Operation)> {
+    let (r, kind) = (n.r, n.r.kind);
+    let mut out = Vec::new();
+    if let Some(many) = many {
+        out.push(("get", list(n, many, n.id("list", "", r.namespaced, ""))));
+    }
+    if r.has_verb("create") {
+        out.push((
+            "post",
+            Operation {
+                id: n.id("create", "", r.namespaced, ""),
+                about: format!("create {}", with_article(kind)),
+                action: "post",
+                gvk: n.gvk.clone(),
+                query: with_pretty(&WRITE),
+                body: body(one, &ANY, true),
+                codes: &[200, 201, 202],
+                answer: one.clone(),
+                media: MEDIA.to_vec(),
+            },
+        ));
+    }
+    if r.has_verb("deletecollection") {
+        out.push((
+            "delete",
+            Operation {
+                id: n.id("delete", "Collection", r.namespaced, ""),
+                about: format!("delete collection of {kind}"),
+                action: "deletecollection",
+                gvk: n.gvk.clone(),
+                query: with_pretty(&DELETE_COLLECTION),
+                body: body(&meta(schemas, "DeleteOptions"), &ANY, false),
+                codes: &[200],
+                answer: meta(schemas, "Status"),
+                media: MEDIA.to_vec(),
+            },
+        ));
+    }
+    out
+}
+
+fn on_object(n: &Names<'_>, one: &Value, schemas: &mut Schemas) -> Vec<(&'static str, Operation)> {
+    let mut out = Vec::new();
+    for verb in n.r.verbs {
+        match *verb {
+            "get" => out.push(("get", read(n, one, &n.gvk, "", ""))),
+            "update" => out.push(("put", replace(n, one, &n.gvk, "", ""))),
+            "patch" => out.push(("patch", patch(n, one, &n.gvk, "", "", schemas))),
+            "delete" => {
+                // Namespaces go slowly: that they still are there is told in the status.
+                let object = n.r.rules.returns_deleted && n.r.resource != "namespaces";
+                let answer = if object { one.clone() } else { meta(schemas, "Status") };
+                out.push((
+                    "delete",
+                    Operation {
+                        id: n.id("delete", "", n.r.namespaced, ""),
+                        about: format!("delete {}", with_article(n.r.kind)),
+                        action: "delete",
+                        gvk: n.gvk.clone(),
+                        query: with_pretty(&DELETE),
+                        body: body(&meta(schemas, "DeleteOptions"), &ANY, false),
+                        codes: &[200, 202],
+                        answer,
+                        media: MEDIA.to_vec(),
+                    },
+                ));
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// `sub` is a subresource's name as part of an operation's, `of` as part of its description.
+fn read(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str) -> Operation {
+    Operation {
+        id: n.id("read", "", n.r.namespaced, sub),
+        about: format!("read {of}the specified {}", n.r.kind),
+        action: "get",
+        gvk: gvk.clone(),
+        query: vec![PRETTY],
+        body: None,
+        codes: &[200],
+        answer: one.clone(),
+        media: MEDIA.to_vec(),
+    }
+}
+
+fn replace(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str) -> Operation {
+    Operation {
+        id: n.id("replace", "", n.r.namespaced, sub),
+        about: format!("replace {of}the specified {}", n.r.kind),
+        action: "put",
+        gvk: gvk.clone(),
+        query: with_pretty(&WRITE),
+        body: body(one, &ANY, true),
+        codes: &[200, 201],
+        answer: one.clone(),
+        media: MEDIA.to_vec(),
+    }
+}
+
+fn patch(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str, schemas: &mut Schemas) -> Operation {
+    Operation {
+        id: n.id("patch", "", n.r.namespaced, sub),
+        about: format!("partially update {of}the specified {}", n.r.kind),
+        action: "patch",
+        gvk: gvk.clone(),
+        query: with_pretty(&PATCH),
+        body: body(&schemas.patch(), &PATCHES, true),
+        codes: &[200, 201],
+        answer: one.clone(),
+        media: MEDIA.to_vec(),
+    }
+}
+
+fn subresource(
+    n: &Names<'_>,
+    s: &proto::Subresource,
+    named: &str,
+    paths: &mut Map<String, Value>,
+    schemas: &mut Schemas,
+) {
+    let path = format!("{named}/{}", s.name);
+    if crate::connect::is_connecting(s.name) && s.name != "log" {
+        return connect(n, s, path, paths);
+    }
+    let r = n.r;
+    let (group, version) =
+        if s.kind.version.is_empty() { (r.group, r.version) } else { (s.kind.group, s.kind.version) };
+    let gvk = json!({"group": group, "version": version, "kind": s.kind.kind});
+    let schema = match proto::schema::by_gvk(group, version, s.kind.kind) {
+        _ if s.name == "log" => json!({"type": "string"}),
+        Some(d) => schemas.reference(d),
+        None => json!({"type": "string"}),
+    };
+    let (sub, of) = (capital(s.name), format!("{} of ", s.name));
+    let mut out = Vec::new();
+    for verb in s.verbs {
+        match *verb {
+            "get" => {
+                let mut o = read(n, &schema, &gvk, &sub, &of);
+                if s.name == "log" {
+                    o.query = with_pretty(&LOG);
+                    o.media.insert(0, "text/plain");
+                }
+                out.push(("get", o));
+            }
+            "create" => out.push((
+                "post",
+                Operation {
+                    id: n.id("create", "", r.namespaced, &sub),
+                    about: format!("create {of}{}", with_article(r.kind)),
+                    action: "post",
+                    gvk: gvk.clone(),
+                    query: with_pretty(&WRITE),
+                    body: body(&schema, &ANY, true),
+                    codes: &[200, 201, 202],
+                    answer: schema.clone(),
+                    media: MEDIA.to_vec(),
+                },
+            )),
+            "update" => out.push(("put", replace(n, &schema, &gvk, &sub, &of))),
+            "patch" => out.push(("patch", patch(n, &schema, &gvk, &sub, &of, schemas))),
+            _ => {}
+        }
+    }
+    let kind = if s.kind.kind == r.kind { r.kind } else { s.kind.kind };
+    insert(paths, path, &n.tag, &n.named(kind), out);
+}
+
+/// Subresources that hand the connection on.
+fn connect(n: &Names<'_>, s: &proto::Subresource, path: String, paths: &mut Map<String, Value>) {
+    let methods: &[&'static str] = if s.name == "proxy" {
+        &["delete", "get", "head", "options", "patch", "post", "put"]
+    } else {
+        &["get", "post"]
+    };
+    let gvk = json!({"group": n.r.group, "version": n.r.version, "kind": s.kind.kind});
+    let forms: &[(&str, &str)] =
+        if s.name == "proxy" { &[("", ""), ("/{path}", "WithPath")] } else { &[("", "")] };
+    for (below, suffix) in forms {
+        let operations = methods.iter().map(|m| {
+            let verb = format!("connect{}{}", n.version, capital(m));
+            let scope = if n.r.namespaced { "Namespaced" } else { "" };
+            let o = Operation {
+                id: format!("{verb}{scope}{}{}{suffix}", n.r.kind, capital(s.name)),
+                about: format!("connect {} requests to {} of {}", m.to_uppercase(), s.name, n.r.kind),
+                action: "connect",
+                gvk: gvk.clone(),
+                query: parameters::of_connection(s.kind.kind).to_vec(),
+                body: None,
+                codes: &[200],
+                answer: json!({"type": "string"}),
+                media: ANY.to_vec(),
+            };
+            (*m, o)
+        });
+        let mut place = n.named(s.kind.kind);
+        if !below.is_empty() {
+            place.push(in_path("path", "path to the resource"));
+        }
+        insert(paths, format!("{path}{below}"), &n.tag, &place, operations.collect());
+    }
+}
+
+/// The older paths of watches.
+fn watches(n: &Names<'_>, paths: &mut Map<String, Value>, schemas: &mut Schemas) {
+    let r = n.r;
+    let event = meta(schemas, "WatchEvent");
+    let base = format!("{}/watch", documents::path(r.group, r.version));
+    let watch = |id: String, action, what: String| Operation {
+        id,
+        about: what,
+        action,
+        gvk: n.gvk.clone(),
+        query: with_pretty(&LIST),
+        body: None,
+        codes: &[200],
+        answer: event.clone(),
+        media: STREAMS.to_vec(),
+    };
+    let many = format!(
+        "watch individual changes to a list of {}. deprecated: use the 'watch' parameter with a list operation instead.",
+        r.kind
+    );
+    let one = format!(
+        "watch changes to an object of kind {}. deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with the 'fieldSelector' parameter.",
+        r.kind
+    );
+    let place = if r.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
+    if r.namespaced {
+        let o = watch(n.id("watch", "", false, "ListForAllNamespaces"), "watchlist", many.clone());
+        insert(paths, format!("{base}/{}", r.resource), &n.tag, &[], vec![("get", o)]);
+    }
+    let o = watch(n.id("watch", "", r.namespaced, "List"), "watchlist", many);
+    let collection = format!("{place}/{}", r.resource);
+    insert(paths, collection.clone(), &n.tag, &n.namespace(), vec![("get", o)]);
+    if r.has_verb("get") {
+        let o = watch(n.id("watch", "", r.namespaced, ""), "watch", one);
+        insert(paths, format!("{collection}/{{name}}"), &n.tag, &n.named(r.kind), vec![("get", o)]);
+    }
+}
+
+/// An operation that only reads a document of discovery or the like.
+pub fn plain(id: &str, about: &str, tag: &str, answer: &Value, media: &[&str]) -> Value {
+    json!({"get": {
+        "operationId": id,
+        "description": about,
+        "tags": [tag],
+        "responses": {
+            "200": {"description": "OK", "content": content(answer, media)},
+            "401": {"description": "Unauthorized"},
+        },
+    }})
 }
 
 #[cfg(test)]
@@ -177,11 +510,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_says_that_fields_are_validated() {
-        let o = patch(&json!({"kind": "Pod"}), &json!({}), &mut Schemas::default());
-        let names: Vec<&str> =
-            o["parameters"].as_array().expect("list").iter().filter_map(|p| p["name"].as_str()).collect();
-        assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
-        assert!(o["requestBody"]["content"]["application/apply-patch+yaml"].is_object());
+    fn names() {
+        assert_eq!(group_name(""), "Core");
+        assert_eq!(group_name("rbac.authorization.k8s.io"), "RbacAuthorization");
+        assert_eq!(tag("flowcontrol.apiserver.k8s.io"), "flowcontrolApiserver");
+        assert_eq!(with_article("Pod"), "a Pod");
+        assert_eq!(with_article("APIService"), "an APIService");
+        assert_eq!(with_article("Endpoints"), "Endpoints");
+        assert_eq!(with_article("StorageClass"), "a StorageClass");
     }
 }

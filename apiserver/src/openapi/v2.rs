@@ -1,33 +1,114 @@
 //! OpenAPI v2 (Swagger) for clients that know no v3: the v3 documents of all versions, put together and turned
 //! into the older form.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
+
+use super::gnostic;
 
 const FROM: &str = "#/components/schemas/";
 const TO: &str = "#/definitions/";
+/// Media types in the order in which clients prefer them.
+const ORDER: [&str; 10] = [
+    "text/plain",
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
-/// One v2 document out of the v3 documents of all groups and versions.
-pub fn document(parts: impl Iterator<Item = Value>, version: &str) -> Value {
-    let (mut paths, mut definitions) = (Map::new(), Map::new());
+/// Where paths and definitions go, one by one: never is the whole document there as values.
+trait Sink {
+    fn path(&mut self, name: &str, item: &Value);
+    fn definition(&mut self, name: &str, schema: &Value);
+}
+
+/// Turns the v3 documents of all groups and versions; each definition is taken once.
+fn fill(parts: impl Iterator<Item = Value>, sink: &mut impl Sink) {
+    let mut known: HashSet<String> = HashSet::new();
     for mut part in parts {
         if let Some(Value::Object(m)) = part.get_mut("paths").map(Value::take) {
-            paths.extend(m.into_iter().map(|(k, v)| (k, path(v))));
+            for (name, item) in m {
+                sink.path(&name, &path(item));
+            }
         }
         if let Some(Value::Object(m)) = part.pointer_mut("/components/schemas").map(Value::take) {
-            definitions.extend(m.into_iter().map(|(k, v)| (k, schema(v))));
+            for (name, s) in m {
+                if known.insert(name.clone()) {
+                    sink.definition(&name, &schema(s));
+                }
+            }
         }
     }
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": version},
-        "paths": paths,
-        "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {
-            "type": "apiKey", "in": "header", "name": "authorization",
-            "description": "Bearer Token authentication",
-        }},
-        "security": [{"BearerToken": []}],
-    })
+}
+
+/// The document's parts as JSON text.
+#[derive(Default)]
+struct Json {
+    paths: Vec<u8>,
+    definitions: Vec<u8>,
+}
+
+fn entry(out: &mut Vec<u8>, name: &str, v: &Value) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    // Strings and values always serialise, and writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut *out, name);
+    out.push(b':');
+    let _ = serde_json::to_writer(&mut *out, v);
+}
+
+impl Sink for Json {
+    fn path(&mut self, name: &str, item: &Value) {
+        entry(&mut self.paths, name, item);
+    }
+
+    fn definition(&mut self, name: &str, schema: &Value) {
+        entry(&mut self.definitions, name, schema);
+    }
+}
+
+impl Sink for gnostic::Document {
+    fn path(&mut self, name: &str, item: &Value) {
+        self.add_path(name, item);
+    }
+
+    fn definition(&mut self, name: &str, schema: &Value) {
+        self.add_definition(name, schema);
+    }
+}
+
+/// One v2 document out of the v3 documents of all groups and versions, as JSON.
+pub fn json(parts: impl Iterator<Item = Value>, version: &str) -> Vec<u8> {
+    let mut sink = Json::default();
+    fill(parts, &mut sink);
+    let head = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}}).to_string();
+    let tail =
+        json!({"securityDefinitions": super::security(), "security": [{"BearerToken": []}]}).to_string();
+    let mut out =
+        Vec::with_capacity(sink.paths.len() + sink.definitions.len() + head.len() + tail.len() + 64);
+    out.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
+    out.extend_from_slice(b",\"paths\":{");
+    out.append(&mut sink.paths);
+    out.extend_from_slice(b"},\"definitions\":{");
+    out.append(&mut sink.definitions);
+    out.extend_from_slice(b"},");
+    out.extend_from_slice(tail.strip_prefix('{').unwrap_or(&tail).as_bytes());
+    out
+}
+
+/// The same as a protobuf message.
+pub fn protobuf(parts: impl Iterator<Item = Value>, version: &str) -> Vec<u8> {
+    let mut document = gnostic::Document::default();
+    fill(parts, &mut document);
+    document.finish(version)
 }
 
 /// Everything below one path: parameters and operations.
@@ -71,7 +152,9 @@ fn operation(o: Value) -> Value {
         if body["required"] == true {
             p["required"] = true.into();
         }
-        list.insert(0, p);
+        // Among the others in the order of names, as all of them are.
+        let at = list.iter().position(|q| q["name"].as_str() > Some("body")).unwrap_or(list.len());
+        list.insert(at, p);
     }
     let mut produces = Vec::new();
     if let Some(Value::Object(responses)) = o.get_mut("responses") {
@@ -96,7 +179,9 @@ fn operation(o: Value) -> Value {
 fn content(c: Option<&Value>) -> (Vec<String>, Value) {
     let Some(o) = c.and_then(Value::as_object) else { return (Vec::new(), json!({})) };
     let first = o.values().next().and_then(|m| m.get("schema")).cloned().unwrap_or(json!({}));
-    (o.keys().cloned().collect(), schema(first))
+    let mut media: Vec<String> = o.keys().cloned().collect();
+    media.sort_by_key(|m| ORDER.iter().position(|o| o == m).unwrap_or(usize::MAX));
+    (media, schema(first))
 }
 
 /// A schema: other references, no alternatives.
@@ -114,14 +199,16 @@ fn schema(v: Value) -> Value {
                         .flatten(),
                 );
             }
-            if let Some(r) = o.get("$ref").and_then(Value::as_str) {
+            if let Some(Value::String(r)) = o.remove("$ref") {
                 let mut out = Map::new();
                 out.insert("$ref".into(), r.replace(FROM, TO).into());
-                if let Some(d) = o.remove("description") {
-                    out.insert("description".into(), d);
-                }
+                // What is told beside a reference: its meaning, and how it is merged.
+                let beside = |k: &str| k == "description" || k.starts_with("x-");
+                out.extend(o.into_iter().filter(|(k, _)| beside(k)));
                 return Value::Object(out);
             }
+            // v2 has no defaults: its clients took them for something to send.
+            o.remove("default");
             // Quantities and the like: v2 knows one type only, and upstream says string.
             if o.remove("oneOf").is_some() {
                 o.insert("type".into(), "string".into());
@@ -162,7 +249,9 @@ mod tests {
                 "oneOf": {"type": "string"},
             }}}},
         });
-        let v2 = document([v3].into_iter(), "v1.36.0");
+        let text = super::json([v3].into_iter(), "v1.36.0");
+        let v2: Value = serde_json::from_slice(&text).expect("JSON");
+        assert_eq!((&v2["swagger"], &v2["info"]["version"]), (&json!("2.0"), &json!("v1.36.0")));
         let p = &v2["paths"]["/x/{name}"];
         assert_eq!(
             p["parameters"],
