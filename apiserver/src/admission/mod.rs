@@ -2,8 +2,8 @@
 //! before it is stored, in upstream's order.
 
 pub mod chain;
-pub mod expressions;
 pub mod config;
+pub mod expressions;
 pub mod plugins;
 pub mod policy;
 pub mod reinvocation;

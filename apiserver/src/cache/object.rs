@@ -104,6 +104,11 @@ impl Object {
         Ok(self.json.get_or_init(|| json).clone())
     }
 
+    /// The object as JSON, if somebody has asked for it.
+    pub fn json_if_rendered(&self) -> Option<Bytes> {
+        self.json.get().cloned()
+    }
+
     /// Bytes of memory, roughly.
     pub fn cost(&self) -> usize {
         self.key.len()

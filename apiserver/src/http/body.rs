@@ -16,6 +16,8 @@ pub enum Body {
     Empty,
     /// One buffer.
     Full(Bytes),
+    /// Pieces that are made when the client is ready for them.
+    Pieces(Box<dyn Iterator<Item = io::Result<Bytes>> + Send>),
     /// Chunks as a task produces them; the body ends when the sender is dropped.
     Channel(mpsc::Receiver<Bytes>),
     /// Somebody else's body, for instance a kubelet's.
@@ -70,6 +72,7 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(b))))
             }
+            Self::Pieces(p) => Poll::Ready(p.next().map(|r| r.map(Frame::data))),
             Self::Channel(rx) => rx.poll_recv(cx).map(|o| o.map(|b| Ok(Frame::data(b)))),
             Self::Boxed(b) => Pin::new(b).poll_frame(cx),
             Self::Guarded(b, _) => Pin::new(&mut **b).poll_frame(cx),
@@ -79,7 +82,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(_) | Self::Channel(_) => false,
+            Self::Full(_) | Self::Pieces(_) | Self::Channel(_) => false,
             Self::Boxed(b) => b.is_end_stream(),
             Self::Guarded(b, _) => b.is_end_stream(),
         }
@@ -89,7 +92,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(b) => SizeHint::with_exact(b.len() as u64),
-            Self::Channel(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Channel(_) => SizeHint::default(),
             Self::Boxed(b) => b.size_hint(),
             Self::Guarded(b, _) => b.size_hint(),
         }

@@ -1,8 +1,10 @@
 //! Turns results into HTTP answers in the negotiated format: JSON, YAML or protobuf, pretty, compressed.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 
@@ -74,20 +76,63 @@ pub fn error(wanted: Wanted, e: &ApiError) -> Response {
     r
 }
 
-/// Compresses a big whole body.
+/// A body that is compressed piece by piece.
+struct Zipped {
+    pieces: Box<dyn Iterator<Item = io::Result<Bytes>> + Send>,
+    /// None once the end was written.
+    z: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Iterator for Zipped {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            let z = self.z.as_mut()?;
+            match self.pieces.next() {
+                Some(Ok(piece)) => {
+                    if let Err(e) = z.write_all(&piece) {
+                        return Some(Err(e));
+                    }
+                    // What the encoder still holds comes with a later piece.
+                    let out = std::mem::take(z.get_mut());
+                    if !out.is_empty() {
+                        return Some(Ok(out.into()));
+                    }
+                }
+                Some(Err(e)) => return Some(Err(e)),
+                None => return self.z.take().map(|z| z.finish().map(Bytes::from)),
+            }
+        }
+    }
+}
+
+fn mark_gzip(r: &mut Response) {
+    r.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    r.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// Compresses a big body: as a whole where it is there, piece by piece where it is being made.
 pub fn compress(mut r: Response) -> Response {
+    if matches!(r.body(), Body::Pieces(_)) && !r.headers().contains_key(header::CONTENT_ENCODING) {
+        if let Body::Pieces(pieces) = std::mem::replace(r.body_mut(), Body::Empty) {
+            let z = Some(GzEncoder::new(Vec::new(), Compression::fast()));
+            *r.body_mut() = Body::Pieces(Box::new(Zipped { pieces, z }));
+        }
+        mark_gzip(&mut r);
+        return r;
+    }
     let Body::Full(b) = r.body() else { return r };
     if b.len() < GZIP_THRESHOLD || r.headers().contains_key(header::CONTENT_ENCODING) {
         return r;
     }
-    let mut z = flate2::write::GzEncoder::new(Vec::with_capacity(b.len() / 4), flate2::Compression::fast());
+    let mut z = GzEncoder::new(Vec::with_capacity(b.len() / 4), Compression::fast());
     if z.write_all(b).is_err() {
         return r;
     }
     let Ok(out) = z.finish() else { return r };
     *r.body_mut() = Body::from(out);
-    r.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    r.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    mark_gzip(&mut r);
     r
 }
 

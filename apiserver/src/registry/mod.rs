@@ -13,6 +13,7 @@ pub mod fields;
 pub mod form;
 pub mod index;
 pub mod labels;
+pub mod lists;
 pub mod managed;
 pub mod meta;
 pub mod names;

@@ -24,7 +24,7 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let mut m = json!({"resourceVersion": self.revision.to_string()});
         if !self.continue_token.is_empty() {
             m["continue"] = self.continue_token.as_str().into();
@@ -35,7 +35,7 @@ impl ListMeta {
         m
     }
 
-    fn to_wire(&self) -> envelope::ListMeta {
+    pub(super) fn to_wire(&self) -> envelope::ListMeta {
         envelope::ListMeta {
             resource_version: self.revision.to_string(),
             continue_token: self.continue_token.clone(),
@@ -45,7 +45,7 @@ impl ListMeta {
 }
 
 /// apiVersion of tables and partial metadata.
-fn meta_version(beta: bool) -> &'static str {
+pub(super) fn meta_version(beta: bool) -> &'static str {
     if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
 }
 
@@ -86,21 +86,42 @@ pub fn metadata_wire(o: &Value) -> Result<Vec<u8>, String> {
     proto::wire::to_proto(&json!({"metadata": object::meta(o)}), any).map_err(|e| e.to_string())
 }
 
-/// The object's JSON in `r`'s version, rendered once per object where it came from the cache.
-pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
+/// The object's JSON in `r`'s version.
+fn rendered(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
     if r.custom.is_some() {
         return Ok(s.bytes.clone());
     }
-    let render = || {
-        let mut out = Vec::with_capacity(s.bytes.len() * 2);
-        proto::wire::proto_to_json(&wire(r, s)?, &r.schema, &r.api_version(), r.kind, &mut out)
-            .map_err(|e| corrupt(&s.key, e))?;
-        Ok(Bytes::from(out))
-    };
+    let mut out = Vec::with_capacity(s.bytes.len() * 2);
+    proto::wire::proto_to_json(&wire(r, s)?, &r.schema, &r.api_version(), r.kind, &mut out)
+        .map_err(|e| corrupt(&s.key, e))?;
+    Ok(Bytes::from(out))
+}
+
+/// The object's JSON in `r`'s version, rendered once per object where it came from the cache.
+pub fn json(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
     match &s.shared {
-        Some(o) if r.is_hub_version() => o.json(|_| render()),
-        _ => render(),
+        Some(o) if r.custom.is_none() && r.is_hub_version() => o.json(|_| rendered(r, s)),
+        _ => rendered(r, s),
     }
+}
+
+/// As [`json`], but not kept with the object: a list would make the cache hold everything twice.
+pub(super) fn json_once(r: &Resource, s: &Stored) -> ApiResult<Bytes> {
+    match s
+        .shared
+        .as_ref()
+        .filter(|_| r.custom.is_none() && r.is_hub_version())
+        .and_then(|o| o.json_if_rendered())
+    {
+        Some(json) => Ok(json),
+        None => rendered(r, s),
+    }
+}
+
+/// The protobuf message of an object in a list, or that of its metadata alone.
+pub(super) fn message<'a>(r: &Resource, s: &'a Stored, partial: bool) -> ApiResult<Cow<'a, [u8]>> {
+    let raw = wire(r, s)?;
+    if partial { partial_wire(&raw, &s.key).map(Cow::Owned) } else { Ok(raw) }
 }
 
 /// `PartialObjectMetadata` of an object.
@@ -171,93 +192,4 @@ pub fn object_answer(
         Format::Protobuf => respond::bytes(code, media, body),
         _ => respond::json_text(code, wanted, body),
     })
-}
-
-/// The answer with a list.
-pub fn list_answer(
-    r: &Resource,
-    items: &[Stored],
-    meta: &ListMeta,
-    wanted: Wanted,
-    include: table::Include,
-) -> ApiResult<Response> {
-    let size: usize = items.iter().map(|s| s.bytes.len()).sum();
-    if wanted.format == Format::Protobuf {
-        let metadata_only = matches!(wanted.shape, Shape::Metadata { .. });
-        let messages: Vec<Cow<'_, [u8]>> = items
-            .iter()
-            .map(|s| {
-                let raw = wire(r, s)?;
-                if metadata_only { partial_wire(&raw, &s.key).map(Cow::Owned) } else { Ok(raw) }
-            })
-            .collect::<ApiResult<_>>()?;
-        let (version, kind) = match wanted.shape {
-            Shape::Metadata { beta } => {
-                (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned())
-            }
-            _ => (r.api_version(), r.list_kind()),
-        };
-        let body = envelope::list(&version, &kind, &meta.to_wire(), messages.iter().map(|m| &**m));
-        return Ok(respond::bytes(200, Format::Protobuf.media_type(), body));
-    }
-    let out = match wanted.shape {
-        Shape::Object if r.custom.is_some() => custom_list(r, items, meta, size),
-        Shape::Object => {
-            let mut out = Vec::with_capacity(size * 2 + 256);
-            let head = format!(
-                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-                r.kind,
-                r.api_version(),
-                meta.to_json()
-            );
-            out.extend_from_slice(head.as_bytes());
-            // Items do not repeat kind and apiVersion, which a rendered object begins with.
-            let typed = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", r.kind, r.api_version());
-            for (i, s) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                let one = json(r, s)?;
-                match one.strip_prefix(typed.as_bytes()) {
-                    Some(rest) => {
-                        out.push(b'{');
-                        out.extend_from_slice(rest);
-                    }
-                    None => out.extend_from_slice(&one),
-                }
-            }
-            out.extend_from_slice(b"]}");
-            out
-        }
-        Shape::Metadata { beta } => {
-            let version = meta_version(beta);
-            let items: Vec<Value> = items
-                .iter()
-                .map(|s| value(r, s).map(|v| json!({"metadata": object::meta(&v)})))
-                .collect::<ApiResult<_>>()?;
-            serde_json::to_vec(&json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": meta.to_json(), "items": items}))
-                .unwrap_or_default()
-        }
-        Shape::Table { beta } => {
-            let values: Vec<Value> = items.iter().map(|s| value(r, s)).collect::<ApiResult<_>>()?;
-            serde_json::to_vec(&table::of(r, &values, meta.to_json(), beta, include, true))
-                .unwrap_or_default()
-        }
-    };
-    Ok(respond::json_text(200, wanted, out.into()))
-}
-
-/// A list of custom resources, whose items say their kind each.
-fn custom_list(r: &Resource, items: &[Stored], meta: &ListMeta, size: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(size + items.len() + 256);
-    out.extend_from_slice(format!("{{\"apiVersion\":\"{}\",\"items\":[", r.api_version()).as_bytes());
-    for (i, s) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(&s.bytes);
-    }
-    let tail = format!("],\"kind\":\"{}\",\"metadata\":{}}}", r.list_kind(), meta.to_json());
-    out.extend_from_slice(tail.as_bytes());
-    out
 }

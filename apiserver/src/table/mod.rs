@@ -52,7 +52,8 @@ pub fn of(
     })
 }
 
-fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timestamp) -> Value {
+/// The row of one object.
+pub fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timestamp) -> Value {
     let cells = match &r.custom {
         Some(c) => c.version().columns.cells(o, now),
         None => crate::kinds::table_cells(r.group, r.kind, o, now),
@@ -69,7 +70,8 @@ fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timesta
     row
 }
 
-fn columns(r: &Resource) -> Value {
+/// The columns of a kind.
+pub fn columns(r: &Resource) -> Value {
     if let Some(c) = &r.custom {
         return c.version().columns.headings();
     }

@@ -1,5 +1,7 @@
 //! DELETE of one object and of a collection.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -13,12 +15,9 @@ use crate::registry::options::{DeleteOptions, FieldValidation, ListOptions};
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
 use crate::registry::write::WriteCx;
-use crate::registry::{codec, object, render};
+use crate::registry::{codec, lists, object, render};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
-
-/// Deletes of a collection that run at a time.
-const WORKERS: usize = 8;
 
 /// Options from the body, or from the query where there is none.
 async fn options(call: &mut Call<'_>) -> ApiResult<DeleteOptions> {
@@ -105,7 +104,7 @@ fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
 }
 
 /// DELETE of a collection.
-pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(super::offer(r))?;
     let include = Include::parse(&call.query)?;
     let list = ListOptions::parse(&call.query, false)?;
@@ -140,10 +139,12 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Resource) -> A
     for (ns, name) in &names {
         pending.push(delete_one(app, &cx, r, ns, name, &options));
     }
-    let results: Vec<ApiResult<Vec<String>>> =
-        futures::stream::iter(pending).buffer_unordered(WORKERS).collect().await;
+    let results: Vec<ApiResult<Vec<String>>> = futures::stream::iter(pending)
+        .buffer_unordered(app.settings.delete_collection_workers)
+        .collect()
+        .await;
     let warnings = results.into_iter().collect::<ApiResult<Vec<_>>>()?.concat();
-    let mut answer = render::list_answer(r, &page.items, &page.meta, wanted, include)?;
+    let mut answer = lists::answer(r, page.items, &page.meta, wanted, include)?;
     respond::warn(&mut answer, &warnings);
     Ok(answer)
 }

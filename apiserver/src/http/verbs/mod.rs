@@ -22,7 +22,7 @@ use crate::registry::read::freshness;
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
 use crate::registry::write::{WriteCx, Written};
-use crate::registry::{codec, object, render};
+use crate::registry::{codec, lists, object, render};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
@@ -46,13 +46,13 @@ pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
 }
 
 /// GET of a collection.
-pub async fn list(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+pub async fn list(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
     let include = Include::parse(&call.query)?;
     let options = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &options)?;
     let page = app.registry.list(r, namespace(r, &call), &options, &filter).await?;
-    render::list_answer(r, &page.items, &page.meta, wanted, include)
+    lists::answer(r, page.items, &page.meta, wanted, include)
 }
 
 /// GET with `watch`.
@@ -92,7 +92,8 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         options: RequestOptions::Write(&manager_of, WriteKind::Create),
         warnings: call.warnings,
     };
-    let done = app.registry.create(r, &mut cx, namespace, o).await?;
+    let done = app.registry.create(r, &mut cx, namespace, o).await;
+    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
     answer_written(r, &done, wanted, include, &cx.warnings)
 }
 
@@ -135,7 +136,8 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     };
     let may_create = r.rules.create_on_update && call.info.subresource.is_empty();
     let mut change = |_: Option<&Value>| Ok(o.clone());
-    let done = app.registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await?;
+    let done = app.registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;
+    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
     answer_written(r, &done, wanted, include, &cx.warnings)
 }
 

@@ -69,7 +69,8 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
         registry.to_hub(r, &mut new)?;
         Ok(new)
     };
-    let done = registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await?;
+    let done = registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;
+    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
     let mut warnings = cx.warnings;
     warnings.append(&mut patch_warnings);
     answer_written(r, &done, wanted, include, &warnings)
