@@ -59,4 +59,6 @@ pub struct Settings {
     /// Keys that verify service-account tokens, as a JWKS; none where none are configured.
     pub jwks: Option<serde_json::Value>,
     pub openid_configuration: Option<serde_json::Value>,
+    /// `--delete-collection-workers`, at least one.
+    pub delete_collection_workers: usize,
 }

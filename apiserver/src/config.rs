@@ -13,6 +13,9 @@ use component_base::duration::GoDuration;
 use component_base::flags;
 use component_base::logs::LogFlags;
 
+/// The flags of upstream that have no effect (see [`component_base::flags`]).
+pub const INERT: &str = include_str!("flags.txt");
+
 /// The Kubernetes API server.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "kube-apiserver", version = component_base::version::LINE, disable_version_flag = true)]
@@ -92,6 +95,9 @@ pub struct Flags {
     /// File with the client key for kubelets
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+    /// How long to wait for a connection to a kubelet
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub kubelet_timeout: GoDuration,
     /// File with the certificate authority of kubelets
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
@@ -112,6 +118,12 @@ pub struct Flags {
     /// Default admission plugins not to run
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// Deprecated: the admission plugins to run, and no others
+    #[arg(long, value_delimiter = ',')]
+    pub admission_control: Vec<String>,
+    /// File with the configurations of admission plugins (AdmissionConfiguration)
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// How long pods stay on a node that is not ready, where they do not say
     #[arg(long, default_value_t = 300)]
     pub default_not_ready_toleration_seconds: i64,
@@ -127,8 +139,8 @@ pub struct Flags {
     /// File of static tokens
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
-    /// Allow privileged containers; always allowed here
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value_t = true)]
+    /// Allow privileged containers
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub allow_privileged: bool,
 
     /// Certificate authority of front proxies
@@ -162,6 +174,15 @@ pub struct Flags {
     /// Feature gates, each NAME=true or =false
     #[arg(long, value_delimiter = ',')]
     pub feature_gates: Vec<String>,
+    /// Host name under which clients reach the server, in discovery and the addresses of keys
+    #[arg(long, value_name = "HOST", default_value = "")]
+    pub external_hostname: String,
+    /// Node port of the kubernetes service; 0 makes it a service of type ClusterIP
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub kubernetes_service_node_port: u16,
+    /// Objects that one request for the deletion of a collection deletes at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub delete_collection_workers: usize,
     /// How the endpoints of the kubernetes service are kept: lease, master-count or none
     #[arg(long, default_value = "lease", value_parser = ["lease", "master-count", "none"])]
     pub endpoint_reconciler_type: String,
@@ -331,6 +352,14 @@ mod tests {
         assert!(beta.enabled("resource.k8s.io", "v1beta2") && !beta.enabled("resource.k8s.io", "v1beta1"));
         assert!(!of(&["apps/v1=false"]).expect("off").enabled("apps", "v1"));
         assert!(of(&["nope/v1=true"]).is_err() && of(&["apps/v1=maybe"]).is_err());
+    }
+
+    #[test]
+    fn every_flag_of_upstream_is_there() {
+        // More secure, or what upstream takes where nothing is given.
+        let known = ["anonymous-auth", "authorization-mode", "service-cluster-ip-range"];
+        let found = component_base::flags::facts::differences::<Flags>("kube-apiserver", INERT, &known);
+        assert_eq!(found, [""; 0]);
     }
 
     #[test]

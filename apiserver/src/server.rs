@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 
 use crate::admission::chain::Settings as AdmissionSettings;
+use crate::admission::config::Configs;
 use crate::admission::policy::Policies;
 use crate::admission::{Chain, Environment};
 use crate::allocate;
@@ -69,7 +70,13 @@ impl Server {
         let (store, encrypted) = configs::encryption(flags, store).await?;
         let runtime = RuntimeConfig::parse(&flags.runtime_config)?;
         let table = plain(Table::build(&store, |g, v| runtime.enabled(g, v)))?;
-        let discovery = Discovery::new(&host_port(advertised, address.port()));
+        let host = if flags.external_hostname.is_empty() {
+            host_port(advertised, address.port())
+        } else {
+            format!("{}:{}", flags.external_hostname, address.port())
+        };
+        let discovery = Discovery::new(&host);
+        crate::kinds::podspec::allow_privileged(flags.allow_privileged);
         let metrics = Metrics::default();
         let traffic = Traffic::build(flags, &metrics).await?;
         let watches = traffic.lifecycle.watches.clone();
@@ -93,11 +100,13 @@ impl Server {
             },
             webhooks: outgoing.webhooks.clone(),
             policies: policies.clone(),
+            configs: Arc::new(plain(Configs::load(flags.admission_control_config_file.as_deref()))?),
         };
         let admission = Arc::new(plain(Chain::new(
             &environment,
             &flags.enable_admission_plugins,
             &flags.disable_admission_plugins,
+            &flags.admission_control,
         ))?);
         registry.set_admission(admission.clone());
         let allocator = allocate::Services::new(
@@ -128,6 +137,7 @@ impl Server {
                 )?,
             },
             flags.kubelet_preferred_address_types.clone(),
+            flags.kubelet_timeout.0,
         )?;
         let bootstrapped = Arc::new(AtomicBool::new(false));
         authorizer.metrics().register(metrics.shared());
@@ -167,6 +177,7 @@ impl Server {
                 flags: flags.given.clone(),
                 jwks: tokens.jwks.take(),
                 openid_configuration: tokens.openid.take(),
+                delete_collection_workers: flags.delete_collection_workers.max(1),
             },
         });
         outgoing.register(app.metrics.shared());
@@ -258,6 +269,7 @@ fn bootstrap_settings(flags: &Flags, advertised: IpAddr, port: u16, cas: &Client
     bootstrap::Settings {
         service_cidrs: flags.service_cluster_ip_range.split(',').map(str::to_owned).collect(),
         service_ip: String::new(),
+        node_port: flags.kubernetes_service_node_port,
         advertise_address: advertised.to_string(),
         secure_port: port,
         reconcile_endpoints: flags.endpoint_reconciler_type != "none" && reachable,

@@ -219,6 +219,13 @@ impl ApiError {
         e
     }
 
+    /// The same failure with what the client was warned of before.
+    pub fn warned(mut self, warnings: &mut Vec<String>) -> Self {
+        warnings.append(&mut self.warnings);
+        self.warnings = std::mem::take(warnings);
+        self
+    }
+
     /// The same failure with causes put in place of what was there.
     pub fn with_causes(mut self, causes: Vec<Cause>) -> Self {
         self.details.get_or_insert_with(Box::default).causes = causes;

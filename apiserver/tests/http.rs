@@ -55,6 +55,46 @@ async fn formats() {
     assert_eq!(refused.expect(413)["reason"], "RequestEntityTooLarge");
 }
 
+/// Longer lists come in pieces; they say the same as short ones, in every form.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_lists() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let padding = "x".repeat(4000);
+    for i in 0..100 {
+        let o = json!({"metadata": {"name": format!("m{i:03}")}, "data": {"i": i.to_string(), "x": padding}});
+        c.post(maps, &o).await.expect(201);
+    }
+    let list = c.get(maps).await;
+    assert!(!list.headers.contains_key("content-length"), "it is written while it is read");
+    let list = list.expect(200);
+    let items = list["items"].as_array().expect("items");
+    assert_eq!((items.len(), items[99]["data"]["i"].as_str()), (100, Some("99")));
+    assert!(items[0].get("kind").is_none());
+    let wire = c.get_as(maps, PROTOBUF).await;
+    let raw = proto::envelope::unwrap(&wire.body).expect("an envelope").raw;
+    assert!(raw.len() > 400_000);
+    let decoded = proto::envelope::decode(&wire.body).expect("a list");
+    assert_eq!(decoded["items"].as_array().map(Vec::len), Some(100));
+    assert_eq!(decoded["items"][42]["data"], items[42]["data"]);
+    let table = c.get_as(maps, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert_eq!(
+        (table["rows"].as_array().map(Vec::len), &table["rows"][7]["cells"][1]),
+        (Some(100), &json!(2))
+    );
+    let meta = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let meta = c.get_as(maps, meta).await.expect(200);
+    assert_eq!(meta["items"][99]["metadata"]["name"], "m099");
+    let zipped = c.send(Method::GET, maps, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(zipped.headers["content-encoding"], "gzip");
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&zipped.body[..]), &mut text).expect("gzip");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).expect("JSON"), list);
+    let pretty = c.get(&format!("{maps}?pretty=1")).await;
+    assert!(pretty.body.starts_with(b"{\n  \"kind\": \"ConfigMapList\""));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn discovery_and_health() {
     let s = TestServer::start(&[]).await;

@@ -51,6 +51,7 @@ async fn the_api_describes_itself() {
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("an address").to_owned();
     let doc = c.get(&url).await;
     assert!(doc.headers["cache-control"].to_str().is_ok_and(|v| v.contains("immutable")));
+    assert!(doc.headers.contains_key("expires"));
     let doc = doc.expect(200);
     let patch = &doc["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     let names: Vec<&str> = patch["parameters"]
@@ -60,6 +61,31 @@ async fn the_api_describes_itself() {
         .filter_map(|p| p["name"].as_str())
         .collect();
     assert!(names.contains(&"fieldValidation"), "{names:?}");
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    assert_eq!(patch["x-kubernetes-action"], "patch");
     let pod = &doc["components"]["schemas"]["io.k8s.api.core.v1.Container"];
     assert_eq!(pod["properties"]["ports"]["x-kubernetes-patch-merge-key"], "containerPort");
+    let about = pod["properties"]["image"]["description"].as_str().expect("a description");
+    assert!(about.starts_with("Container image name."), "{about}");
+
+    // Another content of the same document is elsewhere.
+    let moved = c.get("/openapi/v3/apis/apps/v1?hash=ABC").await;
+    assert_eq!((moved.code, moved.headers["location"].to_str().expect("text")), (301, url.as_str()));
+    assert_eq!(c.get_as("/openapi/v3/apis/apps/v1", "text/html").await.code, 406);
+
+    let v2 = c.get("/openapi/v2").await;
+    let tag = v2.headers["etag"].to_str().expect("a tag").to_owned();
+    let again = c.send(Method::GET, "/openapi/v2", &[("if-none-match", &tag)], "").await;
+    assert_eq!((again.code, again.body.len()), (304, 0));
+    let v2 = v2.expect(200);
+    let list = &v2["paths"]["/api/v1/namespaces/{namespace}/pods"]["get"];
+    assert_eq!(list["operationId"], "listCoreV1NamespacedPod");
+    assert_eq!(list["consumes"], json!(["*/*"]));
+    assert_eq!(list["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.PodList");
+    assert!(v2["paths"]["/api/v1/watch/pods"]["get"].is_object());
+    let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let old = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let wire = c.get_as("/openapi/v2", &format!("{media},{old};q=0.5")).await;
+    assert_eq!((wire.code, wire.headers["content-type"].to_str().expect("text")), (200, media));
+    assert!(wire.body.starts_with(b"\n\x032.0"), "the first field is the version of the form");
 }

@@ -182,7 +182,7 @@ impl Configuration {
                 errors.push(Error::required(&name, ""));
             } else if before.iter().any(|b| b.name == a.name) {
                 errors.push(Error::duplicate(&name, &a.name));
-            } else if let Err(why) = names::Rule::Subdomain.check(&a.name, false) {
+            } else if let Err(why) = names::dns1123_subdomain(&a.name) {
                 let why = format!("authorizer name is invalid: {}", why.join(", "));
                 errors.push(Error::invalid(&name, &a.name, why));
             }

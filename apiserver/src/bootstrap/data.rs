@@ -45,6 +45,13 @@ pub fn load() -> Result<Vec<(Resource, Vec<Value>)>, String> {
         .collect()
 }
 
+/// The spec of one of the objects.
+pub fn spec_of(section: &str, name: &str) -> Option<Value> {
+    let mut all = parse().ok()?;
+    let list = all.get_mut(section)?.as_array_mut()?;
+    list.iter_mut().find(|o| text(o, "/metadata/name") == name).map(|o| o["spec"].take())
+}
+
 /// The rules of the cluster role `system:node`.
 pub fn node_rules() -> Result<Vec<Rule>, String> {
     let all = parse()?;

@@ -20,10 +20,12 @@ pub async fn reconcile(writer: &dyn ObjectWriter, settings: &Settings) -> ApiRes
             create_or_leave(writer, lookup::SERVICES, service).await?;
         }
         Some(old) => {
-            let same_port =
-                old.pointer("/spec/ports/0/targetPort") == service.pointer("/spec/ports/0/targetPort");
-            if !same_port {
+            let same = |at: &str| old.pointer(at) == service.pointer(at);
+            let same_port = same("/spec/ports/0/targetPort") && same("/spec/type");
+            let same_node_port = settings.node_port == 0 || same("/spec/ports/0/nodePort");
+            if !same_port || !same_node_port {
                 let mut new = (*old).clone();
+                new["spec"]["type"] = service["spec"]["type"].clone();
                 new["spec"]["ports"] = service["spec"]["ports"].clone();
                 writer.update(lookup::SERVICES, NAMESPACE, new).await?;
             }
@@ -83,7 +85,7 @@ fn ipv6(address: &str) -> bool {
 
 fn service(settings: &Settings) -> Value {
     let family = if ipv6(&settings.service_ip) { "IPv6" } else { "IPv4" };
-    json!({
+    let mut service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
             "name": NAME, "namespace": NAMESPACE,
@@ -95,7 +97,12 @@ fn service(settings: &Settings) -> Value {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": settings.secure_port}],
             "sessionAffinity": "None", "type": "ClusterIP",
         },
-    })
+    });
+    if settings.node_port != 0 {
+        service["spec"]["type"] = "NodePort".into();
+        service["spec"]["ports"][0]["nodePort"] = settings.node_port.into();
+    }
+    service
 }
 
 fn endpoints(settings: &Settings) -> Value {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub service_cidrs: Vec<String>,
     /// Address of the `kubernetes` service: the first of the primary range.
     pub service_ip: String,
+    /// `--kubernetes-service-node-port`; zero for none.
+    pub node_port: u16,
     /// `--advertise-address`; empty leaves the endpoints of the `kubernetes` service alone.
     pub advertise_address: String,
     /// `--secure-port`.
@@ -210,6 +212,7 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
+            node_port: 0,
             service_cidrs: vec!["10.96.0.0/16".into()],
             service_ip: "10.96.0.1".into(),
             advertise_address: "192.0.2.1".into(),

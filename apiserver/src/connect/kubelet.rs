@@ -1,6 +1,7 @@
 //! Connections to kubelets: where a node's kubelet listens, and the TLS identity with which this server calls it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -70,7 +71,8 @@ pub struct Files {
 }
 
 impl Kubelets {
-    pub fn new(files: &Files, address_types: Vec<String>) -> anyhow::Result<Self> {
+    /// `connect` bounds how long a connection may take to come about.
+    pub fn new(files: &Files, address_types: Vec<String>, connect: Duration) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -98,7 +100,7 @@ impl Kubelets {
         };
         let mut http = HttpConnector::new();
         http.enforce_http(false);
-        http.set_connect_timeout(Some(std::time::Duration::from_secs(10)));
+        http.set_connect_timeout(Some(connect));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls.clone())
             .https_only()

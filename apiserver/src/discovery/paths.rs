@@ -92,7 +92,16 @@ pub fn paths(app: &App) -> Vec<String> {
         }
     }
     out.extend(app.health.paths());
-    for p in ["/flagz", "/metrics", "/metrics/slis", "/statusz", "/openapi/v2", "/openapi/v3", "/version"] {
+    for p in [
+        "/flagz",
+        "/metrics",
+        "/metrics/slis",
+        "/statusz",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/version",
+    ] {
         out.push(p.to_owned());
     }
     if app.settings.jwks.is_some() {

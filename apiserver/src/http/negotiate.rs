@@ -127,17 +127,23 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
             _ => continue,
         };
         let mut pretty = pretty;
-        let (mut as_, mut g, mut v) = ("", "", "");
+        let (mut as_, mut g, mut v, mut stream) = ("", "", "", "");
         for (k, val) in &c.params {
             match *k {
                 "as" => as_ = val,
                 "g" => g = val,
                 "v" => v = val,
+                "stream" => stream = val,
                 "pretty" => pretty = *val == "1",
                 _ => {}
             }
         }
-        let shape = if as_.is_empty() {
+        if !matches!(stream, "" | "watch") || (stream == "watch" && format == Format::Yaml) {
+            continue;
+        }
+        // A group or version alone asks for another shape, too, one that there is not.
+        let plain = !c.params.iter().any(|(k, _)| matches!(*k, "as" | "g" | "v"));
+        let shape = if plain {
             Shape::Object
         } else {
             if offer == Offer::Plain || g != "meta.k8s.io" || !(v == "v1" || v == "v1beta1") {
@@ -145,7 +151,7 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
             }
             let beta = v == "v1beta1";
             match as_ {
-                "Table" if format != Format::Protobuf || !beta => Shape::Table { beta },
+                "Table" if format != Format::Protobuf => Shape::Table { beta },
                 "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata { beta },
                 _ => continue,
             }
@@ -233,5 +239,10 @@ mod tests {
         assert_eq!(want("text/html,application/yaml;q=0.9").expect("yaml").format, Format::Yaml);
         assert_eq!(want("text/html").expect_err("html").code, 406);
         assert_eq!(want("application/json;as=Nope;v=v1;g=meta.k8s.io").expect_err("shape").code, 406);
+        let wire = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(want(wire).expect_err("tables are JSON").code, 406);
+        assert_eq!(want(&format!("{wire},application/json")).expect("JSON").shape, Shape::Object);
+        assert_eq!(want("application/json;v=v1").expect_err("half a shape").code, 406);
+        assert!(want("application/json;stream=watch").is_ok() && want("application/json;stream=x").is_err());
     }
 }

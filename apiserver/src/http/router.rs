@@ -139,7 +139,8 @@ async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
         "watch" => true,
         _ => false,
     };
-    if !fits || !r.has_verb(verb) {
+    // Nothing but proxies answers to HEAD, which counts as a get elsewhere.
+    if !fits || !r.has_verb(verb) || call.parts.method == Method::HEAD {
         return Err(method_not_allowed());
     }
     if r.storage.is_none() {
@@ -169,7 +170,8 @@ async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiRe
         return Err(ApiError::no_such_path());
     }
     let verb = match call.parts.method {
-        Method::GET | Method::HEAD => "get",
+        Method::GET => "get",
+        Method::HEAD if sub.name == "proxy" => "get",
         Method::POST => "create",
         Method::PUT => "update",
         Method::PATCH => "patch",

@@ -50,7 +50,7 @@ fn storage_version(name: &str, _prefix: bool) -> Vec<String> {
     }
 }
 
-/// The rule for names of a resource.
+/// The rule for names of a resource. Those that are not listed, custom ones included, are RFC 1123 subdomains.
 pub fn name_fn(group: &str, resource: &str) -> NameFn {
     match (group, resource) {
         ("", "namespaces" | "services") => label,

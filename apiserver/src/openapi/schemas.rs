@@ -154,12 +154,21 @@ impl Schemas {
     /// A use of a type: a reference where it has a name, else its description.
     fn use_of(&mut self, def: &TypeDef) -> Map<String, Value> {
         // Strings, lists and the like have names in the table that no document knows.
-        let named = match &def.kind {
-            Kind::Struct(_) | Kind::Quantity | Kind::IntOrString | Kind::Time | Kind::MicroTime => true,
-            Kind::FieldsV1 | Kind::RawExtension | Kind::RawJson | Kind::Json => true,
-            Kind::SchemaOrArray(_) | Kind::SchemaOrBool(_) | Kind::SchemaOrStrings(_) => true,
-            _ => false,
-        };
+        let named = matches!(
+            &def.kind,
+            Kind::Struct(_)
+                | Kind::Quantity
+                | Kind::IntOrString
+                | Kind::Time
+                | Kind::MicroTime
+                | Kind::FieldsV1
+                | Kind::RawExtension
+                | Kind::RawJson
+                | Kind::Json
+                | Kind::SchemaOrArray(_)
+                | Kind::SchemaOrBool(_)
+                | Kind::SchemaOrStrings(_)
+        );
         if def.name.is_empty() || !named {
             return self.plain(def);
         }
@@ -329,8 +338,11 @@ const NUMBERS: &[(&str, &str, i64)] = &[
 const FLAGS: &[(&str, &str)] =
     &[("core.v1.AzureDiskVolumeSource", "readOnly"), ("core.v1.FileKeySelector", "optional")];
 
-/// Types of which one field says which of the others is set: type, that field, and the others with their values.
-const UNIONS: &[(&str, &str, &[(&str, &str)])] = &[
+/// A type of which one field says which of the others is set: its name, that field, and
+/// the others with their values.
+type Union = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const UNIONS: &[Union] = &[
     ("core.v1.AppArmorProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
     ("core.v1.PodSchedulingGroup", "", &[("podGroupName", "PodGroupName")]),
     ("core.v1.SeccompProfile", "type", &[("localhostProfile", "LocalhostProfile")]),

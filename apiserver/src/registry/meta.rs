@@ -2,28 +2,29 @@
 
 use serde_json::Value;
 
-use super::names::{self, Rule};
+use super::names;
 use super::object::{self, meta};
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::validate::{NameFn, text};
 
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 const MANAGER_LIMIT: usize = 128;
+/// Finalizers that need no domain before them.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 /// Everything wrong with the metadata of a new object, after name generation.
-pub fn validate(o: &Value, namespaced: bool, rule: Rule) -> ErrorList {
+pub fn validate(o: &Value, namespaced: bool, name_fn: NameFn) -> ErrorList {
     let mut e = ErrorList::new();
     let p = Path::new("metadata");
     let generate = object::meta_str(o, "generateName");
-    if !generate.is_empty()
-        && let Err(m) = rule.check(generate, true)
-    {
-        invalid(&mut e, &p.child("generateName"), generate, m);
+    if !generate.is_empty() {
+        invalid(&mut e, &p.child("generateName"), generate, name_fn(generate, true));
     }
     let name = object::name(o);
     if name.is_empty() {
         e.push(Error::required(&p.child("name"), "name or generateName is required"));
-    } else if let Err(m) = rule.check(name, false) {
-        invalid(&mut e, &p.child("name"), name, m);
+    } else {
+        invalid(&mut e, &p.child("name"), name, name_fn(name, false));
     }
     common(o, namespaced, &p, &mut e);
     e
@@ -31,7 +32,7 @@ pub fn validate(o: &Value, namespaced: bool, rule: Rule) -> ErrorList {
 
 /// Everything wrong with the metadata of `o` as the successor of `old`.
 pub fn validate_update(o: &Value, old: &Value, namespaced: bool) -> ErrorList {
-    let mut e = validate(o, namespaced, Rule::PathSegment);
+    let mut e = validate(o, namespaced, text::path_segment);
     let p = Path::new("metadata");
     if object::is_deleting(old) {
         let before: Vec<&str> = object::finalizers(old).collect();
@@ -103,6 +104,12 @@ fn common(o: &Value, namespaced: bool, p: &Path, e: &mut ErrorList) {
     owners(m.get("ownerReferences"), &p.child("ownerReferences"), e);
     finalizers(o, &p.child("finalizers"), e);
     managed_fields(m.get("managedFields"), &p.child("managedFields"), e);
+    for (i, f) in object::finalizers(o).enumerate() {
+        if !f.contains('/') && !STANDARD_FINALIZERS.contains(&f) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            e.push(Error::invalid(&p.child("finalizers").index(i), f, why));
+        }
+    }
 }
 
 /// Checks a map of labels.
@@ -136,22 +143,22 @@ fn owners(v: Option<&Value>, p: &Path, e: &mut ErrorList) {
     let mut controller: Option<String> = None;
     let all = v.and_then(Value::as_array);
     for r in all.into_iter().flatten() {
-        let text = |f: &str| r.get(f).and_then(Value::as_str).unwrap_or_default();
-        let api_version = text("apiVersion");
+        let field = |f: &str| r.get(f).and_then(Value::as_str).unwrap_or_default();
+        let api_version = field("apiVersion");
         let version = api_version.rsplit('/').next().unwrap_or_default();
         if version.is_empty() {
             e.push(Error::invalid(&p.child("apiVersion"), api_version, "version must not be empty"));
         }
         for f in ["kind", "name", "uid"] {
-            if text(f).is_empty() {
+            if field(f).is_empty() {
                 e.push(Error::invalid(&p.child(f), "", "must not be empty"));
             }
         }
-        if api_version == "v1" && text("kind") == "Event" {
+        if api_version == "v1" && field("kind") == "Event" {
             e.push(Error::invalid(p, r, "/v1, Kind=Event is disallowed from being an owner"));
         }
         if r.get("controller").and_then(Value::as_bool) == Some(true) {
-            let this = format!("{}/{}", text("kind"), text("name"));
+            let this = format!("{}/{}", field("kind"), field("name"));
             match &controller {
                 Some(first) => e.push(Error::invalid(
                     p,
@@ -185,15 +192,15 @@ fn finalizers(o: &Value, p: &Path, e: &mut ErrorList) {
 fn managed_fields(v: Option<&Value>, p: &Path, e: &mut ErrorList) {
     for (i, f) in v.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let p = p.index(i);
-        let text = |n: &str| f.get(n).and_then(Value::as_str).unwrap_or_default();
-        if !matches!(text("operation"), "Apply" | "Update") {
-            e.push(Error::invalid(&p.child("operation"), text("operation"), "must be `Apply` or `Update`"));
+        let field = |n: &str| f.get(n).and_then(Value::as_str).unwrap_or_default();
+        if !matches!(field("operation"), "Apply" | "Update") {
+            e.push(Error::invalid(&p.child("operation"), field("operation"), "must be `Apply` or `Update`"));
         }
-        if !matches!(text("fieldsType"), "" | "FieldsV1") {
-            e.push(Error::invalid(&p.child("fieldsType"), text("fieldsType"), "must be `FieldsV1`"));
+        if !matches!(field("fieldsType"), "" | "FieldsV1") {
+            e.push(Error::invalid(&p.child("fieldsType"), field("fieldsType"), "must be `FieldsV1`"));
         }
-        manager(text("manager"), &p.child("manager"), e);
-        if text("subresource").len() > 256 {
+        manager(field("manager"), &p.child("manager"), e);
+        if field("subresource").len() > 256 {
             e.push(Error::too_long(&p.child("subresource"), 256));
         }
     }
@@ -214,16 +221,20 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn subdomain(name: &str, _prefix: bool) -> Vec<String> {
+        text::dns1123_subdomain(name)
+    }
+
     #[test]
     fn create() {
         let ok = json!({"metadata": {"name": "a", "namespace": "n", "labels": {"k": "v"}}});
-        assert!(validate(&ok, true, Rule::Subdomain).is_empty());
+        assert!(validate(&ok, true, subdomain).is_empty());
         let bad = json!({"metadata": {"namespace": "n", "labels": {"k": "b c"}}});
-        let e = validate(&bad, true, Rule::Subdomain).aggregate();
+        let e = validate(&bad, true, subdomain).aggregate();
         assert!(e.starts_with("[metadata.name: Required value: name or generateName is required, metadata.labels: Invalid value: \"b c\": a valid label"), "{e}");
         let cluster = json!({"metadata": {"name": "a", "namespace": "n"}});
         assert_eq!(
-            validate(&cluster, false, Rule::Subdomain).aggregate(),
+            validate(&cluster, false, subdomain).aggregate(),
             "metadata.namespace: Forbidden: not allowed on this type"
         );
     }

@@ -6,41 +6,6 @@ const KEY_FMT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 
-/// How objects of a kind are named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// RFC 1123 subdomain: most kinds.
-    Subdomain,
-    /// RFC 1123 label: namespaces, services.
-    Label,
-    /// RFC 1035 label.
-    Label1035,
-    /// Anything that fits a path segment: RBAC.
-    PathSegment,
-    /// The handlers of the kind check the name themselves.
-    Any,
-}
-
-impl Rule {
-    /// Checks `name`; a prefix (from `generateName`) may end where a suffix will follow.
-    pub fn check(self, name: &str, prefix: bool) -> Result<(), Vec<String>> {
-        let masked;
-        let name = if prefix && name.len() > 1 && name.ends_with('-') && self != Self::PathSegment {
-            masked = format!("{}a", &name[..name.len() - 1]);
-            masked.as_str()
-        } else {
-            name
-        };
-        match self {
-            Self::Subdomain => dns1123_subdomain(name),
-            Self::Label => dns1123_label(name),
-            Self::Label1035 => dns1035_label(name),
-            Self::PathSegment => path_segment_prefix(name, prefix),
-            Self::Any => Ok(()),
-        }
-    }
-}
-
 fn result(errors: Vec<String>) -> Result<(), Vec<String>> {
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
@@ -240,8 +205,8 @@ mod tests {
     fn generates() {
         let n = generate("g-");
         assert_eq!(n.len(), 7);
-        assert!(Rule::Label.check(&n, false).is_ok() && n.starts_with("g-"));
+        assert!(dns1123_label(&n).is_ok() && n.starts_with("g-"));
         assert_eq!(generate(&"x".repeat(200)).len(), 63);
-        assert!(Rule::Subdomain.check("g-", true).is_ok() && Rule::Subdomain.check("g-", false).is_err());
+        assert!(dns1123_subdomain("g-").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The few ways in which kinds differ for the generic handlers: where they are stored, how they are named, what
 //! a PUT may do, what a delete answers.
 
-use super::names::Rule;
+use crate::kinds::validate::NameFn;
 
 /// Default fate of dependents when the delete does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub enum GarbageCollection {
 /// The differences of one kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    pub name: Rule,
+    /// What names may look like.
+    pub name: NameFn,
     /// PUT may create.
     pub create_on_update: bool,
     /// PUT without resourceVersion may replace.
@@ -51,14 +52,7 @@ pub fn storage_group_version(group: &str, resource: &str) -> Option<(&'static st
 
 /// The differences of a resource.
 pub fn of(group: &str, resource: &str) -> Rules {
-    let name = match (group, resource) {
-        ("", "namespaces" | "services") => Rule::Label,
-        ("rbac.authorization.k8s.io", _) => Rule::PathSegment,
-        ("certificates.k8s.io", "certificatesigningrequests") => Rule::Any,
-        ("apiregistration.k8s.io", _) | ("certificates.k8s.io", "clustertrustbundles") => Rule::PathSegment,
-        ("networking.k8s.io", "ipaddresses") => Rule::Any,
-        _ => Rule::Subdomain,
-    };
+    let name = crate::kinds::names::name_fn(group, resource);
     let create_on_update = matches!(
         (group, resource),
         ("", "endpoints" | "events" | "limitranges" | "services")

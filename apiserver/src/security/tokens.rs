@@ -40,7 +40,11 @@ impl Tokens {
         }
         let issuer = issuers.first().cloned().unwrap_or_default();
         let uri = flags.service_account_jwks_uri.clone().unwrap_or_else(|| {
-            format!("https://{}/openid/v1/jwks", SocketAddr::new(advertised, flags.secure_port))
+            let host = match flags.external_hostname.as_str() {
+                "" => SocketAddr::new(advertised, flags.secure_port).to_string(),
+                name => format!("{name}:{}", flags.secure_port),
+            };
+            format!("https://{host}/openid/v1/jwks")
         });
         let jwks = (!public.is_empty()).then(|| keys::jwks(&public));
         let openid = keys::openid_configuration(&issuer, &uri, &public).filter(|_| jwks.is_some());

@@ -22,7 +22,8 @@ pub(crate) fn build_exists(env: &Environment) -> Arc<dyn Plugin> {
 }
 
 fn in_namespace(attrs: &Attributes<'_>) -> bool {
-    !attrs.namespace.is_empty() && !(attrs.group.is_empty() && attrs.kind == "Namespace")
+    let namespace = attrs.group.is_empty() && attrs.kind == "Namespace";
+    !attrs.namespace.is_empty() && !namespace
 }
 
 #[async_trait]

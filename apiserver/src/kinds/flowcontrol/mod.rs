@@ -1,11 +1,29 @@
 //! Flow schemas and priority levels.
 
+mod rules;
+
 use k8s_openapi::api::flowcontrol::v1 as api;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::semantic::{fill_zero, items, spec_and_status};
 use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
+
+/// The level and the schema of those who wait for nobody.
+const EXEMPT: &str = "exempt";
+const PRESERVE_ZERO: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
+
+/// The spec of an object that the server itself relies on, and which cannot be changed therefore.
+fn fixed<S: DeserializeOwned + Serialize>(section: &str, name: &str) -> Option<serde_json::Value> {
+    if !matches!(name, EXEMPT | "catch-all") {
+        return None;
+    }
+    // Through the type, so that both are written in the same way.
+    let spec: S = serde_json::from_value(crate::bootstrap::data::spec_of(section, name)?).ok()?;
+    serde_json::to_value(spec).ok()
+}
 
 /// Rules of flow schemas.
 pub struct FlowSchema;
@@ -23,7 +41,7 @@ impl Strategy for FlowSchema {
 
     spec_and_status!(Some(Default::default()));
 
-    fn validate(&self, _cx: &mut Context, f: &Self::Object) -> ErrorList {
+    fn validate(&self, cx: &mut Context, f: &Self::Object) -> ErrorList {
         let mut errors = ErrorList::new();
         let Some(s) = &f.spec else { return errors };
         let path = Path::new("spec");
@@ -34,6 +52,10 @@ impl Strategy for FlowSchema {
             }
             n if n > 10_000 => {
                 errors.push(Error::invalid(&at, n, "must not be greater than 10000"));
+            }
+            1 if cx.name != EXEMPT => {
+                let why = "only the schema named 'exempt' may have matchingPrecedence 1";
+                errors.push(Error::invalid(&at, 1, why));
             }
             _ => {}
         }
@@ -53,17 +75,16 @@ impl Strategy for FlowSchema {
             errors.extend(invalid_each(&at, name, text::dns1123_subdomain(name)));
         }
         for (i, r) in items(&s.rules).iter().enumerate() {
-            let at = path.child("rules").index(i);
-            if r.subjects.is_empty() {
-                errors
-                    .push(Error::required(&at.child("subjects"), "subjects must contain at least one value"));
-            }
-            if items(&r.resource_rules).is_empty() && items(&r.non_resource_rules).is_empty() {
-                errors.push(Error::required(
-                    &at,
-                    "at least one of resourceRules and nonResourceRules has to be non-empty",
-                ));
-            }
+            rules::rule(r, &path.child("rules").index(i), &mut errors);
+        }
+        if let Some(fixed) = fixed::<api::FlowSchemaSpec>("flowschemas", &cx.name)
+            && serde_json::to_value(s).ok().as_ref() != Some(&fixed)
+        {
+            errors.push(Error::invalid(
+                &path,
+                s,
+                format!("spec of '{}' must equal the fixed value", cx.name),
+            ));
         }
         errors
     }
@@ -93,10 +114,18 @@ impl Strategy for PriorityLevelConfiguration {
 
     spec_and_status!(Some(Default::default()));
 
-    fn validate(&self, _cx: &mut Context, p: &Self::Object) -> ErrorList {
+    fn validate(&self, cx: &mut Context, p: &Self::Object) -> ErrorList {
         let mut errors = ErrorList::new();
         let Some(s) = &p.spec else { return errors };
+        if p.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(PRESERVE_ZERO)) {
+            let at = Path::new("metadata").child("annotations");
+            errors.push(Error::forbidden(&at, format!("annotation '{PRESERVE_ZERO}' is forbidden")));
+        }
         let path = Path::new("spec");
+        if (cx.name == EXEMPT) != (s.type_ == "Exempt") {
+            let why = "must be 'Exempt' if and only if `name` is 'exempt'";
+            errors.push(Error::invalid(&path.child("type"), &s.type_, why));
+        }
         match s.type_.as_str() {
             "Exempt" => {
                 if s.limited.is_some() {
@@ -119,7 +148,38 @@ impl Strategy for PriorityLevelConfiguration {
             }
             other => errors.push(Error::not_supported(&path.child("type"), other, &["Exempt", "Limited"])),
         }
+        if let Some(e) = &s.exempt {
+            let at = path.child("exempt");
+            shares(e.nominal_concurrency_shares, e.lendable_percent, &at, &mut errors);
+        }
+        let section = "prioritylevelconfigurations";
+        if let Some(mut fixed) = fixed::<api::PriorityLevelConfigurationSpec>(section, &cx.name) {
+            let mut own = serde_json::to_value(s).unwrap_or_default();
+            let mut what = String::new();
+            if cx.name == EXEMPT {
+                // How much others may borrow from it is the administrator's choice.
+                what = " except the 'spec.exempt' field".to_owned();
+                for v in [&mut own, &mut fixed] {
+                    v["exempt"].take();
+                }
+            }
+            if own != fixed {
+                let why = format!("spec of '{}'{what} must equal the fixed value", cx.name);
+                errors.push(Error::invalid(&path, s, why));
+            }
+        }
         errors
+    }
+}
+
+fn shares(nominal: Option<i32>, lendable: Option<i32>, path: &Path, errors: &mut ErrorList) {
+    if let Some(n) = nominal.filter(|n| *n < 0) {
+        let at = path.child("nominalConcurrencyShares");
+        errors.push(Error::invalid(&at, n, "must be a non-negative integer"));
+    }
+    if let Some(n) = lendable.filter(|n| !(0..=100).contains(n)) {
+        let at = path.child("lendablePercent");
+        errors.push(Error::invalid(&at, n, "must be between 0 and 100, inclusive"));
     }
 }
 
@@ -131,6 +191,15 @@ fn limited(l: &api::LimitedPriorityLevelConfiguration, path: &Path, errors: &mut
             "must be a non-negative integer",
         ));
     }
+    limit_response(l, path, errors);
+    shares(None, l.lendable_percent, path, errors);
+    if let Some(n) = l.borrowing_limit_percent.filter(|n| *n < 0) {
+        let at = path.child("borrowingLimitPercent");
+        errors.push(Error::invalid(&at, n, "if specified, must be a non-negative integer"));
+    }
+}
+
+fn limit_response(l: &api::LimitedPriorityLevelConfiguration, path: &Path, errors: &mut ErrorList) {
     let at = path.child("limitResponse");
     let blank = Default::default();
     let r = l.limit_response.as_ref().unwrap_or(&blank);

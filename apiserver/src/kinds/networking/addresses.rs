@@ -56,6 +56,24 @@ impl Strategy for ServiceCidr {
         }
         errors
     }
+
+    /// A second family may be added; nothing else changes.
+    fn validate_update(&self, _cx: &mut Context, c: &api::ServiceCIDR, old: &api::ServiceCIDR) -> ErrorList {
+        const WHY: &str = "field is immutable";
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec").child("cidrs");
+        let of = |c: &api::ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
+        let (new, before) = (of(c), of(old));
+        if new.len() == before.len() || (before.len() == 1 && new.len() == 2) {
+            for (i, (n, b)) in new.iter().zip(&before).enumerate().filter(|(_, (n, b))| n != b) {
+                debug_assert_ne!(n, b);
+                errors.push(Error::invalid(&path.index(i), n, WHY));
+            }
+        } else {
+            errors.push(Error::invalid(&path, &new, WHY));
+        }
+        errors
+    }
 }
 
 impl Strategy for IpAddress {
@@ -85,6 +103,6 @@ impl Strategy for IpAddress {
     }
 
     fn validate_update(&self, _cx: &mut Context, a: &api::IPAddress, old: &api::IPAddress) -> ErrorList {
-        immutable(&a.spec, &old.spec, &Path::new("spec"))
+        immutable(&a.spec.parent_ref, &old.spec.parent_ref, &Path::new("spec").child("parentRef"))
     }
 }

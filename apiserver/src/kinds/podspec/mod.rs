@@ -7,3 +7,5 @@ pub mod resources;
 pub mod validate;
 pub mod volume_defaults;
 pub mod warnings;
+
+pub use validate::security::allow_privileged;

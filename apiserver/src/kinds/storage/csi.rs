@@ -99,6 +99,19 @@ impl Strategy for CsiDriver {
 impl Strategy for CsiNode {
     type Object = api::CSINode;
 
+    /// What a driver said of the node stays, but for how many volumes it takes.
+    fn validate_update(&self, _cx: &mut Context, n: &api::CSINode, old: &api::CSINode) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec").child("drivers");
+        for before in &old.spec.drivers {
+            for now in n.spec.drivers.iter().filter(|d| d.name == before.name) {
+                let bare = |d: &api::CSINodeDriver| api::CSINodeDriver { allocatable: None, ..d.clone() };
+                errors.extend(immutable(&bare(now), &bare(before), &path));
+            }
+        }
+        errors
+    }
+
     fn validate(&self, _cx: &mut Context, n: &api::CSINode) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut seen = std::collections::BTreeSet::new();

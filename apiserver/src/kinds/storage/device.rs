@@ -3,10 +3,11 @@
 use k8s_openapi::api::resource::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::field::{Error, ErrorList, Path};
+use super::device_validation as validation;
+use crate::field::{ErrorList, Path};
 use crate::kinds::quantity::canonical;
-use crate::kinds::semantic::{first_generation, items, next_generation, same};
-use crate::kinds::validate::{immutable, invalid_each, text};
+use crate::kinds::semantic::{first_generation, next_generation, same};
+use crate::kinds::validate::immutable;
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of device classes.
@@ -53,6 +54,10 @@ impl Strategy for DeviceClass {
         let changed = !same(&c.spec, &old.spec);
         next_generation(&mut c.metadata, &old.metadata, changed);
     }
+
+    fn validate(&self, _cx: &mut Context, c: &api::DeviceClass) -> ErrorList {
+        validation::class(&c.spec, &Path::new("spec"))
+    }
 }
 
 impl Strategy for ResourceClaim {
@@ -76,7 +81,7 @@ impl Strategy for ResourceClaim {
     }
 
     fn validate(&self, _cx: &mut Context, c: &api::ResourceClaim) -> ErrorList {
-        claim(&c.spec, &Path::new("spec"))
+        validation::claim(&c.spec, &Path::new("spec"))
     }
 
     fn validate_update(
@@ -101,7 +106,7 @@ impl Strategy for ResourceClaimTemplate {
     }
 
     fn validate(&self, _cx: &mut Context, t: &api::ResourceClaimTemplate) -> ErrorList {
-        claim(&t.spec.spec, &Path::new("spec").child("spec"))
+        validation::claim(&t.spec.spec, &Path::new("spec").child("spec"))
     }
 
     fn validate_update(
@@ -140,68 +145,21 @@ impl Strategy for ResourceSlice {
         let changed = !same(&s.spec, &old.spec);
         next_generation(&mut s.metadata, &old.metadata, changed);
     }
-}
 
-/// Requests of a claim: each named once and asking for a class.
-fn claim(s: &api::ResourceClaimSpec, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = path.child("devices").child("requests");
-    let requests = s.devices.as_ref().map(|d| items(&d.requests)).unwrap_or_default();
-    if requests.len() > 32 {
-        errors.push(Error::too_many(&path, requests.len(), 32));
+    fn validate(&self, _cx: &mut Context, s: &api::ResourceSlice) -> ErrorList {
+        validation::slice(&s.spec, &Path::new("spec"))
     }
-    let mut seen = std::collections::BTreeSet::new();
-    for (i, r) in requests.iter().enumerate() {
-        let path = path.index(i);
-        let at = path.child("name");
-        errors.extend(invalid_each(&at, &r.name, text::dns1123_label(&r.name)));
-        if !seen.insert(&r.name) {
-            errors.push(Error::duplicate(&path, &r.name));
-        }
-        let several = !items(&r.first_available).is_empty();
-        match (&r.exactly, several) {
-            (None, false) => errors
-                .push(Error::required(&path, "exactly one of `exactly` or `firstAvailable` is required")),
-            (Some(_), true) => errors.push(Error::invalid(
-                &path,
-                r,
-                "exactly one of `exactly` or `firstAvailable` is required",
-            )),
-            (Some(e), false) => {
-                let at = path.child("exactly");
-                request(&e.device_class_name, e.allocation_mode.as_deref(), e.count, &at, &mut errors);
-            }
-            (None, true) => {
-                for (j, f) in items(&r.first_available).iter().enumerate() {
-                    let at = path.child("firstAvailable").index(j);
-                    request(&f.device_class_name, f.allocation_mode.as_deref(), f.count, &at, &mut errors);
-                }
-            }
-        }
-    }
-    errors
-}
 
-fn request(class: &str, mode: Option<&str>, count: Option<i64>, path: &Path, errors: &mut ErrorList) {
-    let at = path.child("deviceClassName");
-    if class.is_empty() {
-        errors.push(Error::required(&at, ""));
-    } else {
-        errors.extend(invalid_each(&at, class, text::dns1123_subdomain(class)));
-    }
-    let n = count.unwrap_or(0);
-    match mode.unwrap_or_default() {
-        "All" if n != 0 => errors.push(Error::invalid(
-            &path.child("count"),
-            n,
-            "must not be specified when allocationMode is 'All'",
-        )),
-        "ExactCount" if n <= 0 => {
-            errors.push(Error::invalid(&path.child("count"), n, "must be greater than zero"));
-        }
-        "All" | "ExactCount" => {}
-        other => {
-            errors.push(Error::not_supported(&path.child("allocationMode"), other, &["All", "ExactCount"]))
-        }
+    fn validate_update(
+        &self,
+        _cx: &mut Context,
+        s: &api::ResourceSlice,
+        old: &api::ResourceSlice,
+    ) -> ErrorList {
+        let path = Path::new("spec");
+        let mut errors = immutable(&s.spec.pool.name, &old.spec.pool.name, &path.child("pool").child("name"));
+        errors.extend(immutable(&s.spec.driver, &old.spec.driver, &path.child("driver")));
+        errors.extend(immutable(&s.spec.node_name, &old.spec.node_name, &path.child("nodeName")));
+        errors
     }
 }

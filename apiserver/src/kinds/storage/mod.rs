@@ -4,3 +4,4 @@ pub mod attachment;
 pub mod class;
 pub mod csi;
 pub mod device;
+mod device_validation;

@@ -7,6 +7,7 @@ mod admission;
 mod age;
 mod apps;
 mod batch;
+mod beta;
 mod cells;
 mod core;
 mod hpa;
@@ -92,16 +93,26 @@ pub fn table_cells(group: &str, kind: &str, object: &Value, now: jiff::Timestamp
         ("discovery.k8s.io", "EndpointSlice") => net::endpoint_slice,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => admission::role_binding,
         ("certificates.k8s.io", "CertificateSigningRequest") => admission::csr,
+        ("certificates.k8s.io", "ClusterTrustBundle") => beta::cluster_trust_bundle,
+        ("certificates.k8s.io", "PodCertificateRequest") => beta::pod_certificate_request,
         ("coordination.k8s.io", "Lease") => core::lease,
+        ("coordination.k8s.io", "LeaseCandidate") => beta::lease_candidate,
         ("node.k8s.io", "RuntimeClass") => core::runtime_class,
         ("scheduling.k8s.io", "PriorityClass") => core::priority_class,
+        ("scheduling.k8s.io", "PodGroup") => beta::pod_group,
+        ("scheduling.k8s.io", "Workload") => core::name_and_age,
+        ("internal.apiserver.k8s.io", "StorageVersion") => beta::storage_version,
+        ("storagemigration.k8s.io", "StorageVersionMigration") => beta::storage_version_migration,
         ("storage.k8s.io", "StorageClass") => storage::storage_class,
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver,
         ("storage.k8s.io", "CSINode") => storage::csi_node,
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_capacity,
         ("storage.k8s.io", "VolumeAttachment") => storage::volume_attachment,
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_class,
         ("resource.k8s.io", "ResourceClaim") => storage::resource_claim,
         ("resource.k8s.io", "ResourceSlice") => storage::resource_slice,
+        ("resource.k8s.io", "DeviceTaintRule") => beta::device_taint_rule,
+        ("resource.k8s.io", "ResourcePoolStatusRequest") => beta::pool_status_request,
         ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => core::name_and_age,
         (
             "admissionregistration.k8s.io",

@@ -108,6 +108,11 @@ pub fn csi_node(row: &Row<'_>) -> Vec<Value> {
     vec![row.name(), json!(row.count("/spec/drivers")), row.age()]
 }
 
+pub fn csi_capacity(row: &Row<'_>) -> Vec<Value> {
+    let capacity = or(row.text("/capacity"), "<unset>");
+    vec![row.name(), json!(row.text("/storageClassName")), json!(capacity)]
+}
+
 pub fn volume_attachment(row: &Row<'_>) -> Vec<Value> {
     vec![
         row.name(),

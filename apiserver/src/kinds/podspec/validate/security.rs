@@ -1,6 +1,7 @@
 //! Security contexts of pods and containers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, PodSpec, SeccompProfile, SecurityContext, Sysctl};
 
@@ -143,8 +144,19 @@ fn app_armor(p: &AppArmorProfile, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// Whether containers may be privileged: a property of the whole server (`--allow-privileged`), set once at start.
+static ALLOW_PRIVILEGED: AtomicBool = AtomicBool::new(true);
+
+/// Sets whether containers may be privileged.
+pub fn allow_privileged(allow: bool) {
+    ALLOW_PRIVILEGED.store(allow, Ordering::Relaxed);
+}
+
 /// The context of one container.
 pub fn container(c: &SecurityContext, host_users: bool, path: &Path, errors: &mut ErrorList) {
+    if c.privileged == Some(true) && !ALLOW_PRIVILEGED.load(Ordering::Relaxed) {
+        errors.push(Error::forbidden(&path.child("privileged"), "disallowed by cluster policy"));
+    }
     id(c.run_as_user, &path.child("runAsUser"), errors);
     id(c.run_as_group, &path.child("runAsGroup"), errors);
     if let Some(p) = &c.proc_mount {
