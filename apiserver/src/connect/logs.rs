@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use component_base::streaming::reading;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::registry::{object, render};
 use crate::status::{ApiError, ApiResult};
 
 /// GET of a log.
-pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let options = options(&call.query, name)?;
     let pod = render::value(r, &app.registry.get(r, namespace, name).await?)?;
@@ -44,6 +45,12 @@ pub async fn answer(app: &Arc<App>, call: Call<'_>, r: &Resource) -> ApiResult<R
         return Err(refusal(answer, name, container).await);
     }
     let body = answer.into_body().map_err(std::io::Error::other).boxed_unsync();
+    if reading::wanted(&call.parts.headers)
+        && let Some(own) = call.body.take()
+    {
+        let request = Request::from_parts(call.parts, own);
+        return Ok(reading::serve(request, body.into_data_stream()).map(Body::Boxed));
+    }
     let mut r = respond::bytes(200, "text/plain", Body::Boxed(body));
     r.headers_mut().remove(http::header::CACHE_CONTROL);
     Ok(r)

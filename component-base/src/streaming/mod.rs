@@ -12,6 +12,7 @@
 //! Source: KEP-4006 "Transition from SPDY to WebSockets".
 
 pub mod backend;
+pub mod reading;
 mod relay;
 mod spdy;
 mod translate;

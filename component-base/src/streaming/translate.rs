@@ -37,7 +37,7 @@ pub(super) async fn run(
         Answer::Refused(response) => return Ok(response),
         Answer::Upgraded { io, .. } => io,
     };
-    let (response, socket) = websocket::accept(&mut request, super::V5)?;
+    let (response, socket) = websocket::accept(&mut request, Some(super::V5))?;
     tokio::spawn(async move {
         match socket.await {
             Ok(socket) => {

@@ -21,7 +21,7 @@ pub(super) async fn run(
         Answer::Refused(response) => return Ok(response),
         Answer::Upgraded { io, .. } => io,
     };
-    let (response, socket) = websocket::accept(&mut request, super::TUNNEL)?;
+    let (response, socket) = websocket::accept(&mut request, Some(super::TUNNEL))?;
     tokio::spawn(async move {
         let Ok(socket) = socket.await else { return };
         let (mut to_client, mut from_client) = socket.split();

@@ -15,10 +15,10 @@ use crate::serving::listener::Body;
 /// An agreed WebSocket connection to a client.
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The 101 answer with `protocol` chosen, and the socket once the client has read it.
+/// The 101 answer with `protocol` chosen (none where the client offered none), and the socket once the client has read it.
 pub(super) fn accept(
     request: &mut Request<Incoming>,
-    protocol: &'static str,
+    protocol: Option<&'static str>,
 ) -> anyhow::Result<(Response<Body>, impl Future<Output = Result<Socket, hyper::Error>> + Send + 'static)> {
     let key =
         request.headers().get(header::SEC_WEBSOCKET_KEY).context("the request has no Sec-WebSocket-Key")?;
@@ -29,7 +29,9 @@ pub(super) fn accept(
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
     let upgraded = hyper::upgrade::on(request);
     let socket = async move {
         let io = TokioIo::new(upgraded.await?);
