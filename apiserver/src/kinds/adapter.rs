@@ -14,7 +14,60 @@ type Outcome<T> = Result<T, serde_json::Error>;
 
 /// One instantiation of every type's reader, from a borrowed value: no copy of the tree is made.
 fn read<T: DeserializeOwned>(value: &Value) -> Outcome<T> {
-    T::deserialize(value)
+    read_noting(value).map(|(typed, _)| typed)
+}
+
+/// What stands for a time that is not there, in types that must have one.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Reads, and tells whether times had to be put in: the types insist on the `lastTransitionTime` of conditions, which
+/// clients may leave out and upstream then has as null.
+fn read_noting<T: DeserializeOwned>(value: &Value) -> Outcome<(T, bool)> {
+    match T::deserialize(value) {
+        Err(e) if lacks_time(&e.to_string()) => {
+            let mut whole = value.clone();
+            for_conditions(&mut whole, &mut |c| {
+                let time = c.entry("lastTransitionTime").or_insert(Value::Null);
+                if time.is_null() {
+                    *time = NO_TIME.into();
+                }
+            });
+            T::deserialize(&whole).map(|typed| (typed, true))
+        }
+        other => other.map(|typed| (typed, false)),
+    }
+}
+
+/// Whether a reader found a time absent or null that its type must have.
+fn lacks_time(error: &str) -> bool {
+    error.contains("missing field `lastTransitionTime`")
+        || error.contains("invalid type: null, expected a timestamp string")
+}
+
+/// Calls `f` with every condition of the object.
+fn for_conditions(v: &mut Value, f: &mut impl FnMut(&mut serde_json::Map<String, Value>)) {
+    match v {
+        Value::Object(m) => {
+            for (key, v) in m {
+                if let Some(list) = v.as_array_mut().filter(|_| key == "conditions") {
+                    list.iter_mut().filter_map(Value::as_object_mut).for_each(&mut *f);
+                } else {
+                    for_conditions(v, f);
+                }
+            }
+        }
+        Value::Array(a) => a.iter_mut().for_each(|v| for_conditions(v, f)),
+        _ => {}
+    }
+}
+
+/// Takes the times away again that [`read_noting`] put in.
+fn drop_times(v: &mut Value) {
+    for_conditions(v, &mut |c| {
+        if c.get("lastTransitionTime").is_some_and(|t| t == NO_TIME) {
+            c.remove("lastTransitionTime");
+        }
+    });
 }
 
 /// Writes `typed` back over `value`; `apiVersion` and `kind` stay what the client sent, since the same rules
@@ -71,9 +124,12 @@ impl<S: Strategy> Erased<S> {
     /// Runs `change` on the typed object.
     fn change(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<()> {
         let lacking = absent(self.0.optional(), object);
-        let mut typed = read::<S::Object>(object)?;
+        let (mut typed, timeless) = read_noting::<S::Object>(object)?;
         change(&mut typed);
         write(&typed, object)?;
+        if timeless {
+            drop_times(object);
+        }
         drop_absent(&lacking, object);
         Ok(())
     }
@@ -112,5 +168,28 @@ impl<S: Strategy> DynStrategy for Erased<S> {
     fn validate_update(&self, cx: &mut Context, object: &Value, old: &Value) -> Outcome<ErrorList> {
         let new = read::<S::Object>(object)?;
         Ok(self.0.validate_update(cx, &new, &self.stored(old)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_need_no_time() {
+        type Service = k8s_openapi::api::core::v1::Service;
+        for time in [Value::Null, Value::from("2026-01-02T03:04:05Z")] {
+            let mut o = serde_json::json!({"kind": "Service", "metadata": {"name": "s"}, "status": {"conditions": [
+                {"type": "A", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": time},
+                {"type": "B", "status": "True", "reason": "R", "message": "m"}]}});
+            let (typed, timeless) = read_noting::<Service>(&o).expect("readable");
+            assert!(timeless);
+            write(&typed, &mut o).expect("writable");
+            drop_times(&mut o);
+            assert_eq!(o["status"]["conditions"][0]["lastTransitionTime"], time);
+            assert!(o["status"]["conditions"][1].get("lastTransitionTime").is_none());
+        }
+        let wrong = serde_json::json!({"status": {"conditions": [{"type": 1}]}});
+        assert!(read::<Service>(&wrong).is_err());
     }
 }
