@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod kubelet;
+mod links;
 pub mod logs;
 pub mod proxy;
 pub mod streams;

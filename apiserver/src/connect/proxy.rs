@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -18,9 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::kubelet;
+use super::links::Place;
 use crate::app::App;
 use crate::http::router::Call;
-use crate::http::{Body, Response};
+use crate::http::{Body, Response, respond};
 use crate::registry::options::ListOptions;
 use crate::registry::render;
 use crate::registry::resource::Resource;
@@ -37,6 +37,14 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
 ];
 
+/// Headers by which a server lets pages of other origins read its answers.
+const CORS: [HeaderName; 4] = [
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+];
+
 /// Where a request goes on to.
 struct Target {
     scheme: Scheme,
@@ -46,6 +54,12 @@ struct Target {
 
 /// Answers `…/proxy` and `…/proxy/PATH`.
 pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
+    if let Some(to) = slash_needed(&call.parts, r.namespaced) {
+        let mut answer = respond::bytes(301, "", Body::Empty);
+        answer.headers_mut().remove(header::CONTENT_TYPE);
+        answer.headers_mut().insert(header::LOCATION, to);
+        return Ok(answer);
+    }
     let target = match r.resource {
         "nodes" => node(app, &call.info.name).await?,
         "pods" => pod(app, r, &call).await?,
@@ -59,8 +73,36 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResu
     let uri: PathAndQuery =
         uri.parse().map_err(|_| ApiError::bad_request("the path to proxy is malformed"))?;
     let body = call.body.take().ok_or_else(|| ApiError::internal("the request's body was read already"))?;
+    let place = Place {
+        prefix: prefix(call.parts.uri.path(), r.namespaced).to_owned(),
+        server: target.authority.clone(),
+        client: host_of(&call.parts).to_owned(),
+    };
     let request = forwarded(call.parts, uri, &target.authority, body)?;
-    forward(app, &target, request).await
+    forward(app, &target, place, request).await
+}
+
+/// The host that the client asked.
+fn host_of(parts: &Parts) -> &str {
+    let header = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    header.or_else(|| parts.uri.authority().map(|a| a.as_str())).unwrap_or_default()
+}
+
+/// The path up to and with `/proxy`.
+fn prefix(path: &str, namespaced: bool) -> &str {
+    let end = path.match_indices('/').nth(if namespaced { 7 } else { 5 }).map_or(path.len(), |(i, _)| i);
+    &path[..end]
+}
+
+/// Where a client that asks for the root without a slash has to go, so that relative links lead below it.
+fn slash_needed(parts: &Parts, namespaced: bool) -> Option<HeaderValue> {
+    let path = parts.uri.path();
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if !reads || parts.headers.contains_key(header::UPGRADE) || prefix(path, namespaced) != path {
+        return None;
+    }
+    let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    HeaderValue::from_str(&format!("{path}/{query}")).ok()
 }
 
 /// What follows `/proxy` in a path, as it was sent; at least a slash.
@@ -217,14 +259,15 @@ fn unreachable(target: &Target, e: impl std::fmt::Display) -> ApiError {
 async fn forward(
     app: &App,
     target: &Target,
+    place: Place,
     (request, client): (Request<Incoming>, Option<hyper::upgrade::OnUpgrade>),
 ) -> ApiResult<Response> {
     let tcp = TcpStream::connect(&target.authority).await.map_err(|e| unreachable(target, e))?;
     if target.scheme == Scheme::HTTPS {
         let tls = secure(&app.kubelets.tls, target, tcp).await?;
-        return exchange(target, tls, request, client).await;
+        return exchange(target, place, tls, request, client).await;
     }
-    exchange(target, tcp, request, client).await
+    exchange(target, place, tcp, request, client).await
 }
 
 async fn secure(
@@ -240,6 +283,7 @@ async fn secure(
 
 async fn exchange<IO>(
     target: &Target,
+    place: Place,
     io: IO,
     request: Request<Incoming>,
     client: Option<hyper::upgrade::OnUpgrade>,
@@ -268,8 +312,13 @@ where
     }
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers, switched);
-    let body = body.map_err(std::io::Error::other).boxed_unsync();
-    Ok(http::Response::from_parts(parts, Body::Boxed(body)))
+    // Which origins may read the API is not for what it proxies to say.
+    for h in CORS {
+        parts.headers.remove(h);
+    }
+    place.headers(&mut parts.headers);
+    let body = place.body(&mut parts.headers, body);
+    Ok(http::Response::from_parts(parts, body))
 }
 
 #[cfg(test)]
@@ -288,6 +337,21 @@ mod tests {
         assert!(split_name("ftp:a:1").is_err() && split_name("a:b:c:d").is_err());
         assert_eq!(rest_of_path("/api/v1/namespaces/proxy/pods/p/proxy/x/proxy/", true), "/x/proxy/");
         assert_eq!(rest_of_path("/api/v1/nodes/n/proxy", false), "/");
+        let to = |method: &str, uri: &str| {
+            let parts = Request::builder().method(method).uri(uri).body(()).expect(uri).into_parts().0;
+            slash_needed(&parts, true).map(|v| v.to_str().expect("text").to_owned())
+        };
+        let proxy = "/api/v1/namespaces/n/pods/p/proxy";
+        assert_eq!(
+            to("GET", &format!("{proxy}?a=b")).as_deref(),
+            Some("/api/v1/namespaces/n/pods/p/proxy/?a=b")
+        );
+        assert_eq!(to("POST", proxy), None);
+        assert_eq!(to("GET", &format!("{proxy}/")), None);
+        assert_eq!(
+            (prefix(&format!("{proxy}/a/b"), true), prefix("/api/v1/nodes/n/proxy/x", false)),
+            (proxy, "/api/v1/nodes/n/proxy")
+        );
         assert!(check_address("10.1.2.3").is_ok() && check_address("fd00::1").is_ok());
         for bad in ["127.0.0.1", "169.254.169.254", "::1", "", "name"] {
             assert!(check_address(bad).is_err(), "{bad}");
