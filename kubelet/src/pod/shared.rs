@@ -56,8 +56,12 @@ impl PodShared {
     }
 
     pub fn set_pod(&self, pod: Arc<Pod>) {
-        *self.pod.write() = pod;
-        self.wake();
+        let before = std::mem::replace(&mut *self.pod.write(), Arc::clone(&pod));
+        if has_downward_api(&pod) && !tells_the_same(&before, &pod) {
+            self.wake_volumes();
+        } else {
+            self.wake();
+        }
     }
 
     /// Look again.
@@ -76,7 +80,7 @@ impl PodShared {
         self.runtime_dirty.store(true, Ordering::SeqCst);
     }
 
-    /// A ConfigMap or Secret changed: bring volumes up to date.
+    /// What volumes show (a ConfigMap, a Secret, the pod's own fields) changed: bring volumes up to date.
     pub fn wake_volumes(&self) {
         self.volumes_dirty.store(true, Ordering::SeqCst);
         self.wake();
@@ -129,5 +133,50 @@ impl PodShared {
     /// CRI id of the sandbox in use.
     pub fn sandbox_id(&self) -> Option<String> {
         self.runtime.read().ready_sandbox().map(|s| s.id.clone())
+    }
+}
+
+/// Whether a volume shows fields of the pod.
+fn has_downward_api(pod: &Pod) -> bool {
+    super::spec::spec(pod).volumes.iter().flatten().any(|v| {
+        let sources = v.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        v.downward_api.is_some() || sources.into_iter().any(|s| s.downward_api.is_some())
+    })
+}
+
+/// Whether both tell their containers the same, of what can change while they run.
+fn tells_the_same(a: &Pod, b: &Pod) -> bool {
+    let resources =
+        |p: &Pod| -> Vec<_> { super::spec::spec(p).containers.iter().map(|c| c.resources.clone()).collect() };
+    a.metadata.labels == b.metadata.labels
+        && a.metadata.annotations == b.metadata.annotations
+        && resources(a) == resources(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(labels: serde_json::Value, volume: serde_json::Value) -> Arc<Pod> {
+        let pod = serde_json::json!({"metadata": {"name": "p", "labels": labels},
+            "spec": {"containers": [{"name": "c"}], "volumes": [volume]}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn changed_labels_reach_the_volumes_that_show_them() {
+        let item = serde_json::json!([{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]);
+        let plain = serde_json::json!({"name": "v", "downwardAPI": {"items": item}});
+        let projected =
+            serde_json::json!({"name": "v", "projected": {"sources": [{"downwardAPI": {"items": item}}]}});
+        let other = serde_json::json!({"name": "v", "emptyDir": {}});
+        for (volume, shown) in [(plain, true), (projected, true), (other, false)] {
+            let old = serde_json::json!({"a": "1"});
+            let shared = PodShared::new("u", pod(old.clone(), volume.clone()));
+            shared.set_pod(pod(old, volume.clone()));
+            assert!(!shared.take_volumes_dirty(), "nothing changed");
+            shared.set_pod(pod(serde_json::json!({"a": "2"}), volume.clone()));
+            assert_eq!(shared.take_volumes_dirty(), shown, "{volume}");
+        }
     }
 }

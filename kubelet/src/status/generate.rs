@@ -227,7 +227,7 @@ fn container_status(
     }
     match f.runtime.container(&c.name) {
         Some(rc) => from_runtime(f, role, c, rc, before, &mut out),
-        None => without_runtime(f, before, has_init && role == Role::Regular, &mut out),
+        None => without_runtime(f, before, has_init, &mut out),
     }
     if let Some((reason, message)) = f.waiting.get(&c.name)
         && out.state.as_ref().is_none_or(|s| s.running.is_none())
@@ -313,10 +313,11 @@ fn from_runtime(
 fn without_runtime(
     f: &Facts<'_>,
     before: Option<&ContainerStatus>,
-    after_init: bool,
+    has_init: bool,
     out: &mut ContainerStatus,
 ) {
-    let fresh = || waiting(if after_init { "PodInitializing" } else { "ContainerCreating" }, "");
+    // Init containers wait for the pod to initialize, too, whichever comes first.
+    let fresh = || waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, "");
     let Some(b) = before else {
         out.state = Some(fresh());
         return;
