@@ -36,11 +36,6 @@ pub use compiled::{apply_type, json_patch_type};
 pub(crate) use mutating::build as build_mutating;
 pub(crate) use validating::build as build_validating;
 
-/// Notes something about the request in its audit event.
-fn annotate(key: &str, value: String) {
-    tracing::debug!(key, value, "audit annotation");
-}
-
 /// Sentences of errors that keep a policy from doing its work, as upstream words them.
 fn configure(what: &str, why: &str) -> String {
     format!("failed to configure {what}: {why}")

@@ -160,7 +160,7 @@ impl Validating {
             }
         }
         for (key, values) in annotations {
-            super::annotate(&format!("{}/{key}", policy.name), values.join(", "));
+            crate::audit::annotate(&format!("{}/{key}", policy.name), || values.join(", "));
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Validating {
                             "expressionIndex": i, "validationActions": binding.actions,
                         }]);
                         let key = "validation.policy.admission.k8s.io/validation_failure";
-                        super::annotate(key, failures.to_string());
+                        crate::audit::annotate(key, || failures.to_string());
                     }
                     "Warn" => {
                         observe(Enforcement::Warn, failed);

@@ -114,6 +114,9 @@ pub async fn ask(webhooks: &Webhooks, s: &Subject<'_>) -> Result<Answer, Failure
     let answer = review::decode(version, &uid, s.mutating, &answer)
         .map_err(|e| s.calling(format!("failed to call webhook: {e}"), 503))?
         .map_err(|e| s.calling(format!("received invalid webhook response: {e}"), 503))?;
+    for (key, value) in &answer.annotations {
+        crate::audit::annotate(&format!("{}/{key}", hook.name), || value.clone());
+    }
     for w in &answer.warnings {
         attrs.warnings.add(w.as_str());
     }
