@@ -471,3 +471,56 @@ async fn defaults_reach_stored_objects() {
     until(c, &format!("{V1}/a"), "defaulted", |_, o| o["spec"]["size"] == "big").await;
     assert_eq!(c.get(V1).await.expect(200)["items"][0]["spec"]["size"], "big");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openapi() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    establish(c, &definition()).await;
+    let place = |index: &Value| {
+        let path = index["paths"][format!("apis/{GROUP}/v1")]["serverRelativeURL"].as_str();
+        path.unwrap_or_default().to_owned()
+    };
+    let first = place(&c.get("/openapi/v3").await.expect(200));
+    let document = c.get(&first).await.expect(200);
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(
+        schema["x-kubernetes-group-version-kind"],
+        json!([{"group": GROUP, "version": "v1", "kind": "CronTab"}])
+    );
+    assert_eq!(schema["properties"]["spec"]["properties"]["cronSpec"]["pattern"], "^\\S+$");
+    assert_eq!(
+        schema["properties"]["metadata"]["allOf"][0]["$ref"],
+        "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    let path = format!("/apis/{GROUP}/v1/namespaces/{{namespace}}/crontabs/{{name}}");
+    for below in ["", "/status", "/scale"] {
+        assert!(document["paths"][format!("{path}{below}")]["patch"].is_object(), "{below}");
+    }
+    assert!(document["components"]["schemas"]["com.example.stable.v1.CronTabList"].is_object());
+    let v2 = c.get_as("/openapi/v2", "application/json").await.expect(200);
+    let schema = &v2["definitions"]["com.example.stable.v1.CronTab"];
+    assert!(
+        schema["properties"]["spec"]["properties"]["replicas"].get("default").is_none(),
+        "v2 has no defaults"
+    );
+    assert_eq!(
+        schema["properties"]["metadata"]["$ref"],
+        "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+
+    let path = format!("{CRDS}/crontabs.{GROUP}");
+    let kind = [("content-type", "application/json-patch+json")];
+    let replace = |i: usize| {
+        let at = format!("/spec/versions/{i}/schema/openAPIV3Schema/properties/spec/description");
+        json!({"op": "add", "path": at, "value": "What is wanted."})
+    };
+    let replace = json!([replace(0), replace(1)]).to_string();
+    c.send(Method::PATCH, &path, &kind, replace).await.expect(200);
+    let index = until(c, "/openapi/v3", "new", |_, o| place(o) != first).await;
+    let document = c.get(&place(&index)).await.expect(200);
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(schema["properties"]["spec"]["description"], "What is wanted.");
+    c.delete(&path).await.expect(200);
+    until(c, "/openapi/v3", "without the group", |_, o| place(o).is_empty()).await;
+}

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::conditions;
 use super::convert::Conversion;
-use super::definition::{Definition, Names};
+use super::definition::{Definition, Names, digest};
 use super::finalize;
 use super::naming::Taken;
 use super::serve::Serving;
@@ -60,8 +59,6 @@ impl Conversions for RetypeOnly {
 struct Known {
     group: String,
     accepted: Names,
-    /// Of spec and accepted names: while it stays, what is served stays.
-    digest: [u8; 32],
     serving: Option<Serving>,
     terminating: bool,
     /// Not all names were accepted: looked at again when others let go of theirs.
@@ -186,7 +183,6 @@ impl Controller {
         let known = self.known.entry(object::name(crd).to_owned()).or_insert_with(|| Known {
             group: text(crd, "/spec/group").to_owned(),
             accepted: Names::default(),
-            digest: [0; 32],
             serving: None,
             terminating: false,
             waits_for_names,
@@ -278,9 +274,8 @@ impl Controller {
             }
             return;
         }
-        let digest = digest(crd);
         if let Some(s) = &old
-            && known.digest == digest
+            && s.definition.digest == digest(crd)
         {
             if known.terminating != terminating {
                 known.terminating = terminating;
@@ -304,7 +299,6 @@ impl Controller {
         let table = self.registry.table();
         let Some(feed) = table.feed() else { return };
         let serving = Serving::new(feed, definition);
-        known.digest = digest;
         known.terminating = terminating;
         let (resources, d) = (serving.resources(terminating), Arc::clone(&serving.definition));
         known.serving = Some(serving);
@@ -363,14 +357,4 @@ impl Controller {
 /// Somebody else changed or removed the object meanwhile.
 pub(super) fn is_outrun(e: &ApiError) -> bool {
     e.code == 404 || e.reason == "Conflict"
-}
-
-/// Stands for all that decides what is served.
-fn digest(crd: &Value) -> [u8; 32] {
-    let mut h = Sha256::new();
-    for p in ["/spec", "/status/acceptedNames"] {
-        h.update(crd.pointer(p).map(Value::to_string).unwrap_or_default());
-        h.update([0]);
-    }
-    h.finalize().into()
 }

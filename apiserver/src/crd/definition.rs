@@ -95,6 +95,18 @@ pub struct Definition {
     /// Place of the storage version among [`Self::versions`].
     pub storage: usize,
     pub conversion: Conversion,
+    /// Stands for all that decides what is served.
+    pub digest: [u8; 32],
+}
+
+/// Stands for all of a definition that decides what is served: its spec, and the names that were accepted.
+pub fn digest(crd: &Value) -> [u8; 32] {
+    let mut h = Sha256::new();
+    for p in ["/spec", "/status/acceptedNames"] {
+        h.update(crd.pointer(p).map(Value::to_string).unwrap_or_default());
+        h.update([0]);
+    }
+    h.finalize().into()
 }
 
 impl Definition {
@@ -131,6 +143,7 @@ impl Definition {
             versions,
             storage,
             conversion,
+            digest: digest(crd),
         })
     }
 

@@ -51,6 +51,13 @@ impl Served {
         &self.definition.versions[self.at]
     }
 
+    /// The name under which OpenAPI has a kind of this version: `com.example.stable.v1.CronTab`.
+    pub fn model(&self, kind: &str) -> String {
+        let mut parts: Vec<&str> = self.definition.group.rsplit('.').collect();
+        parts.extend([self.version().name, kind]);
+        parts.join(".")
+    }
+
     /// Whether field selectors may name the field.
     pub fn selects(&self, field: &str) -> bool {
         match field {

@@ -11,22 +11,13 @@ use super::definition::{Definition, Version};
 use super::form::JsonForm;
 use super::strategy::CustomStrategy;
 use crate::cache::Feed;
-use crate::registry::names::Rule;
 use crate::registry::resource::Resource;
-use crate::registry::rules::{GarbageCollection, Rules};
+use crate::registry::rules::{self, Rules};
 use crate::registry::storage::Storage;
 use crate::registry::strategy::StrategyRef;
 
 const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
-
-const RULES: Rules = Rules {
-    name: Rule::Subdomain,
-    create_on_update: false,
-    unconditional_update: false,
-    returns_deleted: false,
-    garbage_collection: GarbageCollection::Dependents,
-};
 
 /// The resources of one definition with their storage.
 pub struct Serving {
@@ -61,7 +52,7 @@ impl Serving {
         let v = served.version();
         Resource {
             def: names(&self.definition, v),
-            rules: RULES,
+            rules: Rules { unconditional_update: false, ..rules::of("", "") },
             schema: v.schema.type_def(),
             storage: Some(Arc::clone(&self.storage)),
             strategy: Some(StrategyRef::Shared(Arc::new(CustomStrategy(Arc::clone(&served))))),

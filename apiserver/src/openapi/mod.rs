@@ -9,6 +9,8 @@ mod parameters;
 mod schemas;
 mod v2;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -17,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::discovery::documents;
 use crate::http::query::Query;
 use crate::http::{Body, Response, negotiate, respond};
+use crate::registry::resource::Resource;
 use crate::registry::table::{Group, Table, Version};
 use descriptions::Descriptions;
 
@@ -43,7 +46,7 @@ pub fn answer(table: &Table, path: &str, query: &Query, headers: &HeaderMap) -> 
         return Some(tagged(headers, &tag, JSON, || text));
     }
     let part = parts(table).into_iter().find(|p| p.relative() == rest)?;
-    let hash = hash(&part.relative());
+    let hash = part.hash();
     if let Some(other) = query.get("hash").filter(|h| *h != hash) {
         // Another content of that document: the client is told where the present one is.
         tracing::debug!(path, other, "an outdated OpenAPI document was asked for");
@@ -79,10 +82,10 @@ fn second(table: &Table, headers: &HeaderMap) -> Response {
     let version = component_base::version::GIT_VERSION;
     let all = |about: Descriptions| parts(table).into_iter().map(move |p| p.document(false, &about));
     if chosen == 0 {
-        return tagged(headers, &hash("v2"), JSON, || v2::json(all(about()), version));
+        return tagged(headers, &hash("v2", table.iter()), JSON, || v2::json(all(about()), version));
     }
     let media = V2_PROTOBUF[0];
-    tagged(headers, &hash("v2.protobuf"), media, || v2::protobuf(all(about()), version))
+    tagged(headers, &hash("v2.protobuf", table.iter()), media, || v2::protobuf(all(about()), version))
 }
 
 /// The answer with a tag, without its content where the client has it.
@@ -176,7 +179,9 @@ const SINGLES: [Single; 5] = [
 fn parts(table: &Table) -> Vec<Part<'_>> {
     let mut out: Vec<Part<'_>> = SINGLES.iter().map(Part::Single).collect();
     for g in &table.groups {
-        if !g.name.is_empty() {
+        // What only definitions brought has no document of the group.
+        let built_in = g.versions.iter().flat_map(|v| &v.resources).any(|r| r.custom.is_none());
+        if !g.name.is_empty() && built_in {
             out.push(Part::Group(g));
         }
         out.extend(g.versions.iter().map(|v| Part::Resources(g, v)));
@@ -191,6 +196,13 @@ impl Part<'_> {
             Self::Resources(g, v) => documents::path(g.name, v.name).trim_start_matches('/').to_owned(),
             Self::Group(g) => format!("apis/{}", g.name),
             Self::Single(s) => s.path.trim_start_matches('/').to_owned(),
+        }
+    }
+
+    fn hash(&self) -> String {
+        match self {
+            Self::Resources(_, v) => hash(&self.relative(), v.resources.iter()),
+            _ => hash(&self.relative(), std::iter::empty()),
         }
     }
 
@@ -252,17 +264,23 @@ fn security() -> Value {
     }})
 }
 
-/// Stands for the content of a document: what is served follows from the release and the path alone.
-fn hash(relative: &str) -> String {
-    let digest = Sha256::digest(format!("{}/{relative}", component_base::version::GIT_VERSION));
-    digest.iter().map(|b| format!("{b:02X}")).collect()
+/// Stands for the content of a document: what is served follows from the release, the path, and the definitions of the
+/// custom resources in it.
+fn hash<'r>(relative: &str, resources: impl Iterator<Item = &'r Arc<Resource>>) -> String {
+    let mut h = Sha256::new();
+    h.update(format!("{}/{relative}", component_base::version::GIT_VERSION));
+    for c in resources.filter_map(|r| r.custom.as_ref()) {
+        h.update(c.definition.digest);
+        h.update(c.version().name);
+    }
+    h.finalize().iter().map(|b| format!("{b:02X}")).collect()
 }
 
 fn index(table: &Table) -> Value {
     let mut paths = Map::new();
     for part in parts(table) {
         let p = part.relative();
-        let url = format!("/openapi/v3/{p}?hash={}", hash(&p));
+        let url = format!("/openapi/v3/{p}?hash={}", part.hash());
         paths.insert(p, json!({"serverRelativeURL": url}));
     }
     json!({ "paths": paths })

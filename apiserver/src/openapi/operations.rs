@@ -139,6 +139,17 @@ impl<'a> Names<'a> {
         format!("{verb}{}{before}{scope}{}{after}", self.version, self.r.kind)
     }
 
+    /// Formats of answers; custom resources have no wire form.
+    fn media(&self) -> Vec<&'static str> {
+        let custom = self.r.custom.is_some();
+        MEDIA.iter().copied().filter(|m| !(custom && m.ends_with("protobuf"))).collect()
+    }
+
+    fn patches(&self) -> Vec<&'static str> {
+        let custom = self.r.custom.is_some();
+        PATCHES.iter().copied().filter(|m| !(custom && m.contains("strategic"))).collect()
+    }
+
     fn namespace(&self) -> Vec<Value> {
         if self.r.namespaced {
             vec![in_path("namespace", "object name and auth scope, such as for teams and projects")]
@@ -199,11 +210,11 @@ fn with_pretty(list: &[Parameter]) -> Vec<Parameter> {
 /// Adds everything below the resource's path.
 pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) {
     let n = Names::new(r);
-    let one = schemas.reference(&r.schema);
+    let one = schemas.object(r);
     let base = documents::path(r.group, r.version);
     let place = if r.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
     let collection = format!("{place}/{}", r.resource);
-    let many = r.has_verb("list").then(|| schemas.list_of(&r.schema, &r.api_version(), r.kind));
+    let many = r.has_verb("list").then(|| schemas.list(r));
 
     let operations = on_collection(&n, &one, many.as_ref(), schemas);
     insert(paths, collection.clone(), &n.tag, &n.namespace(), operations);
@@ -216,7 +227,8 @@ pub fn add(r: &Resource, paths: &mut Map<String, Value>, schemas: &mut Schemas) 
     for s in r.subresources.iter() {
         subresource(&n, s, &named, paths, schemas);
     }
-    if r.has_verb("watch") {
+    // Paths that are deprecated upstream: custom resources are younger.
+    if r.has_verb("watch") && r.custom.is_none() {
         watches(&n, paths, schemas);
     }
 }
@@ -232,7 +244,7 @@ fn list(n: &Names<'_>, many: &Value, id: String) -> Operation {
         body: None,
         codes: &[200],
         answer: many.clone(),
-        media: STREAMS.to_vec(),
+        media: if n.r.custom.is_some() { n.media() } else { STREAMS.to_vec() },
     }
 }
 
@@ -266,7 +278,7 @@ fn on_collection(
                 body: body(one, &ANY, true),
                 codes: &[200, 201, 202],
                 answer: one.clone(),
-                media: MEDIA.to_vec(),
+                media: n.media(),
             },
         ));
     }
@@ -282,7 +294,7 @@ fn on_collection(
                 body: body(&meta(schemas, "DeleteOptions"), &ANY, false),
                 codes: &[200],
                 answer: meta(schemas, "Status"),
-                media: MEDIA.to_vec(),
+                media: n.media(),
             },
         ));
     }
@@ -311,7 +323,7 @@ fn on_object(n: &Names<'_>, one: &Value, schemas: &mut Schemas) -> Vec<(&'static
                         body: body(&meta(schemas, "DeleteOptions"), &ANY, false),
                         codes: &[200, 202],
                         answer,
-                        media: MEDIA.to_vec(),
+                        media: n.media(),
                     },
                 ));
             }
@@ -332,7 +344,7 @@ fn read(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str) -> Operati
         body: None,
         codes: &[200],
         answer: one.clone(),
-        media: MEDIA.to_vec(),
+        media: n.media(),
     }
 }
 
@@ -346,7 +358,7 @@ fn replace(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str) -> Oper
         body: body(one, &ANY, true),
         codes: &[200, 201],
         answer: one.clone(),
-        media: MEDIA.to_vec(),
+        media: n.media(),
     }
 }
 
@@ -357,10 +369,10 @@ fn patch(n: &Names<'_>, one: &Value, gvk: &Value, sub: &str, of: &str, schemas: 
         action: "patch",
         gvk: gvk.clone(),
         query: with_pretty(&PATCH),
-        body: body(&schemas.patch(), &PATCHES, true),
+        body: body(&schemas.patch(), &n.patches(), true),
         codes: &[200, 201],
         answer: one.clone(),
-        media: MEDIA.to_vec(),
+        media: n.media(),
     }
 }
 
@@ -381,6 +393,7 @@ fn subresource(
     let gvk = json!({"group": group, "version": version, "kind": s.kind.kind});
     let schema = match proto::schema::by_gvk(group, version, s.kind.kind) {
         _ if s.name == "log" => json!({"type": "string"}),
+        _ if r.custom.is_some() && s.kind.kind == r.kind => schemas.object(r),
         Some(d) => schemas.reference(d),
         None => json!({"type": "string"}),
     };
@@ -407,7 +420,7 @@ fn subresource(
                     body: body(&schema, &ANY, true),
                     codes: &[200, 201, 202],
                     answer: schema.clone(),
-                    media: MEDIA.to_vec(),
+                    media: n.media(),
                 },
             )),
             "update" => out.push(("put", replace(n, &schema, &gvk, &sub, &of))),
@@ -468,7 +481,7 @@ fn watches(n: &Names<'_>, paths: &mut Map<String, Value>, schemas: &mut Schemas)
         body: None,
         codes: &[200],
         answer: event.clone(),
-        media: STREAMS.to_vec(),
+        media: if n.r.custom.is_some() { n.media() } else { STREAMS.to_vec() },
     };
     let many = format!(
         "watch individual changes to a list of {}. deprecated: use the 'watch' parameter with a list operation instead.",

@@ -6,6 +6,9 @@ use proto::schema::{Field, Gvk, Kind, ListType, Presence, Struct, TypeDef};
 use serde_json::{Map, Value, json};
 
 use super::descriptions::Descriptions;
+use crate::registry::resource::Resource;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The schemas that a document refers to, by name; each is described once.
 #[derive(Default)]
@@ -81,6 +84,54 @@ impl Schemas {
         if let Some(m) = schema.as_object_mut() {
             describe_list(m, kind);
         }
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        self.lists.insert(name, schema);
+        reference
+    }
+
+    /// A reference to the objects of a resource.
+    pub fn object(&mut self, r: &Resource) -> Value {
+        let Some(c) = &r.custom else { return self.reference(&r.schema) };
+        if let Some(meta) = proto::schema::by_name(&format!("{META}ObjectMeta")) {
+            self.reference(meta);
+        }
+        let name = c.model(r.kind);
+        let schema = &c.version().schema;
+        // Only the document of everything is turned into v2.
+        let published = if self.scope.is_some() { schema.openapi_v3() } else { schema.openapi_v2() };
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        self.lists.insert(name, published);
+        reference
+    }
+
+    /// A reference to the lists of a resource.
+    pub fn list(&mut self, r: &Resource) -> Value {
+        let Some(c) = &r.custom else { return self.list_of(&r.schema, &r.api_version(), r.kind) };
+        let item = self.object(r);
+        let meta = proto::schema::by_name(&format!("{META}ListMeta"));
+        let meta = meta.map_or_else(|| json!({"type": "object"}), |m| self.reference(m));
+        let list_kind = &c.definition.names.list_kind;
+        let mut schema = json!({
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": {"allOf": [meta]},
+                "items": {"type": "array", "items": item},
+            },
+            "x-kubernetes-group-version-kind": [{"group": r.group, "version": r.version, "kind": list_kind}],
+        });
+        if let Some(m) = schema.as_object_mut() {
+            describe_list(m, r.kind);
+            m.insert("description".into(), format!("{list_kind} is a list of {}", r.kind).into());
+            let conventions =
+                "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+            if let Some(items) = m.get_mut("properties").and_then(|p| p.get_mut("items")) {
+                items["description"] = format!("List of {}. More info: {conventions}", r.resource).into();
+            }
+        }
+        let name = c.model(list_kind);
         let reference = json!({"$ref": format!("#/components/schemas/{name}")});
         self.lists.insert(name, schema);
         reference
