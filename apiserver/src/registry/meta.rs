@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::names;
 use super::object::{self, meta};
+use super::resource::Resource;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::validate::{NameFn, text};
 
@@ -104,10 +105,19 @@ fn common(o: &Value, namespaced: bool, p: &Path, e: &mut ErrorList) {
     owners(m.get("ownerReferences"), &p.child("ownerReferences"), e);
     finalizers(o, &p.child("finalizers"), e);
     managed_fields(m.get("managedFields"), &p.child("managedFields"), e);
+}
+
+/// Finalizers without a domain. Definitions, API services and custom resources may have them: the finalizer that
+/// upstream puts on definitions is one.
+pub fn qualified_finalizers(r: &Resource, o: &Value, e: &mut ErrorList) {
+    if r.custom.is_some() || matches!(r.group, "apiextensions.k8s.io" | "apiregistration.k8s.io") {
+        return;
+    }
+    let p = Path::new("metadata").child("finalizers");
     for (i, f) in object::finalizers(o).enumerate() {
         if !f.contains('/') && !STANDARD_FINALIZERS.contains(&f) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
-            e.push(Error::invalid(&p.child("finalizers").index(i), f, why));
+            e.push(Error::invalid(&p.index(i), f, why));
         }
     }
 }

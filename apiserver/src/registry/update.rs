@@ -124,6 +124,7 @@ impl Registry {
             object::copy_meta(o, old, "deletionGracePeriodSeconds");
         }
         let mut errors = meta::validate_update(o, old, r.namespaced);
+        meta::qualified_finalizers(r, o, &mut errors);
         if let Some(s) = r.strategy().filter(|_| !cx.raw) {
             let mut scx = context(cx, old);
             scx.updating = true;

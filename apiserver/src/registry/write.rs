@@ -210,6 +210,7 @@ impl Registry {
     /// Everything wrong with a new object.
     pub fn validate_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &Value) -> ApiResult<()> {
         let mut errors = meta::validate(o, r.namespaced, r.rules.name);
+        meta::qualified_finalizers(r, o, &mut errors);
         if let Some(s) = r.strategy() {
             let mut scx = context(cx, o);
             errors.extend(step(r, s.validate(&mut scx, o))?);
