@@ -89,7 +89,7 @@ async fn a_full_level_refuses() {
         "nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
     s.admin.post(&format!("{FLOW}/prioritylevelconfigurations"), &level).await.expect(201);
     let schema = json!({"metadata": {"name": "tiny"}, "spec": {
-        "matchingPrecedence": 1, "priorityLevelConfiguration": {"name": "tiny"},
+        "matchingPrecedence": 2, "priorityLevelConfiguration": {"name": "tiny"},
         "rules": [{"subjects": [{"kind": "User", "user": {"name": "eve"}}],
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/version"]}]}]}});
     s.admin.post(&format!("{FLOW}/flowschemas"), &schema).await.expect(201);

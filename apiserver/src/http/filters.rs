@@ -207,7 +207,7 @@ async fn known(
     };
     let started = Instant::now();
     let known = app.authenticator.authenticate(&parts, certificates).await;
-    app.metrics.authenticated(known.as_ref().ok(), started.elapsed());
+    app.metrics.filter("authentication", started.elapsed());
     let user = match known {
         Ok(u) => u,
         Err(e) => {

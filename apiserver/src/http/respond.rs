@@ -158,7 +158,9 @@ pub fn warn(r: &mut Response, warnings: &[String]) {
         let clean: String = w.chars().take(each).map(|c| if c.is_control() { ' ' } else { c }).collect();
         written += clean.chars().count();
         let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(v) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+        let Ok(v) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) else { continue };
+        // The same sentence may come from the rules of a kind and from a filter.
+        if !r.headers().get_all(header::WARNING).iter().any(|told| *told == v) {
             r.headers_mut().append(header::WARNING, v);
         }
     }

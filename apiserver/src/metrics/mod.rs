@@ -3,11 +3,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `requests.rs` | what every request counts |
-//! | `access.rs` | tokens of service accounts |
 //! | `parts.rs` | what single parts of the server count: admission, storage, watches |
 //! | `state.rs` | what is read from the server when it is scraped |
 
-pub mod access;
 pub mod parts;
 pub mod requests;
 pub mod state;
@@ -19,7 +17,7 @@ use crate::app::App;
 use crate::http::Response;
 use crate::http::deprecation::Deprecated;
 use crate::http::query::Query;
-use crate::request::{RequestInfo, UserInfo};
+use crate::request::RequestInfo;
 
 pub use requests::Observed;
 
@@ -27,16 +25,14 @@ pub use requests::Observed;
 pub struct Metrics {
     shared: component_base::metrics::Metrics,
     requests: Arc<requests::Requests>,
-    access: access::Access,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let shared = component_base::metrics::Metrics::default();
         let requests = requests::Requests::new(&shared);
-        let access = access::Access::new(&shared);
         parts::register(&shared);
-        Self { shared, requests, access }
+        Self { shared, requests }
     }
 }
 
@@ -69,14 +65,6 @@ impl Metrics {
     /// Time that a filter took.
     pub fn filter(&self, name: &'static str, took: Duration) {
         self.requests.filter(name, took);
-    }
-
-    /// Who was recognized, if anybody.
-    pub fn authenticated(&self, user: Option<&UserInfo>, took: Duration) {
-        if let Some(u) = user {
-            self.access.authenticated(u);
-        }
-        self.filter("authentication", took);
     }
 
     /// Somebody asked for a deprecated resource.

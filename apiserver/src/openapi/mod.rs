@@ -233,7 +233,7 @@ impl Part<'_> {
                 let about = "get available resources";
                 let get = operations::plain(&id, about, &tag, &answer, &operations::MEDIA);
                 paths.insert(path, get);
-                for r in v.resources.iter().filter(|r| r.custom.is_none()) {
+                for r in &v.resources {
                     operations::add(r, &mut paths, &mut schemas);
                 }
             }
