@@ -190,9 +190,8 @@ async fn dual_stack() {
 #[tokio::test]
 async fn a_restart_repairs_after_a_crash() {
     let (s, store) = services("10.0.0.0/24", "30000-30001");
-    let kept = create(&s, &store, "a", json!({"type":"NodePort","ports":[{"port":80,"nodePort":30000}]}))
-        .await
-        .unwrap();
+    let spec = json!({"clusterIP":"10.0.0.66","type":"NodePort","ports":[{"port":80,"nodePort":30000}]});
+    let kept = create(&s, &store, "a", spec).await.unwrap();
     // Crashed between address and service.
     std::mem::forget(s.create(&mut svc("lost", json!({"clusterIP":"10.0.0.77"})), false).await.unwrap());
     // A service whose address object is missing.

@@ -67,3 +67,29 @@ impl Served {
         }
     }
 }
+
+/// A definition for tests of the parts around.
+#[cfg(test)]
+pub mod testing {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::convert::Conversion;
+    use super::definition::Names;
+    use super::{Definition, Served};
+
+    /// The only version of `cows.example.com`.
+    pub fn served() -> Arc<Served> {
+        let names = json!({"plural": "cows", "singular": "cow", "kind": "Cow", "listKind": "CowList"});
+        let crd = json!({"metadata": {"name": "cows.example.com"}, "spec": {"group": "example.com",
+            "scope": "Namespaced", "names": names, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+        let definition = Definition::read(&crd, Names::read(crd.pointer("/spec/names")), Conversion::Retype);
+        Arc::new(Served {
+            definition: Arc::new(definition.expect("a definition")),
+            at: 0,
+            terminating: false,
+        })
+    }
+}

@@ -287,7 +287,7 @@ mod tests {
             schema: find_schema("", "v1", "Pod").expect("a type"),
             storage: None,
             strategy: None,
-            custom: None,
+            custom: group.contains('.').then(crate::crd::testing::served),
         }
     }
 
