@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use component_base::metrics::Metrics as Shared;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -18,12 +18,12 @@ struct UserLabels {
     username: &'static str,
 }
 
-/// See the module. Two of upstream's counters have names without the suffix that counters get here; they are gauges.
+/// See the module.
 #[derive(Debug)]
 pub struct Metrics {
-    attempts: Family<ResultLabels, Gauge>,
+    attempts: Family<ResultLabels, Counter>,
     durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
-    users: Family<UserLabels, Gauge>,
+    users: Family<UserLabels, Counter>,
 }
 
 impl Default for Metrics {
