@@ -49,7 +49,8 @@ fn services_are_reached(mode: &'static str) {
     c.create(WEB);
     c.ctl(&["rollout", "status", "deployment", "web", "--timeout=60s"]).ok();
     c.wait_ready("client", 20);
-    let get = |url: &str| c.ctl(&["exec", "client", "--", "wget", "-q", "-O", "-", url]);
+    // A connection that begins before the rules are there goes nowhere, for minutes: another one is tried instead.
+    let get = |url: &str| c.ctl(&["exec", "client", "--", "timeout", "3", "wget", "-q", "-O", "-", url]);
     let ip = c.field("service/web", "{.spec.clusterIP}");
     let fetch = |url: &str| {
         eventually(url, 20, || {
