@@ -1,6 +1,7 @@
 //! Keeps what filters hold in memory up to date: the RBAC policy, the graph of what belongs to which node, and the
 //! configuration of priority and fairness, each from a list and then a watch of the store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,14 +108,15 @@ pub async fn start(
         }
     }
     for (storage, sink) in feeds {
-        let revision = load(&storage, &sink, &mut Vec::new()).await?;
-        tokio::spawn(follow(storage, sink, revision, stop.clone()));
+        let mut known = HashSet::new();
+        let revision = load(&storage, &sink, &mut known).await?;
+        tokio::spawn(follow(storage, sink, known, revision, stop.clone()));
     }
     Ok(())
 }
 
 /// Feeds the whole range; keys that are no longer there are taken out.
-async fn load(storage: &Storage, sink: &Sink, known: &mut Vec<String>) -> ApiResult<Revision> {
+async fn load(storage: &Storage, sink: &Sink, known: &mut HashSet<String>) -> ApiResult<Revision> {
     let request = RangeRequest {
         start: storage.prefix.clone(),
         end: prefix_end(&storage.prefix),
@@ -125,23 +127,31 @@ async fn load(storage: &Storage, sink: &Sink, known: &mut Vec<String>) -> ApiRes
     for kv in &range.items {
         sink.upsert(storage, &kv.key, &kv.value, kv.mod_revision);
     }
-    for key in known.iter().filter(|k| !range.items.iter().any(|kv| kv.key == **k)) {
+    let there: HashSet<String> = range.items.into_iter().map(|kv| kv.key).collect();
+    for key in known.difference(&there) {
         sink.remove(storage, key);
     }
-    *known = range.items.into_iter().map(|kv| kv.key).collect();
+    *known = there;
     Ok(range.revision)
 }
 
-async fn follow(storage: Arc<Storage>, sink: Sink, mut revision: Revision, stop: CancellationToken) {
+/// `known`: the keys that the sink has, so that none outlives its object when events were missed.
+async fn follow(
+    storage: Arc<Storage>,
+    sink: Sink,
+    mut known: HashSet<String>,
+    mut revision: Revision,
+    stop: CancellationToken,
+) {
     let end = prefix_end(&storage.prefix);
     loop {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            r = watch(&storage, &sink, &end, &mut revision) => r,
+            r = watch(&storage, &sink, &end, &mut known, &mut revision) => r,
         };
         if let Err(StoreError::Compacted { .. }) = ended {
             // Too far behind to catch up by events.
-            match load(&storage, &sink, &mut Vec::new()).await {
+            match load(&storage, &sink, &mut known).await {
                 Ok(r) => revision = r,
                 Err(e) => tracing::warn!(prefix = %storage.prefix, error = %e, "authorization cannot reload"),
             }
@@ -150,7 +160,13 @@ async fn follow(storage: Arc<Storage>, sink: Sink, mut revision: Revision, stop:
     }
 }
 
-async fn watch(storage: &Storage, sink: &Sink, end: &str, revision: &mut Revision) -> Result<(), StoreError> {
+async fn watch(
+    storage: &Storage,
+    sink: &Sink,
+    end: &str,
+    known: &mut HashSet<String>,
+    revision: &mut Revision,
+) -> Result<(), StoreError> {
     let mut stream = storage.store.watch(&storage.prefix, end, *revision).await?;
     while let Some(batch) = stream.recv().await {
         match batch? {
@@ -160,8 +176,10 @@ async fn watch(storage: &Storage, sink: &Sink, end: &str, revision: &mut Revisio
                     *revision = (*revision).max(e.kv.mod_revision);
                     if e.deleted {
                         sink.remove(storage, &e.kv.key);
+                        known.remove(&e.kv.key);
                     } else {
                         sink.upsert(storage, &e.kv.key, &e.kv.value, e.kv.mod_revision);
+                        known.insert(e.kv.key);
                     }
                 }
             }
