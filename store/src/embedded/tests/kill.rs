@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::open;
-use crate::store::conformance::value;
-use crate::store::embedded::{Config, Engine};
-use crate::store::{Op, RangeRequest, Store, Txn, TxnResult};
+use crate::conformance::value;
+use crate::embedded::{Config, Engine};
+use crate::{Op, RangeRequest, Store, Txn, TxnResult};
 
 const DIR: &str = "COXSWAIN_TEST_KILL_DIR";
 const WRITERS: usize = 8;
@@ -53,7 +53,7 @@ fn number(value: &[u8]) -> u64 {
 /// Runs the victim for a while; the last acknowledged number and revision of each writer.
 fn run_and_kill(dir: &Path, acks: usize) -> BTreeMap<String, (u64, u64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["store::embedded::tests::kill::victim", "--exact", "--nocapture"])
+        .args(["embedded::tests::kill::victim", "--exact", "--nocapture"])
         .env(DIR, dir)
         .stdout(Stdio::piped())
         .spawn()

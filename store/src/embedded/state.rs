@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::kv::Kv;
 use super::record::{Head, META, Meta, Record, head_key, record_key, record_revision};
-use crate::store::{Event, KeyValue, Range, RangeRequest, Revision, StoreError};
+use crate::{Event, KeyValue, Range, RangeRequest, Revision, StoreError};
 
 /// Keys read under one hold of the lock, so that a long list delays writes by no more than this.
 const SLICE: usize = 256;

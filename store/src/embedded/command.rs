@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::codec::{Malformed, Reader, put_bytes, put_int};
-use crate::store::Revision;
+use crate::Revision;
 
 const VERSION: u8 = 1;
 

@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::node::Message;
 use super::snapshot::Snapshotter;
 use super::state::State;
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Keys in one batch of the map, roughly; entries beyond wait for the next.
 const BATCH_KEYS: usize = 4096;

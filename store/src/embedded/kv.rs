@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Writes that take effect together; `None` removes.
 pub type Batch = std::collections::HashMap<Vec<u8>, Option<Vec<u8>>>;

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Config, Engine};
-use crate::store::Store;
+use crate::Store;
 
 fn open(dir: &Path) -> Arc<dyn Store> {
     Engine::open(Config { retention_seconds: 0, ..Config::new(dir) }).unwrap()
 }
 
-crate::store::conformance::suite!(open);
+crate::conformance::suite!(open);

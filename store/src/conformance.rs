@@ -14,10 +14,11 @@ use super::{
     prefix_end,
 };
 
+#[cfg(test)]
 /// Makes the tests. The maker gets an empty directory that lives as long as the test.
 macro_rules! suite {
     ($make:expr) => {
-        crate::store::conformance::suite!(@tests $make;
+        crate::conformance::suite!(@tests $make;
             create_update_delete compare_and_swap ranges history compaction watch_from_now watch_from_the_past
             watch_of_a_range watch_progress watch_too_old many_writers large_values expiry expiry_replaced
             random_histories slow_watcher);
@@ -28,11 +29,12 @@ macro_rules! suite {
             async fn $name() {
                 let dir = tempfile::tempdir().unwrap();
                 let make = $make;
-                crate::store::conformance::$name(make(dir.path())).await;
+                crate::conformance::$name(make(dir.path())).await;
             }
         )*
     };
 }
+#[cfg(test)]
 pub(crate) use suite;
 
 type S = Arc<dyn Store>;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::store::Revision;
+use crate::Revision;
 
 /// Samples of the revision over time, in Unix seconds.
 pub struct AutoCompaction {

@@ -7,7 +7,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::wal::Wal;
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Bytes of entries kept in memory.
 const TAIL_BYTES: usize = 1 << 20;

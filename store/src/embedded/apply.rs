@@ -12,7 +12,7 @@ use super::record::{
     Head, META, Meta, Record, expiry_key, expiry_parts, head_key, record_key, record_revision,
 };
 use super::state::{State, event};
-use crate::store::{Event, KeyValue, Revision, StoreError, TxnResult};
+use crate::{Event, KeyValue, Revision, StoreError, TxnResult};
 
 /// What became of a command.
 pub type Outcome = Result<TxnResult, StoreError>;

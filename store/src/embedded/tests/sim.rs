@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::store::embedded::fs::{File, Fs};
+use crate::embedded::fs::{File, Fs};
 
 const SECTOR: usize = 512;
 

@@ -14,7 +14,7 @@ use super::record::Meta;
 use super::snapshot;
 use super::state::State;
 use super::wal::Wal;
-use crate::store::StoreError;
+use crate::StoreError;
 
 const CLEAN: &str = "clean";
 

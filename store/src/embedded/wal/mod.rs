@@ -21,7 +21,7 @@ use raft::eraftpb::{Entry, HardState};
 use self::frame::{Frame, Scan};
 use self::segment::Segment;
 use super::fs::Fs;
-use crate::store::StoreError;
+use crate::StoreError;
 
 pub use self::frame::Base;
 

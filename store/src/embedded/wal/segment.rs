@@ -6,7 +6,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::frame::{self, HEADER, MAGIC, Scan};
-use crate::store::embedded::fs::{File, Fs};
+use crate::embedded::fs::{File, Fs};
 
 /// An open segment.
 pub struct Segment {

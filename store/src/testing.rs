@@ -213,7 +213,7 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
-    crate::store::conformance::suite!(|_dir: &std::path::Path| -> std::sync::Arc<dyn crate::store::Store> {
+    crate::conformance::suite!(|_dir: &std::path::Path| -> std::sync::Arc<dyn crate::Store> {
         super::MemoryStore::new()
     });
 }

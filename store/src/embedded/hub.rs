@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::metrics::Metrics;
 use super::state::State;
-use crate::store::{Event, Revision, StoreError, WatchBatch, WatchStream};
+use crate::{Event, Revision, StoreError, WatchBatch, WatchStream};
 
 /// Bytes of recent events kept in memory.
 const RECENT_BYTES: usize = 512 << 10;

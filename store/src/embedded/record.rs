@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use super::codec::{Malformed, Reader, put_bytes, put_int};
-use crate::store::{Revision, StoreError};
+use crate::{Revision, StoreError};
 
 /// Version of this layout, of the log's and of the snapshot's. A store of a newer one is refused.
 pub const FORMAT: u64 = 1;

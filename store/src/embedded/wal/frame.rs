@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState};
 
-use crate::store::embedded::codec::{Malformed, Reader, put_bytes, put_int};
-use crate::store::embedded::record::FORMAT;
+use crate::embedded::codec::{Malformed, Reader, put_bytes, put_int};
+use crate::embedded::record::FORMAT;
 
 pub const MAGIC: [u8; 4] = *b"CXWL";
 pub const HEADER: usize = 16;

@@ -19,7 +19,7 @@ use super::compaction::AutoCompaction;
 use super::metrics::Metrics;
 use super::raftlog::RaftLog;
 use super::state::State;
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Commands in one entry.
 const BATCH_COMMANDS: usize = 1024;

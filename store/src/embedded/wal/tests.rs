@@ -6,8 +6,8 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
 use super::{Base, Wal};
-use crate::store::StoreError;
-use crate::store::embedded::tests::sim::SimFs;
+use crate::StoreError;
+use crate::embedded::tests::sim::SimFs;
 
 const SEGMENT: u64 = 4096;
 
@@ -33,7 +33,7 @@ fn filled(fs: &SimFs, n: u64) -> Wal {
 }
 
 fn first_segment(fs: &SimFs) -> String {
-    use crate::store::embedded::fs::Fs;
+    use crate::embedded::fs::Fs;
     fs.list().unwrap().into_iter().min().unwrap()
 }
 
@@ -133,7 +133,7 @@ fn damage_is_noticed_wherever_it_is() {
 
 #[test]
 fn a_missing_segment_is_refused() {
-    use crate::store::embedded::fs::Fs;
+    use crate::embedded::fs::Fs;
     let fs = SimFs::default();
     drop(filled(&fs, 100));
     fs.remove("0000000000000003.wal").unwrap();

@@ -9,14 +9,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::sim::SimFs;
-use crate::store::embedded::apply::Applier;
-use crate::store::embedded::command::{Command, decode, encode};
-use crate::store::embedded::kv::{Kv, MemKv};
-use crate::store::embedded::record::Meta;
-use crate::store::embedded::state::State;
-use crate::store::embedded::wal::{Base, Wal};
-use crate::store::embedded::{recovery, snapshot};
-use crate::store::{RangeRequest, StoreError};
+use crate::embedded::apply::Applier;
+use crate::embedded::command::{Command, decode, encode};
+use crate::embedded::kv::{Kv, MemKv};
+use crate::embedded::record::Meta;
+use crate::embedded::state::State;
+use crate::embedded::wal::{Base, Wal};
+use crate::embedded::{recovery, snapshot};
+use crate::{RangeRequest, StoreError};
 
 const SEGMENT: u64 = 16 << 10;
 

@@ -24,7 +24,7 @@ use super::raftlog::RaftLog;
 use super::snapshot::Snapshotter;
 use super::wal::{Base, SEGMENT_BYTES, Wal};
 use super::{Config, Engine, Health, UNDER_WAY_KIB, logger, recovery};
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// This member's number in its group.
 const MEMBER: u64 = 1;

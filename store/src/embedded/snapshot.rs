@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 use super::node::Message;
 use super::record::{FORMAT, Head, META, Meta, Record, expiry_key, head_key, record_key, record_revision};
 use super::state::State;
-use crate::store::{Revision, StoreError};
+use crate::{Revision, StoreError};
 
 /// Bytes of a chunk's payload.
 const CHUNK: usize = 256 << 10;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::open;
-use crate::store::conformance::{delete, keys, next_events, put, value};
-use crate::store::embedded::{Config, Engine};
-use crate::store::{Op, Store, StoreError, Txn, prefix_end};
+use crate::conformance::{delete, keys, next_events, put, value};
+use crate::embedded::{Config, Engine};
+use crate::{Op, Store, StoreError, Txn, prefix_end};
 
 /// Some keys, deletions and history; the newest revision.
 async fn fill(s: &Arc<dyn Store>) -> u64 {
