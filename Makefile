@@ -17,8 +17,9 @@ down: ## remove the cluster with everything it left on this machine
 
 test: lint unit e2e ## run all tests
 
-bench: build ## measure speed and memory: name, value, unit
-	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench
+bench: build ## measure speed and memory: name, value, unit; PARTS="node api" chooses
+	@./scripts/install-test-tools
+	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench -- $(PARTS)
 
 build: deps ## build release binaries
 	$(CARGO) build --release --locked --workspace --exclude integration-tests --exclude pause

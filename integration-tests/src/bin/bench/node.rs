@@ -1,4 +1,4 @@
-//! Speed and memory of a one-node cluster on this machine, a line each: name, value, unit.
+//! A node of its own: sizes, idle memory, and how long a pod takes beside what the container runtime takes alone.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,12 +12,15 @@ use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use nix::sys::signal::Signal;
 
+use crate::figures::{line, median, ms, resident};
+
 /// How often what takes milliseconds is measured; the median is printed.
 const ROUNDS: usize = 20;
 /// How long the cluster is left alone before its memory is read.
 const IDLE: Duration = Duration::from_secs(10);
 
-fn main() -> anyhow::Result<()> {
+/// Prints the figures of one node.
+pub fn run() -> anyhow::Result<()> {
     for name in
         ["kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubelet", "kube-proxy", "ctl"]
     {
@@ -50,27 +53,6 @@ fn main() -> anyhow::Result<()> {
     }
     line("apiserver.ready_after_start.p50", median(restarts), "ms");
     Ok(())
-}
-
-fn line(name: &str, value: f64, unit: &str) {
-    println!("{name} {value:.1} {unit}");
-}
-
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Resident memory in MB.
-fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024.0 / 1e6)
 }
 
 /// `ctl up` on built binaries, to its demo pod's first log line.
