@@ -130,6 +130,12 @@ pub struct Flags {
     /// Finished jobs looked at at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_ttl_after_finished_syncs: u16,
+    /// Pods with ephemeral volumes looked at at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_ephemeralvolume_syncs: u16,
+    /// Ask provisioners for volumes that claims need
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
+    pub enable_dynamic_provisioning: bool,
     /// Endpoints per slice
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_endpoints_per_slice: usize,

@@ -15,11 +15,13 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -50,7 +52,7 @@ impl Watched for Pod {
     fn trim(&mut self) {
         meta::drop_last_applied(self);
         let Some(spec) = self.spec.as_mut() else { return };
-        spec.volumes = None;
+        trim_volumes(spec);
         spec.affinity = None;
         spec.image_pull_secrets = None;
         spec.security_context = None;
@@ -68,6 +70,15 @@ impl Watched for Pod {
             c.security_context = None;
         }
     }
+}
+
+/// Keeps the volumes that use a claim.
+fn trim_volumes(spec: &mut PodSpec) {
+    if let Some(volumes) = spec.volumes.as_mut() {
+        volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+        volumes.shrink_to_fit();
+    }
+    spec.volumes.take_if(|v| v.is_empty());
 }
 
 impl Watched for Node {
@@ -120,6 +131,10 @@ impl Watched for CronJob {}
 impl Watched for PodDisruptionBudget {}
 impl Watched for ResourceQuota {}
 impl Watched for CertificateSigningRequest {}
+impl Watched for PersistentVolume {}
+impl Watched for PersistentVolumeClaim {}
+impl Watched for StorageClass {}
+impl Watched for VolumeAttributesClass {}
 
 struct Slot {
     informer: Arc<dyn Any + Send + Sync>,

@@ -5,16 +5,20 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
+pub mod ephemeral_volume;
 pub mod garbage;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
+pub mod protection;
 pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volume_binder;
+pub mod volume_expander;
 
 use std::collections::BTreeSet;
 
@@ -56,6 +60,12 @@ const CONTROLLERS: &[Entry] = &[
     entry("pod-garbage-collector-controller", "podgc", pod_gc::start),
     entry("clusterrole-aggregation-controller", "clusterrole-aggregation", cluster_role_aggregation::start),
     entry("ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished::start),
+    entry("persistentvolume-binder-controller", "persistentvolume-binder", volume_binder::start),
+    entry("persistentvolume-expander-controller", "persistentvolume-expander", volume_expander::start),
+    entry("persistentvolumeclaim-protection-controller", "pvc-protection", protection::claim::start),
+    entry("persistentvolume-protection-controller", "pv-protection", protection::volume::start),
+    entry("volumeattributesclass-protection-controller", "", protection::attributes_class::start),
+    entry("ephemeral-volume-controller", "ephemeral-volume", ephemeral_volume::start),
 ];
 
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
@@ -77,21 +87,15 @@ const ABSENT: &[(&str, &str)] = &[
     ("bootstrap-signer-controller", "bootstrapsigner"),
     ("token-cleaner-controller", "tokencleaner"),
     ("device-taint-eviction-controller", ""),
-    ("persistentvolume-binder-controller", "persistentvolume-binder"),
     ("persistentvolume-attach-detach-controller", "attachdetach"),
-    ("persistentvolume-expander-controller", "persistentvolume-expander"),
-    ("persistentvolumeclaim-protection-controller", "pvc-protection"),
-    ("persistentvolume-protection-controller", "pv-protection"),
     ("podgroup-protection-controller", ""),
     ("service-ca-certificate-publisher-controller", ""),
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", ""),
-    ("ephemeral-volume-controller", "ephemeral-volume"),
     ("storageversion-garbage-collector-controller", "storage-version-gc"),
     ("resourceclaim-controller", "resource-claim-controller"),
     ("resourcepoolstatusrequest-controller", ""),
     ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
     ("validatingadmissionpolicy-status-controller", ""),
-    ("volumeattributesclass-protection-controller", ""),
     ("service-cidr-controller", ""),
     ("storage-version-migrator-controller", ""),
     ("selinux-warning-controller", ""),
@@ -170,8 +174,8 @@ mod tests {
     fn unknown_and_absent_names_are_told_apart() {
         let e = names("*,nonsense").map(|_| ()).unwrap_err().to_string();
         assert!(e.contains("not in the list of known controllers"), "{e}");
-        let e = names("*,persistentvolume-binder").map(|_| ()).unwrap_err().to_string();
+        let e = names("*,cloud-node-lifecycle").map(|_| ()).unwrap_err().to_string();
         assert!(e.contains("not part of this controller manager"), "{e}");
-        assert!(names("*,-persistentvolume-binder-controller").is_ok());
+        assert!(names("*,-cloud-node-lifecycle-controller").is_ok());
     }
 }
