@@ -112,6 +112,18 @@ pub struct Flags {
     /// Replication controllers synced at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_rc_syncs: u16,
+    /// Jobs synced at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_job_syncs: u16,
+    /// Cron jobs synced at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_cron_job_syncs: u16,
+    /// Stateful sets synced at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_statefulset_syncs: u16,
+    /// Daemon sets synced at the same time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub concurrent_daemonset_syncs: u16,
     /// Services whose endpoint slices are synced at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_service_endpoint_syncs: u16,

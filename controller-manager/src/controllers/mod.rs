@@ -7,6 +7,7 @@ pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod ephemeral_volume;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -50,6 +51,7 @@ const CONTROLLERS: &[Entry] = &[
         replicaset::start_replication_controllers,
     ),
     entry("deployment-controller", "deployment", deployment::start),
+    entry("job-controller", "job", job::start),
     entry("endpointslice-controller", "endpointslice", endpointslice::start),
     entry("endpointslice-mirroring-controller", "endpointslicemirroring", endpointslice_mirroring::start),
     entry("endpoints-controller", "endpoint", endpoints::start),
@@ -72,7 +74,6 @@ const CONTROLLERS: &[Entry] = &[
 /// error.
 const ABSENT: &[(&str, &str)] = &[
     ("daemonset-controller", "daemonset"),
-    ("job-controller", "job"),
     ("cronjob-controller", "cronjob"),
     ("statefulset-controller", "statefulset"),
     ("disruption-controller", "disruption"),

@@ -9,8 +9,12 @@ pub mod meta;
 pub mod pending;
 pub mod pod_control;
 pub mod pods;
+pub mod revisions;
 pub mod selector;
 pub mod services;
 pub mod taints;
 pub mod values;
 pub mod volumes;
+#[cfg(test)]
+pub mod world;
+pub mod written;

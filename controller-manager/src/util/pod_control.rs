@@ -27,6 +27,19 @@ pub fn from_template(template: &PodTemplateSpec, owner_name: &str, owner: OwnerR
     }
 }
 
+/// Sizes of the batches in which `total` pods are made: doubling, so that a namespace at its quota is asked once and
+/// not five hundred times.
+pub fn batches(total: usize) -> impl Iterator<Item = usize> {
+    let mut left = total;
+    let mut size = 1;
+    std::iter::from_fn(move || {
+        let batch = left.min(size);
+        left -= batch;
+        size *= 2;
+        (batch > 0).then_some(batch)
+    })
+}
+
 /// Writes pods for one controller.
 #[derive(Clone)]
 pub struct PodControl {
@@ -90,5 +103,19 @@ impl PodControl {
     /// Sends a strategic merge patch.
     pub async fn patch(&self, namespace: &str, name: &str, patch: &serde_json::Value) -> kube::Result<()> {
         self.api(namespace).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_double_and_add_up() {
+        assert_eq!(batches(0).collect::<Vec<_>>(), Vec::<usize>::new());
+        assert_eq!(batches(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
+        for n in 0..200 {
+            assert_eq!(batches(n).sum::<usize>(), n);
+        }
     }
 }

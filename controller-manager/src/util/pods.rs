@@ -1,5 +1,7 @@
 //! Questions about pods.
 
+use std::cmp::Reverse;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
@@ -49,18 +51,38 @@ pub fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
+/// Names of its restartable init containers.
+pub fn sidecars(pod: &Pod) -> impl Iterator<Item = &str> {
+    let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    init.filter(|c| c.restart_policy.as_deref() == Some("Always")).map(|c| c.name.as_str())
+}
+
+/// How far its phase is in the start-up.
+pub fn phase_order(pod: &Pod) -> u8 {
+    match phase(pod) {
+        "Pending" => 0,
+        "Running" => 2,
+        _ => 1,
+    }
+}
+
+/// How far it has come: of pods that could go, the smaller goes first. Unassigned, early in its start-up, not ready,
+/// recently ready, often restarted, young.
+pub fn progress(pod: &Pod) -> impl Ord + use<> {
+    let since = ready_since(pod);
+    let (restarts, sidecar_restarts) = restarts(pod);
+    (
+        (!node(pod).is_empty(), phase_order(pod), is_ready(pod), since.is_some(), Reverse(since)),
+        (-restarts, -sidecar_restarts, Reverse(super::meta::created(&pod.metadata))),
+    )
+}
+
 /// Most restarts of any of its containers, and of any of its restartable init containers.
 pub fn restarts(pod: &Pod) -> (i32, i32) {
     let Some(status) = pod.status.as_ref() else { return (0, 0) };
     let most = |it: &mut dyn Iterator<Item = i32>| it.max().unwrap_or(0);
     let regular = most(&mut status.container_statuses.iter().flatten().map(|c| c.restart_count));
-    let sidecars: Vec<&str> = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.init_containers.iter().flatten())
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"))
-        .map(|c| c.name.as_str())
-        .collect();
+    let sidecars: Vec<&str> = sidecars(pod).collect();
     let init = status.init_container_statuses.iter().flatten();
     let restartable =
         most(&mut init.filter(|c| sidecars.contains(&c.name.as_str())).map(|c| c.restart_count));

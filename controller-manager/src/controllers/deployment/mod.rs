@@ -22,14 +22,13 @@ use component_base::controller::queue::WorkQueue;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
 
 use self::plan::{Action, LivePods};
 use crate::context::{Context, synced};
-use crate::util::claim::{self, Claim};
 use crate::util::selector::Selector;
-use crate::util::{errors, meta, pods};
+use crate::util::{claim, errors, meta, pods};
 
 const NAME: &str = "deployment-controller";
 
@@ -167,46 +166,8 @@ impl Controller {
         let namespace = meta::namespace(&d.metadata);
         let mut all = self.sets.by_index(meta::BY_CONTROLLER, meta::uid(&d.metadata));
         all.extend(self.sets.by_index(meta::BY_CONTROLLER, &meta::orphans_of(namespace)));
-        let mut mine = Vec::new();
-        let mut checked = false;
-        for rs in all {
-            let (name, uid) = (meta::name(&rs.metadata), meta::uid(&rs.metadata));
-            let (patch, keep) = match claim::judge(&rs.metadata, &d.metadata, selector) {
-                Claim::Keep => {
-                    mine.push(rs.as_ref().clone());
-                    continue;
-                }
-                Claim::Ignore => continue,
-                Claim::Adopt => {
-                    if !checked && !self.may_adopt(d).await? {
-                        continue;
-                    }
-                    checked = true;
-                    (claim::adopt_patch(&meta::controller_ref(d.as_ref()), uid), true)
-                }
-                Claim::Release => (claim::release_patch(meta::uid(&d.metadata), uid), false),
-            };
-            match self.sets_api(d).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(patched) if keep => mine.push(patched),
-                Ok(_) => {}
-                Err(e) if matches!(errors::code(&e), Some(404 | 409 | 422)) => {}
-                Err(e) => {
-                    return Err(
-                        anyhow::Error::from(e).context(format!("changing the owner of replica set {name}"))
-                    );
-                }
-            }
-        }
-        Ok(mine)
-    }
-
-    async fn may_adopt(&self, d: &Deployment) -> anyhow::Result<bool> {
-        let fresh = self
-            .api(d)
-            .get_opt(meta::name(&d.metadata))
-            .await
-            .context("re-reading the owner before adopting")?;
-        Ok(fresh.is_some_and(|f| f.metadata.uid == d.metadata.uid && f.metadata.deletion_timestamp.is_none()))
+        let mine = claim::take(&self.client, d.as_ref(), selector, all, None).await?;
+        Ok(mine.iter().map(|rs| rs.as_ref().clone()).collect())
     }
 
     async fn act(&self, d: &Arc<Deployment>, action: Action) -> anyhow::Result<()> {

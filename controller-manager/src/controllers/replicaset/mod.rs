@@ -25,10 +25,9 @@ use kube::{Api, Client};
 use self::kind::{Failure, Replicated};
 use self::plan::Scale;
 use crate::context::{Context, synced};
-use crate::util::claim::{self, Claim};
-use crate::util::pod_control::{PodControl, from_template};
+use crate::util::pod_control::{PodControl, batches, from_template};
 use crate::util::selector::Selector;
-use crate::util::{errors, meta, pods};
+use crate::util::{claim, errors, meta, pods};
 
 /// Sets up the controller of ReplicaSets.
 pub fn start_replica_sets(ctx: &Context) -> anyhow::Result<()> {
@@ -161,7 +160,8 @@ impl<K: Replicated> Controller<K> {
         let namespace = meta::namespace(set.meta());
         let mut related = self.pods.by_index(meta::BY_CONTROLLER, uid);
         related.extend(self.pods.by_index(meta::BY_CONTROLLER, &meta::orphans_of(namespace)));
-        let active = self.claim(&set, &selector, &related).await?;
+        let candidates = related.iter().filter(|p| pods::is_active(p)).cloned().collect();
+        let active = claim::take(&self.client, set.as_ref(), &selector, candidates, None).await?;
         let terminating = related
             .iter()
             .filter(|p| p.metadata.deletion_timestamp.is_some() && !pods::is_terminal(p))
@@ -201,56 +201,6 @@ impl<K: Replicated> Controller<K> {
         Ok(())
     }
 
-    /// The active pods of the set, after adopting and releasing.
-    async fn claim(
-        &self,
-        set: &Arc<K>,
-        selector: &Selector,
-        related: &[Arc<Pod>],
-    ) -> anyhow::Result<Vec<Arc<Pod>>> {
-        let mut mine = Vec::new();
-        let mut checked = false;
-        for pod in related.iter().filter(|p| pods::is_active(p)) {
-            let name = meta::name(&pod.metadata);
-            let uid = meta::uid(&pod.metadata);
-            let patch = match claim::judge(&pod.metadata, set.meta(), selector) {
-                Claim::Keep => {
-                    mine.push(pod.clone());
-                    continue;
-                }
-                Claim::Ignore => continue,
-                Claim::Adopt => {
-                    if !checked && !self.may_adopt(set).await? {
-                        continue;
-                    }
-                    checked = true;
-                    mine.push(pod.clone());
-                    claim::adopt_patch(&meta::controller_ref(set.as_ref()), uid)
-                }
-                Claim::Release => claim::release_patch(meta::uid(set.meta()), uid),
-            };
-            match self.pod_control.patch(meta::namespace(&pod.metadata), name, &patch).await {
-                Ok(()) => {}
-                // Gone, or another object of that name by now.
-                Err(e) if matches!(errors::code(&e), Some(404 | 409 | 422)) => {
-                    mine.retain(|p| !Arc::ptr_eq(p, pod))
-                }
-                Err(e) => {
-                    return Err(anyhow::Error::from(e).context(format!("changing the owner of pod {name}")));
-                }
-            }
-        }
-        Ok(mine)
-    }
-
-    /// Asks the server, not the cache: adopting for a set that is being deleted would lose the pod to the collector.
-    async fn may_adopt(&self, set: &K) -> anyhow::Result<bool> {
-        let api: Api<K> = Api::namespaced(self.client.clone(), meta::namespace(set.meta()));
-        let fresh =
-            api.get_opt(meta::name(set.meta())).await.context("re-reading the owner before adopting")?;
-        Ok(fresh.is_some_and(|f| f.meta().uid == set.meta().uid && f.meta().deletion_timestamp.is_none()))
-    }
-
     async fn manage(&self, key: &str, set: &Arc<K>, active: &[Arc<Pod>]) -> kube::Result<()> {
         let owner = meta::reference(set.as_ref());
         let namespace = meta::namespace(set.meta());
@@ -264,7 +214,7 @@ impl<K: Replicated> Controller<K> {
                     meta::controller_ref(set.as_ref()),
                 );
                 let mut tried = 0;
-                for batch in plan::batches(count) {
+                for batch in batches(count) {
                     tried += batch;
                     let made =
                         join_all((0..batch).map(|_| self.pod_control.create(namespace, &pod, &owner))).await;

@@ -35,19 +35,6 @@ pub fn scale(active: usize, wanted: i32) -> Scale {
     }
 }
 
-/// Sizes of the batches in which `total` pods are made: doubling, so that a namespace at its quota is asked once and
-/// not five hundred times.
-pub fn batches(total: usize) -> impl Iterator<Item = usize> {
-    let mut left = total;
-    let mut size = 1;
-    std::iter::from_fn(move || {
-        let batch = left.min(size);
-        left -= batch;
-        size *= 2;
-        (batch > 0).then_some(batch)
-    })
-}
-
 /// Picks the `count` pods whose loss hurts least. `related` are the active pods of all sets under the same owner: of
 /// pods that share a node, some go first.
 pub fn victims(
@@ -70,11 +57,7 @@ pub fn victims(
 /// Smaller goes first: unassigned, earlier in its start-up, not ready, cheap to delete, crowded, recently ready, often
 /// restarted, young. Ages are compared by magnitude so that a rollout's pods are picked at random.
 fn rank(pod: &Pod, crowd: i64, now: Timestamp) -> impl Ord + use<> {
-    let phase = match pods::phase(pod) {
-        "Pending" => 0,
-        "Running" => 2,
-        _ => 1,
-    };
+    let phase = pods::phase_order(pod);
     let cost: i32 = meta::annotation(&pod.metadata, "controller.kubernetes.io/pod-deletion-cost")
         .and_then(|c| c.parse().ok())
         .unwrap_or(0);
@@ -206,15 +189,6 @@ mod tests {
         let related = vec![on("x", "full"), on("y", "full"), on("a", "empty"), on("z", "full")];
         let picked = victims(vec![on("a", "empty"), on("z", "full")], &related, 1, at(0));
         assert_eq!(picked[0].metadata.uid.as_deref(), Some("z"));
-    }
-
-    #[test]
-    fn batches_double_and_add_up() {
-        assert_eq!(batches(0).collect::<Vec<_>>(), Vec::<usize>::new());
-        assert_eq!(batches(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
-        for n in 0..200 {
-            assert_eq!(batches(n).sum::<usize>(), n);
-        }
     }
 
     #[test]
