@@ -34,6 +34,7 @@ lint: deps ## check formatting and lints
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 unit: deps ## run the tests that need no cluster
+	@./scripts/install-test-tools
 	$(CARGO) test --locked --workspace --exclude integration-tests
 
 e2e: build ## run the tests on real clusters (root)

@@ -1,6 +1,7 @@
 //! Command-line flags, named as upstream's; what they mean together is checked in [`Flags::check`].
 
 pub mod auth;
+pub mod etcd;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -41,6 +42,8 @@ pub struct Flags {
     /// List of etcd servers to connect with; the embedded store is used without
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
+    #[command(flatten)]
+    pub etcd: etcd::EtcdFlags,
 
     /// The port on which to serve HTTPS
     #[arg(long, default_value_t = 6443)]
@@ -250,11 +253,7 @@ impl Flags {
 
     /// Checks what clap cannot.
     pub fn check(&self) -> anyhow::Result<()> {
-        if !self.etcd_servers.is_empty() {
-            bail!(
-                "--etcd-servers is not yet available in this server: leave it out to use the embedded store"
-            );
-        }
+        self.etcd.check(&self.etcd_servers)?;
         if self.tls_cert_file.is_some() != self.tls_private_key_file.is_some() {
             bail!("--tls-cert-file and --tls-private-key-file must be given together");
         }
@@ -373,7 +372,25 @@ mod tests {
         .expect("flags");
         assert_eq!((f.secure_port, f.event_ttl.0.as_secs()), (7, 600));
         assert!(Flags::try_parse_from(["kube-apiserver", "--no-such-flag"]).is_err());
-        let etcd = Flags::try_parse_from(["kube-apiserver", "--etcd-servers=http://x"]).expect("flags");
-        assert!(etcd.check().is_err());
+        let of = |args: &[&str]| Flags::try_parse_from(["kube-apiserver"].iter().chain(args)).expect("flags");
+        let etcd = of(&[
+            "--etcd-servers=http://a:2379,http://b:2379",
+            "--etcd-prefix=x",
+            "--etcd-compaction-interval=0",
+        ]);
+        etcd.check().expect("etcd");
+        let config = etcd.etcd.config(&etcd.etcd_servers).expect("settings");
+        assert_eq!(
+            (config.servers.len(), config.prefix.as_str(), config.compaction_interval.as_secs()),
+            (2, "x", 0)
+        );
+        for wrong in [
+            &["--etcd-servers=a:2379"][..],
+            &["--etcd-servers=http://a", "--etcd-certfile=c"],
+            &["--storage-backend=etcd2"],
+            &["--etcd-prefix=/elsewhere"],
+        ] {
+            assert!(of(wrong).check().is_err(), "{wrong:?}");
+        }
     }
 }

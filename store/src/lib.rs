@@ -9,6 +9,7 @@
 #[allow(clippy::unwrap_used)]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

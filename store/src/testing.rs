@@ -18,7 +18,9 @@ const MAX_VALUE: usize = 3 << 19;
 
 #[derive(Default)]
 struct Model {
-    /// The event of revision `i + 1` is at `i`.
+    /// The revision before the first event.
+    base: Revision,
+    /// The event of revision `base + i + 1` is at `i`.
     events: Vec<Event>,
     compacted: Revision,
     /// `(expiry, revision)` of keys that expire.
@@ -37,11 +39,16 @@ fn now() -> u64 {
 
 impl Model {
     fn revision(&self) -> Revision {
-        self.events.len() as Revision
+        self.base + self.events.len() as Revision
+    }
+
+    /// How many events there were at this revision.
+    fn count(&self, revision: Revision) -> usize {
+        revision.saturating_sub(self.base) as usize
     }
 
     fn at(&self, key: &str, revision: Revision) -> Option<KeyValue> {
-        let history = &self.events[..revision as usize];
+        let history = &self.events[..self.count(revision)];
         history.iter().rev().find(|e| e.kv.key == key).filter(|e| !e.deleted).map(|e| e.kv.clone())
     }
 
@@ -73,7 +80,7 @@ impl Model {
         let due: Vec<_> = self.expiries.iter().filter(|(at, _)| *at <= now).map(|(_, r)| *r).collect();
         self.expiries.retain(|(at, _)| *at > now);
         for revision in due {
-            let key = self.events[revision as usize - 1].kv.key.clone();
+            let key = self.events[self.count(revision) - 1].kv.key.clone();
             if self.at(&key, self.revision()).is_some_and(|kv| kv.mod_revision == revision) {
                 self.write(&key, None);
             }
@@ -84,8 +91,13 @@ impl Model {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Arc<MemoryStore> {
-        let newest = Arc::new(watch::Sender::new(0));
-        Arc::new(MemoryStore { model: Arc::default(), newest })
+        MemoryStore::beginning_at(0)
+    }
+
+    /// An empty store whose first write has the revision after `base`.
+    pub fn beginning_at(base: Revision) -> Arc<MemoryStore> {
+        let newest = Arc::new(watch::Sender::new(base));
+        Arc::new(MemoryStore { model: Arc::new(Mutex::new(Model { base, ..Model::default() })), newest })
     }
 
     /// Does what is due, then `f`, then tells watches.
@@ -176,7 +188,8 @@ impl Store for MemoryStore {
                 let upto = *newest.borrow_and_update();
                 let mut events: Vec<Event> = Vec::new();
                 if after < upto {
-                    events.extend_from_slice(&model.lock().events[after as usize..upto as usize]);
+                    let model = model.lock();
+                    events.extend_from_slice(&model.events[model.count(after)..model.count(upto)]);
                 }
                 events.retain(|e| e.kv.key >= start && e.kv.key < end);
                 after = after.max(upto);
@@ -213,7 +226,9 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
-    crate::conformance::suite!(|_dir: &std::path::Path| -> std::sync::Arc<dyn crate::Store> {
-        super::MemoryStore::new()
-    });
+    async fn open(_dir: &std::path::Path) -> (std::sync::Arc<dyn crate::Store>, ()) {
+        (super::MemoryStore::new(), ())
+    }
+
+    crate::conformance::suite!(open);
 }

@@ -79,6 +79,8 @@ pub struct Core {
     seen: Seen,
     /// Everything of this resource up to here is in `objects`; the feed may have come further.
     revision: Revision,
+    /// Revision of the state that was read.
+    filled_at: Revision,
     waiting: Vec<Event>,
     ring: VecDeque<CacheEvent>,
     ring_bytes: usize,
@@ -97,6 +99,7 @@ impl Core {
             bytes: 0,
             seen: Seen::default(),
             revision: 0,
+            filled_at: 0,
             waiting: Vec::new(),
             ring: VecDeque::new(),
             ring_bytes: 0,
@@ -160,6 +163,7 @@ impl Core {
         self.bytes = objects.iter().map(|o| o.bytes.len()).sum();
         self.objects = Arc::new(Map::from_sorted(objects));
         self.revision = revision;
+        self.filled_at = revision;
         self.floor = revision;
         self.loaded = Loaded::Yes;
         for event in std::mem::take(&mut self.waiting) {
@@ -175,8 +179,10 @@ impl Core {
                 self.waiting.push(event.clone());
                 return false;
             }
-            // The state that was read has it already.
-            Loaded::Yes if event.kv.mod_revision <= self.revision => return false,
+            // The state that was read has it already. Several events may be of one revision: keys of one lease in
+            // etcd go together.
+            Loaded::Yes if event.kv.mod_revision <= self.filled_at => return false,
+            Loaded::Yes if event.kv.mod_revision < self.revision => return false,
             Loaded::Yes => {}
         }
         self.seen.received += 1;
@@ -240,7 +246,7 @@ impl Core {
         self.loaded != Loaded::Yes || revision >= self.floor
     }
 
-    /// Events of `[start, end)` above `after`, at most `limit`, and the revision up to which that is complete. None:
+    /// Events of `[start, end)` above `after`, `limit` or what its last revision has more, and the revision up to which that is complete. None:
     /// the ring does not reach back so far; it will keep more from now on.
     pub fn events(
         &mut self,
@@ -256,13 +262,16 @@ impl Core {
             return None;
         }
         let from = self.ring.partition_point(|e| e.object.mod_revision <= after);
-        let mut found = Vec::new();
+        let mut found: Vec<CacheEvent> = Vec::new();
         for e in self.ring.range(from..) {
+            if found.len() >= limit
+                && let Some(last) = found.last().map(|l| l.object.mod_revision)
+                && last < e.object.mod_revision
+            {
+                return Some((found, last));
+            }
             if *e.object.key >= *start && (end.is_empty() || *e.object.key < *end) {
                 found.push(e.clone());
-                if found.len() == limit {
-                    return Some((found, e.object.mod_revision));
-                }
             }
         }
         Some((found, self.revision(feed)))

@@ -98,12 +98,25 @@ impl Feed {
     fn deliver(&self, events: &[Event]) {
         let mut touched: Vec<Arc<Slot>> = Vec::new();
         let mut slots = Vec::new();
-        for event in events {
-            self.slots_of(&event.kv.key, &mut slots);
-            for slot in slots.drain(..) {
-                let seen = slot.core.lock().apply(event, |kv| slot.object(kv));
-                if seen && !touched.iter().any(|t| Arc::ptr_eq(t, &slot)) {
-                    touched.push(slot);
+        // A reader never sees half a revision: events of one revision that follow each other (keys of one lease in
+        // etcd, which are of one resource) go in together.
+        for group in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
+            let mut rest = group;
+            while let Some(first) = rest.first() {
+                self.slots_of(&first.kv.key, &mut slots);
+                let same = rest.iter().take_while(|e| slots.iter().all(|s| e.kv.key.starts_with(&s.prefix)));
+                let (now, later) = rest.split_at(same.count().max(1));
+                rest = later;
+                for slot in slots.drain(..) {
+                    let mut core = slot.core.lock();
+                    let mut seen = false;
+                    for event in now {
+                        seen |= core.apply(event, |kv| slot.object(kv));
+                    }
+                    drop(core);
+                    if seen && !touched.iter().any(|t| Arc::ptr_eq(t, &slot)) {
+                        touched.push(slot);
+                    }
                 }
             }
         }
