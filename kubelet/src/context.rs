@@ -17,6 +17,7 @@ use crate::{
     options::KubeletConfiguration,
     pod::{fields::NodeFacts, security::NodePolicy},
     status::StatusWriter,
+    volume::csi::Csi,
 };
 
 /// Shared by reference everywhere.
@@ -38,6 +39,7 @@ pub struct Context {
     pub status: StatusWriter,
     pub images: ImagePuller,
     pub metrics: KubeletMetrics,
+    pub csi: Csi,
     /// This node as the API server has it, once known.
     pub node: RwLock<Option<Arc<Node>>>,
 }

@@ -31,6 +31,7 @@ use crate::{
     pod::{PodManager, api_source, file_source},
     server,
     status::StatusWriter,
+    volume::csi::Csi,
 };
 
 /// Name of the node: the override, else the host's name in lower case.
@@ -166,6 +167,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
         services: Services::start(client.clone()),
         status: StatusWriter::new(client.clone()),
         node: RwLock::new(None::<Arc<Node>>),
+        csi: Csi::default(),
         config,
         node_name,
         node_ips,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_cri::v1::{Image, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -33,6 +33,36 @@ impl Failure {
 pub struct Present {
     pub id: String,
     pub user: ImageUser,
+}
+
+/// An image that a container runs, or that a volume shows.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub pod: &'a Pod,
+    /// The container that events are told on; the pod itself for a volume.
+    pub container: Option<&'a str>,
+    pub image: &'a str,
+    pub policy: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn by_container(pod: &'a Pod, c: &'a Container) -> Self {
+        Self {
+            pod,
+            container: Some(&c.name),
+            image: c.image.as_deref().unwrap_or_default(),
+            policy: c.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
+        }
+    }
+
+    pub fn by_volume(pod: &'a Pod, v: &'a ImageVolumeSource) -> Self {
+        Self {
+            pod,
+            container: None,
+            image: v.reference.as_deref().unwrap_or_default(),
+            policy: v.pull_policy.as_deref().unwrap_or("IfNotPresent"),
+        }
+    }
 }
 
 pub struct ImagePuller {
@@ -81,18 +111,22 @@ impl ImagePuller {
         }
     }
 
+    fn tell(&self, wanted: &Wanted<'_>, kind: &'static str, reason: &str, message: String) {
+        match wanted.container {
+            Some(name) => self.recorder.container(wanted.pod, name, kind, reason, message),
+            None => self.recorder.pod(wanted.pod, kind, reason, message),
+        }
+    }
+
     /// Returns the image, pulling it if the policy says so.
     pub async fn ensure(
         &self,
-        pod: &Pod,
-        container: &Container,
+        wanted: &Wanted<'_>,
         secrets: &[&Secret],
         sandbox: &PodSandboxConfig,
     ) -> Result<Present, Failure> {
-        let requested = container.image.as_deref().unwrap_or_default();
-        let event = |kind, reason: &str, message: String| {
-            self.recorder.container(pod, &container.name, kind, reason, message);
-        };
+        let requested = wanted.image;
+        let event = |kind, reason: &str, message: String| self.tell(wanted, kind, reason, message);
         if !valid_name(requested) {
             let message = format!(
                 "Failed to apply default image tag {requested:?}: couldn't parse image name {requested:?}: invalid reference format"
@@ -106,8 +140,7 @@ impl ImagePuller {
             event(WARNING, "InspectFailed", message.clone());
             Failure::new("ImageInspectError", message)
         })?;
-        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-        match (policy, found) {
+        match (wanted.policy, found) {
             ("IfNotPresent" | "Never", Some(image)) => {
                 event(
                     NORMAL,
@@ -124,23 +157,20 @@ impl ImagePuller {
                 event(WARNING, "ErrImageNeverPull", message.clone());
                 Err(Failure::new("ErrImageNeverPull", message))
             }
-            _ => self.pull(pod, container, requested, &image, secrets, sandbox).await,
+            _ => self.pull(wanted, &image, secrets, sandbox).await,
         }
     }
 
     async fn pull(
         &self,
-        pod: &Pod,
-        container: &Container,
-        requested: &str,
+        wanted: &Wanted<'_>,
         image: &str,
         secrets: &[&Secret],
         sandbox: &PodSandboxConfig,
     ) -> Result<Present, Failure> {
-        let event = |kind, reason: &str, message: String| {
-            self.recorder.container(pod, &container.name, kind, reason, message);
-        };
-        let key = format!("{}_{image}", spec::uid(pod));
+        let requested = wanted.image;
+        let event = |kind, reason: &str, message: String| self.tell(wanted, kind, reason, message);
+        let key = format!("{}_{image}", spec::uid(wanted.pod));
         let now = Timestamp::now();
         let blocked = {
             let state = self.state.lock();

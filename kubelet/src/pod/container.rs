@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerResources,
-    LinuxContainerSecurityContext, Mount,
+    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -19,6 +19,7 @@ pub struct ContainerInputs {
     pub image_id: String,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     pub resources: LinuxContainerResources,
     pub security: LinuxContainerSecurityContext,
 }
@@ -77,6 +78,7 @@ pub fn config(pod: &Pod, c: &Container, i: ContainerInputs) -> ContainerConfig {
         working_dir: c.working_dir.clone().unwrap_or_default(),
         envs: i.env.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
         mounts: i.mounts,
+        devices: i.devices,
         labels: all_labels,
         annotations,
         log_path,
@@ -110,6 +112,7 @@ mod tests {
                 image_id: "sha256:1".into(),
                 env: vec![("A".into(), "x".into())],
                 mounts: vec![],
+                devices: vec![],
                 resources: Default::default(),
                 security: Default::default(),
             },

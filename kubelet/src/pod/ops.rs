@@ -11,8 +11,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_cri::v1::{Mount, MountPropagation, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_cri::v1::{Device, ImageSpec, Mount, MountPropagation, PodSandboxConfig};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret, VolumeDevice};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
@@ -29,7 +29,7 @@ use crate::{
     context::Context,
     cri::{ContainerState, PodRuntime},
     events::{NORMAL, WARNING},
-    image::puller::Failure,
+    image::puller::{Failure, Wanted},
     volume::{self, PodDirs, setup::MountedVolumes, token::TokenCache},
 };
 
@@ -144,6 +144,7 @@ pub async fn mount_volumes(
         objects: &objects,
         facts: &ctx.facts(pod_ips),
         now: Timestamp::now(),
+        csi: &ctx.csi,
     };
     volume::setup::all(&setup, pod, &mut state.tokens).await
 }
@@ -195,7 +196,8 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
         .map_err(|e| failed(config_error(e)))?;
     let secrets = pull_secrets(ctx, pod).await;
     let secrets: Vec<&Secret> = secrets.iter().map(|s| &**s).collect();
-    let image = ctx.images.ensure(pod, &c, &secrets, &sandbox_config).await.inspect_err(|f| {
+    let image = ctx.images.ensure(&Wanted::by_container(pod, &c), &secrets, &sandbox_config).await;
+    let image = image.inspect_err(|f| {
         if matches!(
             f.reason,
             "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError" | "ImagePullBackOff"
@@ -211,7 +213,10 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
     let services = ctx.services.with(|all| service_env::variables(all, spec::namespace(pod), links)).await;
     let environment =
         env::environment(pod, &c, &facts, &services, &objects).map_err(|e| failed(config_error(e)))?;
-    let mounts = mounts(ctx, pod, &c, s, &environment, &pod_ips).map_err(|e| failed(config_error(e)))?;
+    let shown = image_volumes(ctx, pod, &c, &secrets, &sandbox_config).await?;
+    let mounts =
+        mounts(ctx, pod, &c, s, &environment, &pod_ips, &shown).map_err(|e| failed(config_error(e)))?;
+    let devices = devices(&c, &s.volumes).map_err(|e| failed(config_error(e)))?;
     let target = match role {
         Role::Ephemeral => target_id(pod, s),
         _ => None,
@@ -224,6 +229,7 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
             image_id: image.id,
             env: environment,
             mounts,
+            devices,
             resources: resources::linux_resources(pod, &c, ctx.machine.memory, ctx.quota_period()),
             security: security::container(pod, &c, &image.user, &ctx.security_policy(), target.as_deref()),
         },
@@ -299,6 +305,47 @@ async fn pull_secrets(ctx: &Context, pod: &Pod) -> Vec<Arc<Secret>> {
     found
 }
 
+/// The images that the container mounts as volumes (KEP-4639), by volume; pulled as the image it runs is.
+async fn image_volumes(
+    ctx: &Context,
+    pod: &Pod,
+    c: &Container,
+    secrets: &[&Secret],
+    sandbox: &PodSandboxConfig,
+) -> Result<BTreeMap<String, ImageSpec>, Failure> {
+    let mut shown = BTreeMap::new();
+    for v in spec::spec(pod).volumes.iter().flatten() {
+        let Some(source) = &v.image else { continue };
+        if !c.volume_mounts.iter().flatten().any(|m| m.name == v.name) {
+            continue;
+        }
+        let present = ctx.images.ensure(&Wanted::by_volume(pod, source), secrets, sandbox).await?;
+        let image = ImageSpec {
+            image: present.id,
+            user_specified_image: source.reference.clone().unwrap_or_default(),
+            annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+            ..ImageSpec::default()
+        };
+        shown.insert(v.name.clone(), image);
+    }
+    Ok(shown)
+}
+
+/// Block volumes, as devices of the container.
+fn devices(c: &Container, volumes: &MountedVolumes) -> Result<Vec<Device>, String> {
+    let of = |d: &VolumeDevice| {
+        let volume = volumes.get(&d.name).filter(|v| v.block);
+        let volume = volume
+            .ok_or_else(|| format!("cannot find volume {:?} to pass into container {:?}", d.name, c.name))?;
+        Ok(Device {
+            container_path: d.device_path.clone(),
+            host_path: volume.path.to_string_lossy().into_owned(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.into(),
+        })
+    };
+    c.volume_devices.iter().flatten().map(of).collect()
+}
+
 fn propagation(text: Option<&str>) -> i32 {
     (match text {
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
@@ -314,15 +361,12 @@ fn mounts(
     s: &Start,
     environment: &[(String, String)],
     pod_ips: &[String],
+    images: &BTreeMap<String, ImageSpec>,
 ) -> Result<Vec<Mount>, String> {
     let dirs = PodDirs::new(&ctx.root_dir, spec::uid(pod));
     let variables: BTreeMap<&str, &str> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let mut out = Vec::new();
     for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
-        let volume = s
-            .volumes
-            .get(&m.name)
-            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))?;
         let mut sub = m.sub_path.clone().unwrap_or_default();
         if let Some(expression) = m.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
             let (expanded, missing) = expand(expression, |n| variables.get(n).copied());
@@ -331,6 +375,28 @@ fn mounts(
             }
             sub = expanded;
         }
+        let container_path =
+            if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
+        if let Some(image) = images.get(&m.name) {
+            if !sub.is_empty() {
+                // The runtime interface of this build has no field for it.
+                return Err(format!(
+                    "subPath {sub:?} of image volume {:?} is not supported by this kubelet",
+                    m.name
+                ));
+            }
+            out.push(Mount {
+                container_path,
+                image: Some(image.clone()),
+                readonly: true,
+                ..Mount::default()
+            });
+            continue;
+        }
+        let volume = s
+            .volumes
+            .get(&m.name)
+            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))?;
         let mut host_path = volume.path.clone();
         if !sub.is_empty() {
             volume::subpath::check(&sub)?;
@@ -340,8 +406,6 @@ fn mounts(
                     format!("failed to prepare subPath for volumeMount {:?} of container {:?}", m.name, c.name)
                 })?;
         }
-        let container_path =
-            if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
         out.push(Mount {
             container_path,
             host_path: host_path.to_string_lossy().into_owned(),

@@ -2,10 +2,13 @@
 //! (`<root>/pods/<uid>/volumes/kubernetes.io~<type>/<name>`).
 
 pub mod atomic;
+pub mod csi;
 pub mod host_path;
+pub mod local;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
+pub mod persistent;
 pub mod setup;
 pub mod subpath;
 pub mod token;

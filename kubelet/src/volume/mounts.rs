@@ -49,6 +49,36 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
         .map_err(|e| context(e, format!("bind-mounting onto {}", target.display())))
 }
 
+/// Options of a bind mount, as flags.
+///
+/// # Errors
+/// An option that a bind mount does not have.
+pub fn bind_flags(options: &[String]) -> Result<MsFlags, String> {
+    let mut flags = MsFlags::empty();
+    for option in options.iter().flat_map(|o| o.split(',')).map(str::trim).filter(|o| !o.is_empty()) {
+        flags |= match option {
+            "rw" | "bind" | "defaults" => MsFlags::empty(),
+            "ro" => MsFlags::MS_RDONLY,
+            "noexec" => MsFlags::MS_NOEXEC,
+            "nosuid" => MsFlags::MS_NOSUID,
+            "nodev" => MsFlags::MS_NODEV,
+            "noatime" => MsFlags::MS_NOATIME,
+            "nodiratime" => MsFlags::MS_NODIRATIME,
+            "relatime" => MsFlags::MS_RELATIME,
+            "strictatime" => MsFlags::MS_STRICTATIME,
+            other => return Err(format!("mount option {other:?} is not one of a bind mount")),
+        };
+    }
+    Ok(flags)
+}
+
+/// Changes the options of a bind mount, which the kernel does not take when it is made.
+pub fn remount(target: &Path, flags: MsFlags) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+        .map_err(|e| context(e, format!("setting mount options of {}", target.display())))
+}
+
 pub fn unmount(target: &Path) -> io::Result<()> {
     match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),

@@ -12,8 +12,11 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, ProjectedVolumeSourc
 use kube::Client;
 
 use super::{
-    PodDirs, atomic, host_path, mounts, ownership,
+    PodDirs, atomic,
+    csi::Csi,
+    host_path, mounts, ownership,
     payload::{self, Payload, Tokens},
+    persistent,
     token::TokenCache,
 };
 use crate::{
@@ -26,6 +29,8 @@ use crate::{
 pub struct Mounted {
     pub path: PathBuf,
     pub read_only: bool,
+    /// The path is a device, which containers get as such.
+    pub block: bool,
 }
 
 /// Volumes by name.
@@ -38,12 +43,15 @@ pub struct Setup<'a> {
     pub objects: &'a ObjectSet,
     pub facts: &'a NodeFacts,
     pub now: Timestamp,
+    /// The node's CSI drivers.
+    pub csi: &'a Csi,
 }
 
 /// Sets up all volumes; the error names the volume and the cause.
 pub async fn all(s: &Setup<'_>, pod: &Pod, tokens: &mut TokenCache) -> Result<MountedVolumes, String> {
     let mut out = MountedVolumes::new();
-    for volume in spec::spec(pod).volumes.iter().flatten() {
+    // Images are mounted by the runtime, when a container starts.
+    for volume in spec::spec(pod).volumes.iter().flatten().filter(|v| v.image.is_none()) {
         let mounted = one(s, pod, volume, tokens)
             .await
             .map_err(|e| format!("MountVolume.SetUp failed for volume {:?} : {e}", volume.name))?;
@@ -52,20 +60,33 @@ pub async fn all(s: &Setup<'_>, pod: &Pod, tokens: &mut TokenCache) -> Result<Mo
     Ok(out)
 }
 
-fn fs_group(pod: &Pod) -> Option<u32> {
+/// The group that volumes which can be given away belong to.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
     let group = spec::spec(pod).security_context.as_ref()?.fs_group?;
     u32::try_from(group).ok()
 }
 
+/// Whether ownership is left alone where a volume's root has it already.
+pub fn only_on_mismatch(pod: &Pod) -> bool {
+    let context = spec::spec(pod).security_context.as_ref();
+    context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch")
+}
+
 async fn one(s: &Setup<'_>, pod: &Pod, v: &Volume, tokens: &mut TokenCache) -> Result<Mounted, String> {
     let io = |e: io::Error| e.to_string();
-    let writable = |path| Mounted { path, read_only: false };
+    let writable = |path| Mounted { path, read_only: false, block: false };
     if let Some(source) = &v.empty_dir {
         return empty_dir(s, pod, &v.name, source).map(writable).map_err(io);
     }
     if let Some(h) = &v.host_path {
         host_path::check(Path::new(&h.path), h.type_.as_deref().unwrap_or_default())?;
         return Ok(writable(PathBuf::from(&h.path)));
+    }
+    if let Some(claimed) = persistent::resolve(s.client, pod, v).await? {
+        return persistent::mount(s, pod, &claimed).await;
+    }
+    if let Some(source) = &v.csi {
+        return s.csi.mount_inline(s, pod, v, source).await;
     }
     let (plugin, memory, files) = if let Some(c) = &v.config_map {
         ("configmap", false, payload::config_map(c, s.objects)?)
@@ -82,7 +103,7 @@ async fn one(s: &Setup<'_>, pod: &Pod, v: &Volume, tokens: &mut TokenCache) -> R
     };
     let path = s.dirs.volume(plugin, &v.name);
     write_payload(&path, memory, &files, fs_group(pod), s.now).map_err(io)?;
-    Ok(Mounted { path, read_only: true })
+    Ok(Mounted { path, read_only: true, block: false })
 }
 
 /// The API's name of a volume's source, for messages.
