@@ -145,6 +145,12 @@ pub struct Flags {
     /// Pods with ephemeral volumes looked at at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_ephemeralvolume_syncs: u16,
+    /// Pods and resource claims looked at at the same time
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub concurrent_resourceclaim_syncs: u16,
+    /// Never detach volumes that a node which is not ready may still have mounted
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    pub disable_force_detach_on_timeout: bool,
     /// Ask provisioners for volumes that claims need
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
     pub enable_dynamic_provisioning: bool,

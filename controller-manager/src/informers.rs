@@ -21,7 +21,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment, VolumeAttributesClass};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -85,8 +86,6 @@ impl Watched for Node {
     fn trim(&mut self) {
         if let Some(status) = self.status.as_mut() {
             status.images = None;
-            status.volumes_in_use = None;
-            status.volumes_attached = None;
         }
     }
 }
@@ -135,6 +134,10 @@ impl Watched for PersistentVolume {}
 impl Watched for PersistentVolumeClaim {}
 impl Watched for StorageClass {}
 impl Watched for VolumeAttributesClass {}
+impl Watched for VolumeAttachment {}
+impl Watched for CSIDriver {}
+impl Watched for ResourceClaim {}
+impl Watched for ResourceClaimTemplate {}
 
 struct Slot {
     informer: Arc<dyn Any + Send + Sync>,

@@ -1,5 +1,6 @@
 //! The controllers: which there are, which are asked for, and starting them.
 
+pub mod attach_detach;
 pub mod cluster_role_aggregation;
 pub mod deployment;
 pub mod endpoints;
@@ -14,6 +15,7 @@ pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod protection;
 pub mod replicaset;
+pub mod resource_claim;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
@@ -63,11 +65,13 @@ const CONTROLLERS: &[Entry] = &[
     entry("clusterrole-aggregation-controller", "clusterrole-aggregation", cluster_role_aggregation::start),
     entry("ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished::start),
     entry("persistentvolume-binder-controller", "persistentvolume-binder", volume_binder::start),
+    entry("persistentvolume-attach-detach-controller", "attachdetach", attach_detach::start),
     entry("persistentvolume-expander-controller", "persistentvolume-expander", volume_expander::start),
     entry("persistentvolumeclaim-protection-controller", "pvc-protection", protection::claim::start),
     entry("persistentvolume-protection-controller", "pv-protection", protection::volume::start),
     entry("volumeattributesclass-protection-controller", "", protection::attributes_class::start),
     entry("ephemeral-volume-controller", "ephemeral-volume", ephemeral_volume::start),
+    entry("resourceclaim-controller", "resource-claim-controller", resource_claim::start),
 ];
 
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
@@ -88,12 +92,10 @@ const ABSENT: &[(&str, &str)] = &[
     ("bootstrap-signer-controller", "bootstrapsigner"),
     ("token-cleaner-controller", "tokencleaner"),
     ("device-taint-eviction-controller", ""),
-    ("persistentvolume-attach-detach-controller", "attachdetach"),
     ("podgroup-protection-controller", ""),
     ("service-ca-certificate-publisher-controller", ""),
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", ""),
     ("storageversion-garbage-collector-controller", "storage-version-gc"),
-    ("resourceclaim-controller", "resource-claim-controller"),
     ("resourcepoolstatusrequest-controller", ""),
     ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
     ("validatingadmissionpolicy-status-controller", ""),
