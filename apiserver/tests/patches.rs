@@ -89,3 +89,34 @@ async fn the_api_describes_itself() {
     assert_eq!((wire.code, wire.headers["content-type"].to_str().expect("text")), (200, media));
     assert!(wire.body.starts_with(b"\n\x032.0"), "the first field is the version of the form");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_keys_of_yaml_are_named() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let yaml = [("content-type", "application/yaml")];
+    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\ndata:\n  a: x\n  a: y\nmore: z\n";
+    let strict =
+        c.send(Method::POST, &format!("{path}?fieldValidation=Strict"), &yaml, body).await.expect(400);
+    let message = strict["message"].as_str().unwrap_or_default();
+    let wanted = "strict decoding error: yaml: unmarshal errors:\n  line 6: key \"a\" already set in map, unknown field \"more\"";
+    assert!(message.ends_with(wanted), "{message}");
+    let warned = c.send(Method::POST, path, &yaml, body).await;
+    let warnings: Vec<_> =
+        warned.headers.get_all("warning").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("line 6: key") && warnings[1].contains("unknown field"), "{warnings:?}");
+    assert_eq!(warned.expect(201)["data"]["a"], "y");
+
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let query = format!("{path}/other?fieldManager=m&fieldValidation=Strict");
+    let body = body.replace("more: z\n", "").replace("twice", "other");
+    let refused = c.send(Method::PATCH, &query, &apply, body).await.expect(400);
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert_eq!(
+        message,
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 6: key \"a\" already set in map"
+    );
+    c.get(&format!("{path}/other")).await.expect(404);
+}

@@ -34,12 +34,7 @@ impl Served {
             Format::Protobuf => return Err(negotiate::unsupported()),
             Format::Json => body,
             Format::Yaml => {
-                let v: Value = serde_yaml::from_slice(body).map_err(|e| {
-                    ApiError::bad_request(format!(
-                        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: error converting YAML to JSON: {e}"
-                    ))
-                })?;
-                yaml = serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?;
+                yaml = crate::registry::yaml::to_json(body, kind)?;
                 &yaml
             }
         };
@@ -54,17 +49,11 @@ impl Served {
             ApiError::bad_request(proto::json::cannot_be_handled(&sent_kind, version, kind, &why))
         })?;
         strict.extend(unknown);
-        if !strict.is_empty() {
-            match validation {
-                FieldValidation::Ignore => {}
-                FieldValidation::Warn => warnings.extend(strict),
-                FieldValidation::Strict => {
-                    let why = proto::json::strict_error(&strict);
-                    let (_, version) = proto::resources::split_api_version(&sent_version);
-                    let why = proto::json::cannot_be_handled(&sent_kind, version, kind, &why);
-                    return Err(ApiError::bad_request(why));
-                }
-            }
+        if let Some(why) = crate::registry::codec::strict_error(body, format, validation, strict, warnings) {
+            let (_, version) = proto::resources::split_api_version(&sent_version);
+            return Err(ApiError::bad_request(proto::json::cannot_be_handled(
+                &sent_kind, version, kind, &why,
+            )));
         }
         Ok(o)
     }

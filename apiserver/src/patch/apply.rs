@@ -355,17 +355,18 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
     ApiError::new(409, "Conflict", message).with_causes(causes)
 }
 
-/// The body of an apply request (YAML, of which JSON is a part) as a value.
-pub fn parse(body: &[u8]) -> ApiResult<Value> {
+/// The body of an apply request (YAML, of which JSON is a part) as a value, and whether it may hold repeated keys.
+pub fn parse(body: &[u8]) -> ApiResult<(Value, bool)> {
     let bad = |e: String| ApiError::bad_request(format!("error decoding YAML: {e}"));
-    let value: Value = if body.first() == Some(&b'{') {
-        proto::json::decode_any(body, Strictness::Ignore).map_err(|e| bad(e.to_string()))?.value
+    let (value, repeats) = if body.first() == Some(&b'{') {
+        let decoded = proto::json::decode_any(body, Strictness::Warn).map_err(|e| bad(e.to_string()))?;
+        (decoded.value, !decoded.strict_errors.is_empty())
     } else {
-        serde_yaml::from_slice(body).map_err(|e| bad(e.to_string()))?
+        (serde_yaml::from_slice(body).map_err(|e| bad(e.to_string()))?, true)
     };
     match value {
-        Value::Object(_) => Ok(value),
-        Value::Null => Ok(json!({})),
+        Value::Object(_) => Ok((value, repeats)),
+        Value::Null => Ok((json!({}), repeats)),
         other => Err(bad(format!(
             "error unmarshaling JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             match other {

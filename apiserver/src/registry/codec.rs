@@ -40,12 +40,7 @@ pub fn decode_as(
         Format::Protobuf => return decode_protobuf(schema, gvk, body),
         Format::Json => body,
         Format::Yaml => {
-            let v: Value = serde_yaml::from_slice(body).map_err(|e| {
-                ApiError::bad_request(format!(
-                    "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: error converting YAML to JSON: {e}"
-                ))
-            })?;
-            yaml = serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            yaml = super::yaml::to_json(body, kind)?;
             &yaml
         }
     };
@@ -58,19 +53,36 @@ pub fn decode_as(
         FieldValidation::Strict => Strictness::Strict,
     };
     let decoded = proto::json::decode(json, schema, strictness).map_err(|e| fail(&e, version, kind))?;
-    if !decoded.strict_errors.is_empty() {
-        match validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => warnings.extend(decoded.strict_errors),
-            FieldValidation::Strict => {
-                let why = proto::json::strict_error(&decoded.strict_errors);
-                return Err(ApiError::bad_request(proto::json::cannot_be_handled(kind, version, kind, &why)));
-            }
-        }
+    if let Some(why) = strict_error(body, format, validation, decoded.strict_errors, warnings) {
+        return Err(ApiError::bad_request(proto::json::cannot_be_handled(kind, version, kind, &why)));
     }
     let mut value = decoded.value;
     object::set_type(&mut value, &api_version(group, version), kind);
     Ok(value)
+}
+
+/// What is wrong with a body under strict validation; otherwise what is worth a warning is warned of. `errors` are
+/// those of its fields, beside which YAML may repeat keys.
+pub fn strict_error(
+    body: &[u8],
+    format: Format,
+    validation: FieldValidation,
+    mut errors: Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Option<String> {
+    if validation == FieldValidation::Ignore {
+        return None;
+    }
+    let repeated = if format == Format::Yaml { super::yaml::repeated_keys(body) } else { Vec::new() };
+    if validation == FieldValidation::Warn {
+        warnings.extend(repeated);
+        warnings.extend(errors);
+        return None;
+    }
+    if let Some(e) = super::yaml::error(&repeated) {
+        errors.insert(0, e);
+    }
+    (!errors.is_empty()).then(|| proto::json::strict_error(&errors))
 }
 
 fn decode_protobuf(schema: &TypeDef, gvk: (&str, &str, &str), body: &[u8]) -> ApiResult<Value> {

@@ -32,6 +32,7 @@ pub mod table;
 pub mod update;
 pub mod watch;
 pub mod write;
+pub mod yaml;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -32,6 +32,8 @@ pub struct Patch {
     body: Bytes,
     /// The object of a server-side apply.
     applied: Value,
+    /// Whether its body may hold a key more than once.
+    may_repeat: bool,
     schema: TypeRef,
     custom: Option<Arc<Served>>,
     api_version: String,
@@ -55,14 +57,15 @@ impl Patch {
         body: Bytes,
         options: &WriteOptions,
     ) -> ApiResult<Self> {
-        let applied = match kind {
+        let (applied, may_repeat) = match kind {
             PatchType::Apply => patch::apply::parse(&body)?,
-            _ => Value::Null,
+            _ => (Value::Null, false),
         };
         Ok(Self {
             kind,
             body,
             applied,
+            may_repeat,
             schema,
             custom: None,
             api_version: api_version(group, version),
@@ -136,8 +139,25 @@ impl Patch {
         if let Some(c) = &self.custom {
             c.coerce(&mut o, Strictness::Ignore).map_err(ApiError::bad_request)?;
         }
+        self.check_repeated_keys(warnings)?;
         object::set_type(&mut o, &self.api_version, self.object_kind);
         Ok(o)
+    }
+
+    /// Keys that the applied YAML repeats: warned of or refused.
+    fn check_repeated_keys(&self, warnings: &mut Vec<String>) -> ApiResult<()> {
+        if !self.may_repeat || self.strictness == Strictness::Ignore {
+            return Ok(());
+        }
+        let repeated = super::yaml::repeated_keys(&self.body);
+        if self.strictness == Strictness::Strict
+            && let Some(e) = super::yaml::error(&repeated)
+        {
+            let why = format!("error strict decoding YAML: error converting YAML to JSON: {e}");
+            return Err(ApiError::bad_request(why));
+        }
+        warnings.extend(repeated);
+        Ok(())
     }
 
     /// Unknown fields of an applied object: warned of or refused.
