@@ -82,7 +82,7 @@ pub fn on(p: &PodInfo, node: &str) -> Arc<PodInfo> {
 
 /// The node chosen, or the message why there is none.
 pub fn choose(cache: &Cache, profile: &Profile, pod: &PodInfo) -> Result<String, String> {
-    let mut turn = Turn { start: 0, rng: SmallRng::seed_from_u64(7) };
+    let mut turn = Turn::new(SmallRng::seed_from_u64(7));
     match decide(cache, profile, pod, &mut turn) {
         Decision::Node { slot, .. } => Ok(cache.node_at(slot).expect("node").name.to_string()),
         Decision::Unschedulable(d) => Err(d.message()),

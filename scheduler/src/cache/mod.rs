@@ -4,21 +4,25 @@
 //! scheduler has just placed are *assumed* here at once; the watch confirms them, a failed binding forgets them.
 
 mod counts;
+mod log;
 mod node_info;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use counts::{CountKey, Counts, TermSelector};
+pub use log::ChangeLog;
 pub use node_info::NodeInfo;
 pub use terms::{ExistingTerm, TermKind, TermTable};
+pub use topology::{NOWHERE, Topology};
 
 use crate::model::volume::{Claim, Class, Volume};
-use crate::model::{Labels, NodeFacts, PodInfo, Selector, Str};
+use crate::model::{Effect, Labels, NodeFacts, PodInfo, Selector, Str};
 
 /// A node's place in the cache; stable while the node exists, reused later.
 pub type Slot = usize;
@@ -62,6 +66,13 @@ pub struct Budget {
     pub disrupted: Box<[Str]>,
 }
 
+/// Topology keys remembered; a cluster uses a handful.
+const MAX_TOPOLOGIES: usize = 64;
+
+fn has_soft_taint(f: &NodeFacts) -> bool {
+    f.taints.iter().any(|t| t.effect == Effect::PreferNoSchedule)
+}
+
 /// Everything decisions are made from.
 #[derive(Default, Debug)]
 pub struct Cache {
@@ -72,8 +83,14 @@ pub struct Cache {
     order: Vec<Slot>,
     order_stale: bool,
     pods: HashMap<Str, Placed>,
-    /// On how many nodes an image is.
-    image_nodes: HashMap<Str, usize>,
+    assumed: usize,
+    /// Nodes that have an image, with its size there.
+    image_nodes: HashMap<Str, HashMap<Slot, i64>>,
+    /// How many nodes have a taint that only makes them less attractive.
+    soft_tainted: usize,
+    log: ChangeLog,
+    // Memo of topologies: filled by the first decision that needs a key, then maintained.
+    topologies: RefCell<HashMap<Str, Arc<Topology>>>,
     // Memo of pod counts per selector: filled by the first decision that needs a selector, then maintained.
     counts: RefCell<Counts>,
     terms: TermTable,
@@ -81,8 +98,12 @@ pub struct Cache {
     pub selectors: Selectors,
     pub storage: Storage,
     pub budgets: HashMap<(Str, Str), Budget>,
-    /// Pods without a node that have one nominated: node → UIDs.
+    /// How often budgets have changed.
+    pub budget_changes: u64,
+    /// Pods without a node that have one nominated, by node.
     nominated: HashMap<Str, Vec<Arc<PodInfo>>>,
+    /// Where a pod is nominated to, by UID.
+    nominated_to: HashMap<Str, Str>,
 }
 
 impl Cache {
@@ -90,39 +111,61 @@ impl Cache {
     pub fn set_node(&mut self, facts: NodeFacts) -> Option<NodeFacts> {
         let slot = self.slot_for(&facts.name);
         let node = self.nodes[slot].as_mut()?;
-        let old = node.facts.take();
-        for (image, _) in old.iter().flat_map(|f| f.images.iter()) {
-            if let Some(n) = self.image_nodes.get_mut(image) {
-                *n -= 1;
-                if *n == 0 {
+        if node.facts.as_deref() == Some(&facts) {
+            return Some(facts);
+        }
+        let old = node.facts.replace(Arc::new(facts));
+        let new = node.facts.clone()?;
+        if let Some(o) = &old {
+            self.forget_facts(slot, o, Some(&new));
+        }
+        self.soft_tainted += usize::from(has_soft_taint(&new));
+        for (image, size) in &new.images {
+            self.image_nodes.entry(image.clone()).or_default().insert(slot, *size);
+        }
+        if old.as_ref().is_none_or(|o| o.zone != new.zone) {
+            self.order_stale = true;
+        }
+        if old.as_ref().is_none_or(|o| o.labels != new.labels) {
+            self.relabel(slot, Some(&new.labels));
+        }
+        self.log.push(slot);
+        self.refresh_order();
+        old.map(Arc::unwrap_or_clone)
+    }
+
+    /// Takes out of the indexes what a node no longer has.
+    fn forget_facts(&mut self, slot: Slot, old: &NodeFacts, new: Option<&NodeFacts>) {
+        self.soft_tainted -= usize::from(has_soft_taint(old));
+        if new.is_some_and(|n| n.images == old.images) {
+            return;
+        }
+        for (image, _) in &old.images {
+            if let Some(on) = self.image_nodes.get_mut(image) {
+                on.remove(&slot);
+                if on.is_empty() {
                     self.image_nodes.remove(image);
                 }
             }
         }
-        for (image, _) in &facts.images {
-            *self.image_nodes.entry(image.clone()).or_default() += 1;
-        }
-        if old.as_ref().is_none_or(|o| o.zone != facts.zone) {
-            self.order_stale = true;
-        }
-        node.facts = Some(Arc::new(facts));
-        self.refresh_order();
-        old.map(Arc::unwrap_or_clone)
+    }
+
+    fn relabel(&mut self, slot: Slot, labels: Option<&Labels>) {
+        self.topologies.get_mut().retain(|key, t| {
+            let t = Arc::make_mut(t);
+            t.set(slot, labels.and_then(|l| l.get(key)));
+            !t.is_stale()
+        });
     }
 
     /// Removes a node. Pods still on it keep its slot until they are gone.
     pub fn remove_node(&mut self, name: &str) {
         let Some(&slot) = self.by_name.get(name) else { return };
         if let Some(facts) = self.nodes[slot].as_mut().and_then(|n| n.facts.take()) {
-            for (image, _) in &facts.images {
-                if let Some(n) = self.image_nodes.get_mut(image) {
-                    *n -= 1;
-                    if *n == 0 {
-                        self.image_nodes.remove(image);
-                    }
-                }
-            }
+            self.forget_facts(slot, &facts, None);
         }
+        self.relabel(slot, None);
+        self.log.push(slot);
         self.order_stale = true;
         self.drop_if_unused(slot);
         self.refresh_order();
@@ -193,16 +236,49 @@ impl Cache {
         self.by_name.get(name).and_then(|&s| self.node_at(s))
     }
 
-    /// How many existing nodes have an image.
+    /// The nodes that have an image, with its size there.
     #[must_use]
-    pub fn image_spread(&self, image: &str) -> usize {
-        self.image_nodes.get(image).copied().unwrap_or(0)
+    pub fn image_nodes(&self, image: &str) -> Option<&HashMap<Slot, i64>> {
+        self.image_nodes.get(image)
+    }
+
+    /// Whether some node has a taint that only makes it less attractive.
+    #[must_use]
+    pub fn has_soft_taints(&self) -> bool {
+        self.soft_tainted > 0
+    }
+
+    /// What changed lately.
+    #[must_use]
+    pub fn log(&self) -> &ChangeLog {
+        &self.log
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The nodes by their value of a label.
+    #[must_use]
+    pub fn topology(&self, key: &Str) -> Arc<Topology> {
+        let mut known = self.topologies.borrow_mut();
+        if let Some(t) = known.get(key) {
+            return t.clone();
+        }
+        if known.len() >= MAX_TOPOLOGIES {
+            known.clear();
+        }
+        let t = Arc::new(Topology::build(key, &self.nodes));
+        known.insert(key.clone(), t.clone());
+        t
     }
 
     /// Number of pods on nodes, and of those that are only assumed to be.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.pods.len(), self.pods.values().filter(|p| p.assumed).count())
+        (self.pods.len(), self.assumed)
     }
 
     /// A pod that has, or is assumed to have, a node.
@@ -248,17 +324,21 @@ impl Cache {
         if let Some(n) = self.nodes[slot].as_mut() {
             n.add(pod.clone());
         }
+        self.log.push(slot);
         self.counts.get_mut().change(&pod, slot, true);
         self.terms.change(&pod, slot, true);
+        self.assumed += usize::from(assumed);
         self.pods.insert(pod.uid.clone(), Placed { pod, slot, assumed });
     }
 
     /// Removes a pod from its node.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let placed = self.pods.remove(uid)?;
+        self.assumed -= usize::from(placed.assumed);
         if let Some(n) = self.nodes[placed.slot].as_mut() {
             n.remove(uid);
         }
+        self.log.push(placed.slot);
         self.counts.get_mut().change(&placed.pod, placed.slot, false);
         self.terms.change(&placed.pod, placed.slot, false);
         self.drop_if_unused(placed.slot);
@@ -279,13 +359,35 @@ impl Cache {
 
     /// Notes that `pod`, which has no node, waits for room on `node`; `None` withdraws it.
     pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: Option<Str>) {
-        self.nominated.retain(|_, list| {
-            list.retain(|p| p.uid != pod.uid);
-            !list.is_empty()
-        });
+        let before = match &node {
+            Some(n) => self.nominated_to.insert(pod.uid.clone(), n.clone()),
+            None => self.nominated_to.remove(&pod.uid),
+        };
+        if let Some(old) = before {
+            self.touch(&old);
+            if let Some(list) = self.nominated.get_mut(&old) {
+                list.retain(|p| p.uid != pod.uid);
+                if list.is_empty() {
+                    self.nominated.remove(&old);
+                }
+            }
+        }
         if let Some(node) = node {
+            self.touch(&node);
             self.nominated.entry(node).or_default().push(pod.clone());
         }
+    }
+
+    fn touch(&mut self, node: &str) {
+        if let Some(slot) = self.by_name.get(node) {
+            self.log.push(*slot);
+        }
+    }
+
+    /// The node a pod is nominated to.
+    #[must_use]
+    pub fn nomination(&self, uid: &str) -> Option<&Str> {
+        self.nominated_to.get(uid)
     }
 
     /// Pods nominated to a node.

@@ -3,7 +3,7 @@
 //! The replicas of a workload share their terms, so an incoming pod is matched against a handful of terms instead
 //! of every pod in the cluster.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::Slot;
 use crate::model::{AffinityTerm, PodInfo};
@@ -27,12 +27,36 @@ pub struct ExistingTerm {
 /// Distinct terms with the number of pods that carry them per slot.
 #[derive(Default, Debug)]
 pub struct TermTable {
-    terms: HashMap<ExistingTerm, BTreeMap<Slot, u32>>,
+    terms: HashMap<ExistingTerm, SlotCounts>,
+}
+
+/// Pods per slot, in order of slots: compact, and quick to walk.
+#[derive(Default, Debug)]
+pub struct SlotCounts(Vec<(u32, u32)>);
+
+impl SlotCounts {
+    /// Slots with how many pods they have.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.0.iter().map(|(s, n)| (*s as Slot, *n))
+    }
+
+    fn change(&mut self, slot: Slot, added: bool) {
+        let slot = slot as u32;
+        match (self.0.binary_search_by_key(&slot, |x| x.0), added) {
+            (Ok(i), true) => self.0[i].1 += 1,
+            (Err(i), true) => self.0.insert(i, (slot, 1)),
+            (Ok(i), false) if self.0[i].1 > 1 => self.0[i].1 -= 1,
+            (Ok(i), false) => {
+                self.0.remove(i);
+            }
+            (Err(_), false) => {}
+        }
+    }
 }
 
 impl TermTable {
     /// All terms with the slots of nodes whose pods carry them.
-    pub fn iter(&self) -> impl Iterator<Item = (&ExistingTerm, &BTreeMap<Slot, u32>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ExistingTerm, &SlotCounts)> {
         self.terms.iter()
     }
 
@@ -54,17 +78,12 @@ impl TermTable {
         for (kind, term) in all {
             let key = ExistingTerm { kind, term: term.clone() };
             if added {
-                *self.terms.entry(key).or_default().entry(slot).or_default() += 1;
+                self.terms.entry(key).or_default().change(slot, true);
                 continue;
             }
             let Some(slots) = self.terms.get_mut(&key) else { continue };
-            if let Some(n) = slots.get_mut(&slot) {
-                *n -= 1;
-                if *n == 0 {
-                    slots.remove(&slot);
-                }
-            }
-            if slots.is_empty() {
+            slots.change(slot, false);
+            if slots.0.is_empty() {
                 self.terms.remove(&key);
             }
         }

@@ -79,7 +79,7 @@ proptest! {
                     prop_assert_eq!(counts.get(slot).copied().unwrap_or(0) as usize, real.count());
                 }
             }
-            let terms: u32 = c.terms.iter().flat_map(|(_, slots)| slots.values()).sum();
+            let terms: u32 = c.terms.iter().flat_map(|(_, slots)| slots.iter()).map(|(_, n)| n).sum();
             prop_assert_eq!(terms as usize, c.pods.len());
             prop_assert_eq!(c.order.len(), c.nodes.iter().flatten().filter(|n| n.facts.is_some()).count());
             prop_assert!(c.by_name.len() + c.free.len() == c.nodes.len());

@@ -33,6 +33,7 @@ impl Action {
     pub const TOLERATIONS: Self = Self(64);
     pub const GATES: Self = Self(128);
     pub const UPDATE: Self = Self(256);
+    pub const FEATURES: Self = Self(512);
     pub const NONE: Self = Self(0);
 
     /// Whether the sets share a member.
@@ -82,6 +83,7 @@ impl<'a> ClusterEvent<'a> {
                 let flag = |changed: bool, a: Action| if changed { a } else { Action::NONE };
                 flag(o.allocatable != new.allocatable || o.max_pods != new.max_pods, Action::ALLOCATABLE)
                     | flag(o.labels != new.labels, Action::LABELS)
+                    | flag(o.features != new.features, Action::FEATURES)
                     | flag(o.taints != new.taints || o.unschedulable != new.unschedulable, Action::TAINTS)
             }
         };

@@ -65,6 +65,10 @@ pub enum Filter<'a> {
 pub trait Scorer {
     /// The raw score of a node.
     fn score(&self, node: &NodeInfo) -> i64;
+    /// Whether [`Self::normalize`] does something. If not, raw scores are in 0..=100.
+    fn normalizes(&self) -> bool {
+        true
+    }
     /// Brings the raw scores, in the order the nodes were scored, into 0..=100.
     fn normalize(&self, _scores: &mut [i64]) {}
 }
@@ -90,7 +94,19 @@ pub trait Plugin: Send + Sync {
         Ok(Filter::Skip)
     }
 
-    /// Compiles the pod into a scorer of the feasible nodes; `None` when all nodes are equal.
+    /// Whether checks and scores of this plugin depend on nothing but the pod's own spec, the node and the pods on
+    /// it. What is local is computed again only for nodes that changed.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Self::score`] may have something to say about the pod; cheaper than asking it.
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        true
+    }
+
+    /// Compiles the pod into a scorer of the feasible nodes; `None` when all nodes are equal. Local plugins are not
+    /// told which nodes are feasible.
     fn score<'a>(&'a self, _cx: Cycle<'a>, _feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
         None
     }

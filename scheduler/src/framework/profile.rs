@@ -1,10 +1,12 @@
 //! Profiles: which plugins take part for pods of one `schedulerName`, in which order and with which weights.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::Plugin;
 use crate::config::{PluginSet, ProfileConfig};
 use crate::plugins;
+use crate::preempt::Limits;
 
 /// A profile ready for use.
 pub struct Profile {
@@ -17,6 +19,10 @@ pub struct Profile {
     score: Vec<(usize, i64)>,
     /// DefaultPreemption is on.
     pub preempts: bool,
+    /// How much DefaultPreemption compares.
+    pub preemption: Limits,
+    /// How long volumes may take to be bound.
+    pub bind_timeout: Duration,
 }
 
 /// Extension points a configuration can address; the last has no plugin that could be taken out alone.
@@ -79,6 +85,8 @@ impl Profile {
         }
         let mut args: HashMap<&str, serde_json::Value> =
             c.plugin_config.iter().map(|a| (a.name.as_str(), a.args.clone())).collect();
+        let preemption = plugins::preemption_limits(args.get("DefaultPreemption").cloned()).map_err(of)?;
+        let bind_timeout = plugins::bind_timeout(args.get("VolumeBinding").cloned()).map_err(of)?;
         let mut all: Vec<Box<dyn Plugin>> = Vec::new();
         let mut index: HashMap<String, usize> = HashMap::new();
         let lists = [&points.pre_enqueue, &points.filter, &points.score, &points.post_filter];
@@ -108,6 +116,8 @@ impl Profile {
                 .iter()
                 .filter_map(|(n, w)| Some((*index.get(n)?, if *w == 0 { 1 } else { *w })))
                 .collect(),
+            preemption,
+            bind_timeout,
             preempts: has(&points.post_filter, "DefaultPreemption"),
             name,
             all,

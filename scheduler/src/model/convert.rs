@@ -112,7 +112,25 @@ fn want(p: &core::Pod, spec: &core::PodSpec, labels: &Labels, conditions: &[core
             .map(|c| (c.reason.as_deref().unwrap_or("").into(), c.message.as_deref().unwrap_or("").into())),
         resource_claims: spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()),
         grouped: spec.scheduling_group.is_some(),
+        features: features(spec),
     }
+}
+
+/// Features of the kubelet that a pod cannot do without.
+fn features(spec: &core::PodSpec) -> Box<[Str]> {
+    let mut rules = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .flat_map(|c| c.restart_policy_rules.iter().flatten());
+    let restarts_all = rules.any(|r| r.action == "RestartAllContainers");
+    let own_users = spec.host_network == Some(true) && spec.host_users == Some(false);
+    [(restarts_all, "RestartAllContainersOnContainerExits"), (own_users, "UserNamespacesHostNetworkSupport")]
+        .into_iter()
+        .filter(|x| x.0)
+        .map(|x| Str::from(x.1))
+        .collect()
 }
 
 /// A spread constraint of a pod with these labels.
@@ -327,6 +345,12 @@ pub fn node(n: &core::Node) -> NodeFacts {
                 let size = i.size_bytes.unwrap_or(0);
                 i.names.iter().flatten().map(move |name| (Str::from(name.as_str()), size))
             })
+            .collect(),
+        features: status
+            .and_then(|s| s.declared_features.as_ref())
+            .into_iter()
+            .flatten()
+            .map(|f| f.as_str().into())
             .collect(),
         labels,
         zone,

@@ -114,6 +114,8 @@ pub struct NodeFacts {
     pub max_pods: i64,
     /// Image names on the node with their sizes.
     pub images: Box<[(Str, i64)]>,
+    /// Features the kubelet says it has.
+    pub features: Box<[Str]>,
     /// Region and zone, for interleaving nodes.
     pub zone: String,
 }

@@ -73,6 +73,8 @@ pub struct Want {
     pub resource_claims: bool,
     /// The pod belongs to a pod group.
     pub grouped: bool,
+    /// Features of the kubelet that the pod needs, by feature gate.
+    pub features: Box<[Str]>,
 }
 
 /// A pod as the scheduler knows it.

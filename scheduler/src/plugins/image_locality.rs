@@ -1,6 +1,8 @@
 //! ImageLocality: nodes that already have the pod's images start it sooner.
 
-use crate::cache::NodeInfo;
+use std::collections::HashMap;
+
+use crate::cache::{NodeInfo, Slot};
 use crate::framework::{Cycle, MAX_SCORE, Plugin, Scorer};
 
 /// The plugin.
@@ -17,43 +19,37 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
+    fn may_score(&self, cx: Cycle<'_>) -> bool {
+        cx.pod.want().images.iter().any(|i| cx.cache.image_nodes(i).is_some())
+    }
+
     fn score<'a>(&'a self, cx: Cycle<'a>, _feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
-        let total = cx.cache.order().len().max(1);
+        let total = cx.cache.order().len().max(1) as f64;
         // A size counts in proportion to how many nodes have the image, so that one node with a rare image does
         // not attract every pod.
-        let images: Vec<(&str, f64)> = cx
-            .pod
-            .want()
-            .images
-            .iter()
-            .filter_map(|i| {
-                let on = cx.cache.image_spread(i);
-                (on > 0).then(|| (i.as_ref(), on as f64 / total as f64))
-            })
-            .collect();
-        if images.is_empty() {
-            return None;
+        let mut sizes: HashMap<Slot, i64> = HashMap::new();
+        for on in cx.pod.want().images.iter().filter_map(|i| cx.cache.image_nodes(i)) {
+            let spread = on.len() as f64 / total;
+            for (slot, size) in on {
+                *sizes.entry(*slot).or_default() += (*size as f64 * spread) as i64;
+            }
         }
-        Some(Box::new(Local { images, high: HIGH_PER_CONTAINER * cx.pod.want().containers.max(1) as i64 }))
+        Some(Box::new(Local { sizes, high: HIGH_PER_CONTAINER * cx.pod.want().containers.max(1) as i64 }))
     }
 }
 
-struct Local<'a> {
-    images: Vec<(&'a str, f64)>,
+struct Local {
+    sizes: HashMap<Slot, i64>,
     high: i64,
 }
 
-impl Scorer for Local<'_> {
+impl Scorer for Local {
+    fn normalizes(&self) -> bool {
+        false
+    }
+
     fn score(&self, n: &NodeInfo) -> i64 {
-        let on_node = &n.facts().images;
-        let sum: i64 = self
-            .images
-            .iter()
-            .filter_map(|(image, spread)| {
-                let (_, size) = on_node.iter().find(|(name, _)| name.as_ref() == *image)?;
-                Some((*size as f64 * spread) as i64)
-            })
-            .sum();
+        let sum = self.sizes.get(&n.slot).copied().unwrap_or(0);
         MAX_SCORE * (sum.clamp(LOW, self.high) - LOW) / (self.high - LOW)
     }
 }

@@ -1,9 +1,9 @@
 //! InterPodAffinity: pods that want to be near, or away from, other pods.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cache::{CountKey, NodeInfo, TermKind, TermSelector};
+use crate::cache::{CountKey, NodeInfo, Slot, TermKind, TermSelector, Topology};
 use crate::config::args;
 use crate::framework::{Action, ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, Rejection, Resource, Scorer};
 use crate::model::{AffinityTerm, PodInfo, Selector, Str};
@@ -49,10 +49,39 @@ fn count(cx: Cycle<'_>, terms: &[&AffinityTerm]) -> Arc<Vec<u32>> {
     cx.cache.count(CountKey { terms: terms.iter().map(|t| pods_of(cx, t)).collect(), skip_deleting: false })
 }
 
-/// Values of `key` on nodes with a positive count.
-fn values<'a>(cx: Cycle<'a>, counts: &[u32], key: &str) -> HashSet<&'a Str> {
-    let with_pods = counts.iter().enumerate().filter(|(_, c)| **c > 0);
-    with_pods.filter_map(|(slot, _)| cx.cache.node_at(slot)?.label(key)).collect()
+/// Values of a topology key, as a set.
+struct Values {
+    topology: Arc<Topology>,
+    set: Vec<bool>,
+}
+
+impl Values {
+    fn new(cx: Cycle<'_>, key: &Str) -> Self {
+        let topology = cx.cache.topology(key);
+        Self { set: vec![false; topology.len()], topology }
+    }
+
+    /// The values on nodes with a positive count.
+    fn counted(cx: Cycle<'_>, key: &Str, counts: &[u32]) -> Self {
+        let mut out = Self::new(cx, key);
+        counts.iter().enumerate().filter(|(_, c)| **c > 0).for_each(|(slot, _)| out.insert(slot));
+        out
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        if let Some(d) = self.topology.index(slot) {
+            self.set[d] = true;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.set.contains(&true)
+    }
+
+    /// Whether the value of the node in `slot` is among them; `None` when it has none.
+    fn has(&self, slot: Slot) -> Option<bool> {
+        self.topology.index(slot).map(|d| self.set[d])
+    }
 }
 
 fn includes(ts: &TermSelector, pod: &PodInfo) -> bool {
@@ -68,8 +97,8 @@ impl Plugin for InterPodAffinity {
         let pod = cx.pod;
         let t = pod.terms();
         let ns_labels = cx.cache.namespaces.get(&pod.namespace);
-        // Label key → values where some running pod refuses the incoming one.
-        let mut refused: HashMap<&Str, HashSet<&Str>> = HashMap::new();
+        // Per label key, values where some running pod refuses the incoming one.
+        let mut refused: BTreeMap<&Str, Values> = BTreeMap::new();
         for (existing, slots) in cx.cache.terms().iter() {
             if existing.kind != TermKind::RequiredAnti
                 || !existing.term.matches(&pod.namespace, &pod.labels, ns_labels)
@@ -77,47 +106,44 @@ impl Plugin for InterPodAffinity {
                 continue;
             }
             let key = &existing.term.topology_key;
-            let on = slots.keys().filter_map(|s| cx.cache.node_at(*s)?.label(key));
-            refused.entry(key).or_default().extend(on);
+            let values = refused.entry(key).or_insert_with(|| Values::new(cx, key));
+            slots.iter().for_each(|(slot, _)| values.insert(slot));
         }
         refused.retain(|_, v| !v.is_empty());
         if refused.is_empty() && t.required.is_empty() && t.required_anti.is_empty() {
             return Ok(Filter::Skip);
         }
-        let near: Vec<(&Str, HashSet<&Str>)> = if t.required.is_empty() {
+        let near: Vec<Values> = if t.required.is_empty() {
             Vec::new()
         } else {
             // A pod counts for affinity only when it matches all terms.
             let counts = count(cx, &t.required.iter().collect::<Vec<_>>());
-            t.required.iter().map(|x| (&x.topology_key, values(cx, &counts, &x.topology_key))).collect()
+            t.required.iter().map(|x| Values::counted(cx, &x.topology_key, &counts)).collect()
         };
-        let away: Vec<(&Str, HashSet<&Str>)> = t
-            .required_anti
-            .iter()
-            .map(|x| (&x.topology_key, values(cx, &count(cx, &[x]), &x.topology_key)))
-            .collect();
+        let away: Vec<Values> =
+            t.required_anti.iter().map(|x| Values::counted(cx, &x.topology_key, &count(cx, &[x]))).collect();
         // The first of a group of pods that want to be together has nobody to be near to.
         let first = !near.is_empty()
-            && near.iter().all(|(_, v)| v.is_empty())
+            && near.iter().all(Values::is_empty)
             && t.required.iter().all(|x| includes(&pods_of(cx, x), pod));
         Ok(Filter::Check(Box::new(move |n| {
             let mut satisfied = true;
-            for (key, values) in &near {
-                match n.label(key) {
+            for values in &near {
+                match values.has(n.slot) {
                     None => {
                         return Err(Rejection::unresolvable(NAME, "node(s) didn't match pod affinity rules"));
                     }
-                    Some(v) => satisfied &= values.contains(v),
+                    Some(there) => satisfied &= there,
                 }
             }
             if !satisfied && !first {
                 return Err(Rejection::unresolvable(NAME, "node(s) didn't match pod affinity rules"));
             }
-            let hit = |key: &Str, values: &HashSet<&Str>| n.label(key).is_some_and(|v| values.contains(v));
-            if away.iter().any(|(k, v)| hit(k, v)) {
+            let hit = |values: &Values| values.has(n.slot) == Some(true);
+            if away.iter().any(hit) {
                 return Err(Rejection::unschedulable(NAME, "node(s) didn't match pod anti-affinity rules"));
             }
-            if refused.iter().any(|(k, v)| hit(k, v)) {
+            if refused.values().any(hit) {
                 return Err(Rejection::unschedulable(
                     NAME,
                     "node(s) didn't satisfy existing pods anti-affinity rules",
@@ -127,25 +153,32 @@ impl Plugin for InterPodAffinity {
         })))
     }
 
+    fn may_score(&self, cx: Cycle<'_>) -> bool {
+        let t = cx.pod.terms();
+        !t.preferred.is_empty()
+            || !t.preferred_anti.is_empty()
+            || (!self.ignore_existing_preferences && !cx.cache.terms().is_empty())
+    }
+
     fn score<'a>(&'a self, cx: Cycle<'a>, _feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
         let t = cx.pod.terms();
         let prefers = !t.preferred.is_empty() || !t.preferred_anti.is_empty();
-        if !prefers && (self.ignore_existing_preferences || cx.cache.terms().is_empty()) {
+        if !prefers && self.ignore_existing_preferences {
             return None;
         }
-        let mut scores: HashMap<&Str, HashMap<&Str, i64>> = HashMap::new();
-        let mut give = |key: &'a Str, n: &'a NodeInfo, points: i64| {
-            if let Some(v) = n.label(key) {
-                *scores.entry(key).or_default().entry(v).or_default() += points;
+        let mut scores: BTreeMap<&Str, Points> = BTreeMap::new();
+        let mut give = |key: &'a Str, slot: Slot, points: i64| {
+            let p = scores.entry(key).or_insert_with(|| Points::new(cx, key));
+            if let Some(d) = p.topology.index(slot) {
+                p.points[d] += points;
+                p.given = true;
             }
         };
         let mine = t.preferred.iter().map(|(w, x)| (i64::from(*w), x));
         let mine_anti = t.preferred_anti.iter().map(|(w, x)| (-i64::from(*w), x));
         for (weight, term) in mine.chain(mine_anti) {
             for (slot, c) in count(cx, &[term]).iter().enumerate().filter(|(_, c)| **c > 0) {
-                if let Some(n) = cx.cache.node_at(slot) {
-                    give(&term.topology_key, n, weight * i64::from(*c));
-                }
+                give(&term.topology_key, slot, weight * i64::from(*c));
             }
         }
         let ns_labels = cx.cache.namespaces.get(&cx.pod.namespace);
@@ -158,12 +191,11 @@ impl Plugin for InterPodAffinity {
             if weight == 0 || !existing.term.matches(&cx.pod.namespace, &cx.pod.labels, ns_labels) {
                 continue;
             }
-            for (slot, c) in slots {
-                if let Some(n) = cx.cache.node_at(*slot) {
-                    give(&existing.term.topology_key, n, weight * i64::from(*c));
-                }
+            for (slot, c) in slots.iter() {
+                give(&existing.term.topology_key, slot, weight * i64::from(c));
             }
         }
+        let scores: Vec<Points> = scores.into_values().filter(|p| p.given).collect();
         (!scores.is_empty()).then(|| Box::new(Affinity(scores)) as Box<dyn Scorer>)
     }
 
@@ -203,11 +235,25 @@ fn picks(t: &AffinityTerm, p: &PodInfo) -> bool {
         && t.selector.matches(&p.labels)
 }
 
-struct Affinity<'a>(HashMap<&'a Str, HashMap<&'a Str, i64>>);
+/// Points per value of a topology key.
+struct Points {
+    topology: Arc<Topology>,
+    points: Vec<i64>,
+    given: bool,
+}
 
-impl Scorer for Affinity<'_> {
+impl Points {
+    fn new(cx: Cycle<'_>, key: &Str) -> Self {
+        let topology = cx.cache.topology(key);
+        Self { points: vec![0; topology.len()], topology, given: false }
+    }
+}
+
+struct Affinity(Vec<Points>);
+
+impl Scorer for Affinity {
     fn score(&self, n: &NodeInfo) -> i64 {
-        self.0.iter().filter_map(|(key, values)| values.get(n.label(key)?)).sum()
+        self.0.iter().filter_map(|p| p.topology.index(n.slot).map(|d| p.points[d])).sum()
     }
 
     fn normalize(&self, scores: &mut [i64]) {

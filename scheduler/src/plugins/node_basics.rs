@@ -19,6 +19,14 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let Some(name) = &cx.pod.node else { return Ok(Filter::Skip) };
         Ok(Filter::Check(Box::new(move |n| {
@@ -44,6 +52,14 @@ fn cordon() -> Taint {
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
     }
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
@@ -114,6 +130,14 @@ impl Plugin for NodeAffinity {
         "NodeAffinity"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn may_score(&self, cx: Cycle<'_>) -> bool {
+        !cx.pod.want().preferred_nodes.is_empty() || !self.added_preferred.is_empty()
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let w = cx.pod.want();
         if self.added_required.is_none() && w.required_nodes.is_none() && w.node_selector.is_empty() {
@@ -181,6 +205,10 @@ pub struct DynamicResources;
 impl Plugin for DynamicResources {
     fn name(&self) -> &'static str {
         "DynamicResources"
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
     }
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {

@@ -11,6 +11,14 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         if cx.pod.ports.is_empty() {
             return Ok(Filter::Skip);

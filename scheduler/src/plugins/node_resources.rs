@@ -137,6 +137,10 @@ impl Plugin for Fit {
         FIT
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let ask = &cx.pod.requests.asked;
         Ok(Filter::Check(Box::new(move |n| match self.shortage(ask, n) {
@@ -200,6 +204,10 @@ struct FitScore<'a> {
 }
 
 impl Scorer for FitScore<'_> {
+    fn normalizes(&self) -> bool {
+        false
+    }
+
     fn score(&self, n: &NodeInfo) -> i64 {
         let (mut sum, mut weights) = (0, 0);
         for ((name, weight), ask) in self.fit.resources.iter().zip(&self.ask) {
@@ -250,6 +258,10 @@ impl Plugin for Balanced {
         BALANCED
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn score<'a>(&'a self, cx: Cycle<'a>, _feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
         let ask: Vec<i64> = self.resources.iter().map(|(n, _)| asked(cx.pod, n, false)).collect();
         // Pods that ask for nothing don't change the balance; comparing would pile them onto one node.
@@ -291,6 +303,10 @@ impl BalancedScore<'_> {
 }
 
 impl Scorer for BalancedScore<'_> {
+    fn normalizes(&self) -> bool {
+        false
+    }
+
     fn score(&self, n: &NodeInfo) -> i64 {
         // What counts is whether the pod makes the balance better: 75 for no change.
         let half = MAX_SCORE / 2;

@@ -3,13 +3,12 @@
 //! Pods without constraints of their own get soft ones over nodes and zones, counted by the services and
 //! controllers that select them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::{CountKey, NodeInfo, TermSelector};
+use crate::cache::{CountKey, NOWHERE, NodeInfo, Slot, TermSelector, Topology};
 use crate::config::args;
 use crate::framework::{Action, ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, Rejection, Resource, Scorer};
-use crate::model::{Effect, Labels, PodInfo, Selector, SpreadConstraint, Str, convert};
+use crate::model::{Effect, Labels, PodInfo, Selector, SpreadConstraint, convert};
 
 const NAME: &str = "PodTopologySpread";
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -106,14 +105,43 @@ fn included(pod: &PodInfo, c: &SpreadConstraint, n: &NodeInfo) -> bool {
         && (!c.honor_taints || pod.untolerated(&f.taints, &[Effect::NoSchedule, Effect::NoExecute]).is_none())
 }
 
-fn at(v: &[u32], n: &NodeInfo) -> i64 {
-    v.get(n.slot).copied().map_or(0, i64::from)
+/// Whether all nodes take part, whatever they are.
+fn includes_all(pod: &PodInfo, c: &SpreadConstraint) -> bool {
+    let w = pod.want();
+    (!c.honor_affinity || (w.node_selector.is_empty() && w.required_nodes.is_none())) && !c.honor_taints
 }
 
-/// One hard constraint with its counts per topology value.
-struct Hard {
+/// A constraint with its topology and the pods it counts per slot.
+struct Counted {
     c: SpreadConstraint,
-    domains: HashMap<Str, i64>,
+    topology: Arc<Topology>,
+    counts: Arc<Vec<u32>>,
+    all: bool,
+}
+
+impl Counted {
+    fn new(cx: Cycle<'_>, c: SpreadConstraint) -> Self {
+        Self {
+            topology: cx.cache.topology(&c.topology_key),
+            counts: counted(cx, &c),
+            all: includes_all(cx.pod, &c),
+            c,
+        }
+    }
+
+    fn count(&self, slot: Slot) -> i64 {
+        self.counts.get(slot).copied().map_or(0, i64::from)
+    }
+
+    fn includes(&self, cx: Cycle<'_>, slot: Slot) -> bool {
+        self.all || cx.cache.node_at(slot).is_some_and(|n| included(cx.pod, &self.c, n))
+    }
+}
+
+/// A hard constraint with its counts per topology value; `None` for values no node that takes part has.
+struct Hard {
+    counted: Counted,
+    domains: Vec<Option<i64>>,
     least: i64,
     own: i64,
 }
@@ -128,37 +156,32 @@ impl Plugin for PodTopologySpread {
         if constraints.is_empty() {
             return Ok(Filter::Skip);
         }
-        let counts: Vec<_> = constraints.iter().map(|c| counted(cx, c)).collect();
         let mut hard: Vec<Hard> = constraints
             .into_iter()
-            .map(|c| Hard {
-                own: i64::from(c.selector.matches(&cx.pod.labels)),
-                c,
-                domains: HashMap::new(),
-                least: 0,
+            .map(|c| {
+                let own = i64::from(c.selector.matches(&cx.pod.labels));
+                let counted = Counted::new(cx, c);
+                Hard { own, domains: vec![None; counted.topology.len()], least: 0, counted }
             })
             .collect();
-        for n in cx.cache.nodes() {
-            if hard.iter().any(|h| n.label(&h.c.topology_key).is_none()) {
+        for &slot in cx.cache.order() {
+            if hard.iter().any(|h| h.counted.topology.at(slot) == NOWHERE) {
                 continue;
             }
-            for (h, count) in hard.iter_mut().zip(&counts) {
-                if let Some(v) = n.label(&h.c.topology_key)
-                    && included(cx.pod, &h.c, n)
+            for h in &mut hard {
+                if let Some(d) = h.counted.topology.index(slot)
+                    && h.counted.includes(cx, slot)
                 {
-                    match h.domains.get_mut(v) {
-                        Some(x) => *x += at(count, n),
-                        None => {
-                            h.domains.insert(v.clone(), at(count, n));
-                        }
-                    }
+                    let count = h.counted.count(slot);
+                    *h.domains[d].get_or_insert(0) += count;
                 }
             }
         }
         for h in &mut hard {
-            let enough = h.domains.len() as i64 >= i64::from(h.c.min_domains);
+            let there = || h.domains.iter().flatten();
+            let enough = there().count() as i64 >= i64::from(h.counted.c.min_domains);
             // With no domain at all nothing bounds the skew from below.
-            h.least = match h.domains.values().min() {
+            h.least = match there().min() {
                 Some(m) if enough => *m,
                 None if enough => i64::from(i32::MAX),
                 _ => 0,
@@ -166,14 +189,14 @@ impl Plugin for PodTopologySpread {
         }
         Ok(Filter::Check(Box::new(move |n| {
             for h in &hard {
-                let Some(v) = n.label(&h.c.topology_key) else {
+                let Some(d) = h.counted.topology.index(n.slot) else {
                     return Err(Rejection::unresolvable(
                         NAME,
                         "node(s) didn't match pod topology spread constraints (missing required label)",
                     ));
                 };
-                let here = h.domains.get(v).copied().unwrap_or(0);
-                if here + h.own - h.least > i64::from(h.c.max_skew) {
+                let here = h.domains[d].unwrap_or(0);
+                if here + h.own - h.least > i64::from(h.counted.c.max_skew) {
                     return Err(Rejection::unschedulable(
                         NAME,
                         "node(s) didn't match pod topology spread constraints",
@@ -184,6 +207,11 @@ impl Plugin for PodTopologySpread {
         })))
     }
 
+    fn may_score(&self, cx: Cycle<'_>) -> bool {
+        let own = &cx.pod.want().spread;
+        if own.is_empty() { self.defaults.iter().any(|c| !c.hard) } else { own.iter().any(|c| !c.hard) }
+    }
+
     fn score<'a>(&'a self, cx: Cycle<'a>, feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
         let constraints = self.constraints(cx, false);
         if constraints.is_empty() {
@@ -191,50 +219,21 @@ impl Plugin for PodTopologySpread {
         }
         // Default spreading works on nodes without a zone label, too.
         let strict = !cx.pod.want().spread.is_empty() || !self.system_defaults;
-        let has_all = |n: &NodeInfo| constraints.iter().all(|c| n.label(&c.topology_key).is_some());
-        let ignored: Vec<bool> = feasible.iter().map(|n| strict && !has_all(n)).collect();
+        let all: Vec<Counted> = constraints.into_iter().map(|c| Counted::new(cx, c)).collect();
+        let has_all = |slot: Slot| all.iter().all(|c| c.topology.at(slot) != NOWHERE);
+        let ignored: Vec<bool> = feasible.iter().map(|n| strict && !has_all(n.slot)).collect();
         let scored = ignored.iter().filter(|i| !**i).count();
-        let mut soft: Vec<Soft> = constraints
-            .iter()
-            .map(|c| {
-                let per_node = c.topology_key.as_ref() == HOSTNAME;
-                let mut domains = HashMap::new();
-                if !per_node {
-                    for (n, _) in feasible.iter().zip(&ignored).filter(|(_, i)| !**i) {
-                        if let Some(v) = n.label(&c.topology_key)
-                            && !domains.contains_key(v)
-                        {
-                            domains.insert(v.clone(), 0i64);
-                        }
-                    }
-                }
-                let size = if per_node { scored } else { domains.len() };
-                Soft {
-                    counts: counted(cx, c),
-                    weight: ((size + 2) as f64).ln(),
-                    c: c.clone(),
-                    per_node,
-                    domains,
-                }
+        let domains: Vec<Vec<Option<i64>>> =
+            all.iter().map(|c| domains(cx, c, feasible, &ignored, &|s| !strict || has_all(s))).collect();
+        let soft: Vec<Soft> = all
+            .into_iter()
+            .zip(domains)
+            .map(|(counted, domains)| {
+                let per_node = counted.c.topology_key.as_ref() == HOSTNAME;
+                let size = if per_node { scored } else { domains.iter().flatten().count() };
+                Soft { weight: ((size + 2) as f64).ln(), per_node, domains, counted }
             })
             .collect();
-        if soft.iter().any(|s| !s.per_node) {
-            for n in cx.cache.nodes() {
-                if strict && !has_all(n) {
-                    continue;
-                }
-                for s in soft.iter_mut().filter(|s| !s.per_node) {
-                    let count = at(&s.counts, n);
-                    if count > 0
-                        && let Some(v) = n.label(&s.c.topology_key)
-                        && included(cx.pod, &s.c, n)
-                        && let Some(x) = s.domains.get_mut(v)
-                    {
-                        *x += count;
-                    }
-                }
-            }
-        }
         Some(Box::new(SoftScore { soft, ignored, strict }))
     }
 
@@ -261,12 +260,42 @@ impl Plugin for PodTopologySpread {
     }
 }
 
+/// Counts per topology value of the feasible nodes. A host is its own value: nothing is to be added up.
+fn domains(
+    cx: Cycle<'_>,
+    c: &Counted,
+    feasible: &[&NodeInfo],
+    ignored: &[bool],
+    takes_part: &dyn Fn(Slot) -> bool,
+) -> Vec<Option<i64>> {
+    if c.c.topology_key.as_ref() == HOSTNAME {
+        return Vec::new();
+    }
+    let mut out = vec![None; c.topology.len()];
+    for (n, _) in feasible.iter().zip(ignored).filter(|(_, i)| !**i) {
+        if let Some(d) = c.topology.index(n.slot) {
+            out[d] = Some(0);
+        }
+    }
+    for &slot in cx.cache.order() {
+        let count = c.count(slot);
+        if count > 0
+            && takes_part(slot)
+            && let Some(d) = c.topology.index(slot)
+            && let Some(x) = &mut out[d]
+            && c.includes(cx, slot)
+        {
+            *x += count;
+        }
+    }
+    out
+}
+
 struct Soft {
-    c: SpreadConstraint,
-    counts: Arc<Vec<u32>>,
+    counted: Counted,
     per_node: bool,
     weight: f64,
-    domains: HashMap<Str, i64>,
+    domains: Vec<Option<i64>>,
 }
 
 struct SoftScore {
@@ -277,15 +306,18 @@ struct SoftScore {
 
 impl Scorer for SoftScore {
     fn score(&self, n: &NodeInfo) -> i64 {
-        if self.strict && self.soft.iter().any(|s| n.label(&s.c.topology_key).is_none()) {
+        if self.strict && self.soft.iter().any(|s| s.counted.topology.at(n.slot) == NOWHERE) {
             return 0;
         }
         let mut sum = 0.0;
         for s in &self.soft {
-            if let Some(v) = n.label(&s.c.topology_key) {
-                let count =
-                    if s.per_node { at(&s.counts, n) } else { s.domains.get(v).copied().unwrap_or(0) };
-                sum += count as f64 * s.weight + f64::from(s.c.max_skew - 1);
+            if let Some(d) = s.counted.topology.index(n.slot) {
+                let count = if s.per_node {
+                    s.counted.count(n.slot)
+                } else {
+                    s.domains.get(d).copied().flatten().unwrap_or(0)
+                };
+                sum += count as f64 * s.weight + f64::from(s.counted.c.max_skew - 1);
             }
         }
         sum.round() as i64

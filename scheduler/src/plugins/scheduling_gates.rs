@@ -1,6 +1,6 @@
 //! SchedulingGates: a pod with gates waits until all are removed.
 
-use crate::framework::{Action, Plugin, Resource};
+use crate::framework::{Action, Cycle, Plugin, Resource};
 use crate::model::PodInfo;
 
 /// The plugin.
@@ -9,6 +9,10 @@ pub struct SchedulingGates;
 impl Plugin for SchedulingGates {
     fn name(&self) -> &'static str {
         "SchedulingGates"
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
     }
 
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), String> {

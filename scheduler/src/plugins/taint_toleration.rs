@@ -14,6 +14,15 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn may_score(&self, cx: Cycle<'_>) -> bool {
+        // Without any soft taint all nodes would get the full score alike.
+        cx.cache.has_soft_taints()
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         Ok(Filter::Check(Box::new(move |n| match cx.pod.untolerated(&n.facts().taints, HARD) {
             None => Ok(()),
@@ -21,20 +30,9 @@ impl Plugin for TaintToleration {
         })))
     }
 
-    fn score<'a>(&'a self, cx: Cycle<'a>, feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
-        // Without any soft taint all nodes would get the full score alike.
-        feasible.iter().any(|n| n.facts().taints.iter().any(|t| t.effect == Effect::PreferNoSchedule)).then(
-            || {
-                let tolerations = cx
-                    .pod
-                    .want()
-                    .tolerations
-                    .iter()
-                    .filter(|t| t.effect.is_none_or(|e| e == Effect::PreferNoSchedule))
-                    .collect();
-                Box::new(Intolerable(tolerations)) as Box<dyn Scorer>
-            },
-        )
+    fn score<'a>(&'a self, cx: Cycle<'a>, _feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
+        let soft = |t: &&Toleration| t.effect.is_none_or(|e| e == Effect::PreferNoSchedule);
+        Some(Box::new(Intolerable(cx.pod.want().tolerations.iter().filter(soft).collect())))
     }
 
     fn events(&self) -> &'static [(Resource, Action)] {

@@ -14,6 +14,10 @@ impl Plugin for VolumeBinding {
         NAME
     }
 
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let storage = &cx.cache.storage;
         let stands = volumes::stands(storage, cx.pod).map_err(|m| Rejection::unresolvable(NAME, m))?;

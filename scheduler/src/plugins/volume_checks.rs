@@ -14,6 +14,10 @@ impl Plugin for VolumeRestrictions {
         "VolumeRestrictions"
     }
 
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let pod = cx.pod;
         let exclusive: Vec<&Str> = pod
@@ -104,6 +108,10 @@ impl Plugin for VolumeZone {
         "VolumeZone"
     }
 
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
+    }
+
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let storage = &cx.cache.storage;
         // What is wrong with a claim is VolumeBinding's to say.
@@ -165,6 +173,10 @@ fn handles<'a>(cx: Cycle<'a>, pod: &'a PodInfo) -> impl Iterator<Item = &'a (Str
 impl Plugin for NodeVolumeLimits {
     fn name(&self) -> &'static str {
         "NodeVolumeLimits"
+    }
+
+    fn may_score(&self, _cx: Cycle<'_>) -> bool {
+        false
     }
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,11 @@ pub struct Queue {
     pods: HashMap<Str, Entry>,
     active: BTreeMap<ActiveKey, Str>,
     backoff: BTreeMap<(Time, u64), Str>,
+    /// Unschedulable pods by each plugin that rejected them ("" without one): an event is held against those whose
+    /// plugin cares, and no others.
+    rejected: HashMap<&'static str, HashSet<Str>>,
+    unschedulable: usize,
+    gated: usize,
     seq: u64,
     initial: Duration,
     max: Duration,
@@ -83,6 +88,9 @@ impl Queue {
             pods: HashMap::new(),
             active: BTreeMap::new(),
             backoff: BTreeMap::new(),
+            rejected: HashMap::new(),
+            unschedulable: 0,
+            gated: 0,
             seq: 0,
             initial,
             max,
@@ -114,16 +122,42 @@ impl Queue {
     }
 
     fn put(&mut self, q: Queued, place: Place) {
-        self.pods.insert(q.pod.uid.clone(), Entry { q, place });
+        let uid = q.pod.uid.clone();
+        match &place {
+            Place::Unschedulable => {
+                self.unschedulable += 1;
+                for name in groups(&q) {
+                    self.rejected.entry(name).or_default().insert(uid.clone());
+                }
+            }
+            Place::Gated => self.gated += 1,
+            Place::Active(_) | Place::Backoff(..) => {}
+        }
+        self.pods.insert(uid, Entry { q, place });
     }
 
     fn take(&mut self, uid: &str) -> Option<Entry> {
         let e = self.pods.remove(uid)?;
         match &e.place {
-            Place::Active(k) => self.active.remove(k),
-            Place::Backoff(t, s) => self.backoff.remove(&(*t, *s)),
-            Place::Unschedulable | Place::Gated => None,
-        };
+            Place::Active(k) => {
+                self.active.remove(k);
+            }
+            Place::Backoff(t, s) => {
+                self.backoff.remove(&(*t, *s));
+            }
+            Place::Unschedulable => {
+                self.unschedulable -= 1;
+                for name in groups(&e.q) {
+                    if let Some(group) = self.rejected.get_mut(name) {
+                        group.remove(uid);
+                        if group.is_empty() {
+                            self.rejected.remove(name);
+                        }
+                    }
+                }
+            }
+            Place::Gated => self.gated -= 1,
+        }
         Some(e)
     }
 
@@ -193,6 +227,13 @@ impl Queue {
         self.put(q, Place::Unschedulable);
     }
 
+    /// The pod's turn came too early: it waits on as before.
+    pub fn put_back(&mut self, mut q: Queued, now: Time) {
+        q.attempts -= 1;
+        let by = std::mem::take(&mut q.rejected_by);
+        self.put_unschedulable(q, by, now);
+    }
+
     /// Something went wrong that was not the pod's fault: it is tried again after its back-off.
     pub fn put_error(&mut self, mut q: Queued, now: Time) {
         q.rejected_by.clear();
@@ -230,15 +271,24 @@ impl Queue {
         if event.action == Action::NONE {
             return 0;
         }
-        let helped: Vec<Str> = self
-            .pods
-            .iter()
-            .filter(|(_, e)| {
-                e.place == Place::Unschedulable
-                    && profile_of(&e.q.pod).is_some_and(|p| worth_retry(&e.q, p, event))
-            })
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let mut helped: HashSet<Str> = HashSet::new();
+        for (name, uids) in &self.rejected {
+            for uid in uids {
+                let Some(e) = self.pods.get(uid) else { continue };
+                let Some(profile) = profile_of(&e.q.pod) else { continue };
+                match profile.plugin(name) {
+                    // What a plugin cares about is the same for all pods: one answers for the group.
+                    Some(p) if !cares(p, event) => break,
+                    Some(p) if p.hint(&e.q.pod, event) => {
+                        helped.insert(uid.clone());
+                    }
+                    None if name.is_empty() => {
+                        helped.insert(uid.clone());
+                    }
+                    Some(_) | None => {}
+                }
+            }
+        }
         for uid in &helped {
             if let Some(e) = self.take(uid) {
                 self.requeue(e.q, now);
@@ -288,16 +338,15 @@ impl Queue {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Time> {
         let backoff = self.backoff.first_key_value().map(|(k, _)| k.0);
-        let flush = self.pods.values().any(|e| e.place == Place::Unschedulable).then_some(self.next_flush);
+        let flush = (self.unschedulable > 0).then_some(self.next_flush);
         backoff.into_iter().chain(flush).min()
     }
 
     /// Sizes of the parts.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let gated = self.pods.values().filter(|e| e.place == Place::Gated).count();
         let (active, backoff) = (self.active.len(), self.backoff.len());
-        Sizes { active, backoff, gated, unschedulable: self.pods.len() - active - backoff - gated }
+        Sizes { active, backoff, gated: self.gated, unschedulable: self.unschedulable }
     }
 
     /// UIDs of all waiting pods.
@@ -310,12 +359,21 @@ fn held_back(profile: &Profile, pod: &PodInfo) -> Option<(&'static str, String)>
     profile.pre_enqueue().find_map(|p| p.pre_enqueue(pod).err().map(|e| (p.name(), e)))
 }
 
+/// The groups of [`Queue::rejected`] an unschedulable pod is in.
+fn groups(q: &Queued) -> impl Iterator<Item = &'static str> {
+    let none = q.rejected_by.is_empty().then_some("");
+    q.rejected_by.iter().copied().chain(none)
+}
+
+/// Whether a plugin wants to be asked about an event.
+fn cares(p: &dyn Plugin, event: &ClusterEvent<'_>) -> bool {
+    p.events().iter().any(|(r, a)| *r == event.resource && a.meets(event.action))
+}
+
 /// Whether an event may help a pod: a plugin that rejected it says so.
 fn worth_retry(q: &Queued, profile: &Profile, event: &ClusterEvent<'_>) -> bool {
-    let cares = |p: &dyn Plugin| {
-        p.events().iter().any(|(r, a)| *r == event.resource && a.meets(event.action)) && p.hint(&q.pod, event)
-    };
-    q.rejected_by.is_empty() || q.rejected_by.iter().any(|n| profile.plugin(n).is_some_and(cares))
+    let helps = |p: &dyn Plugin| cares(p, event) && p.hint(&q.pod, event);
+    q.rejected_by.is_empty() || q.rejected_by.iter().any(|n| profile.plugin(n).is_some_and(helps))
 }
 
 /// What changed about a pending pod.

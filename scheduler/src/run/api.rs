@@ -132,15 +132,15 @@ impl Writer {
         }
     }
 
-    /// Evicts `victim` to make room for `pod`.
-    pub async fn evict(&self, victim: &PodInfo, pod: &PodInfo, node: &str, profile: &str) {
+    /// Evicts `victim` to make room for `pod`. False if the API server refused.
+    pub async fn evict(&self, victim: &PodInfo, pod: &PodInfo, node: &str, profile: &str) -> bool {
         let condition = json!({"conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
             "message": format!("{profile}: preempting to accommodate a higher priority pod"),
             "observedGeneration": victim.generation, "lastTransitionTime": now(),
         }]});
         if !self.patch_status(victim, condition, "marking a pod as preempted").await {
-            return;
+            return true;
         }
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
@@ -151,9 +151,13 @@ impl Writer {
                 tracing::info!(victim = %victim.key(), pod = %pod.key(), node, "preempted");
                 let text = format!("Preempted by pod {} on node {node}", pod.uid);
                 self.recorder(profile).normal(&reference(victim), "Preempted", text);
+                true
             }
-            Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => {}
-            Err(error) => tracing::error!(victim = %victim.key(), %error, "cannot evict a pod"),
+            Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => true,
+            Err(error) => {
+                tracing::error!(victim = %victim.key(), %error, "cannot evict a pod");
+                false
+            }
         }
     }
 }

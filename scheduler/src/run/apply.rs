@@ -75,6 +75,7 @@ impl Worker {
             }
             Change::Budget(m) => {
                 keyed(m, &mut self.cache.budgets, |k| k, |b| b);
+                self.cache.budget_changes += 1;
             }
         }
     }
@@ -146,16 +147,30 @@ impl Worker {
             return;
         }
         let now = self.now();
-        let Some(profile) = self.profiles.get(&pod.want().scheduler) else { return };
+        if !self.profiles.contains_key(&pod.want().scheduler) {
+            return;
+        }
         if pod.deleting {
             self.cache.nominate(&pod, None);
             self.queue.delete(&pod.uid);
             return;
         }
-        self.cache.nominate(&pod, pod.want().nominated.clone());
+        self.nominate(&pod);
+        let Some(profile) = self.profiles.get(&pod.want().scheduler) else { return };
         if !self.queue.update(&pod, profile, now) {
             self.queue.add(pod, profile, now);
         }
+    }
+
+    /// Follows what the pod's status says, but for a nomination of our own that it does not show yet.
+    fn nominate(&mut self, pod: &Arc<PodInfo>) {
+        let said = pod.want().nominated.clone();
+        let before = self.queue.get(&pod.uid).and_then(|p| p.want().nominated.clone());
+        let node = match (said, before) {
+            (None, None) => self.cache.nomination(&pod.uid).cloned(),
+            (said, _) => said,
+        };
+        self.cache.nominate(pod, node);
     }
 
     fn pod_gone(&mut self, uid: &str) {

@@ -38,6 +38,8 @@ const BATCH: usize = 16;
 enum Report {
     /// A binding ended; an error if it failed.
     Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
+    /// The victims of a preemption for this pod have been evicted, or not all of them.
+    Evicted { uid: Str, all: bool },
 }
 
 /// The scheduler at work.
@@ -48,6 +50,9 @@ pub struct Worker {
     writer: Option<Writer>,
     client: Client,
     turn: Turn<SmallRng>,
+    /// UIDs of pods whose victims are being evicted.
+    /// True when the pod's turn came meanwhile.
+    preempting: HashMap<Str, bool>,
     started: Instant,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -78,7 +83,8 @@ impl Worker {
             profiles: profiles.into_iter().map(|p| (p.name.as_str().into(), p)).collect(),
             writer: None,
             client,
-            turn: Turn { start: 0, rng: SmallRng::from_os_rng() },
+            turn: Turn::new(SmallRng::from_os_rng()),
+            preempting: HashMap::new(),
             started: Instant::now(),
             metrics,
             tasks: TaskTracker::new(),
@@ -178,6 +184,12 @@ impl Worker {
 
     fn schedule(&mut self, q: Queued, writer: &Writer) {
         let begun = Instant::now();
+        if let Some(tried) = self.preempting.get_mut(&q.pod.uid) {
+            // Half of its victims may be gone: a decision now could evict others elsewhere.
+            *tried = true;
+            let now = self.now();
+            return self.queue.put_back(q, now);
+        }
         let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
         let decision = decide(&self.cache, profile, &q.pod, &mut self.turn);
         self.metrics.algorithm_seconds.observe(begun.elapsed().as_secs_f64());
@@ -203,19 +215,18 @@ impl Worker {
         let hopeless = d.everywhere.as_ref().is_some_and(|r| !r.resolvable);
         if profile.preempts && !hopeless {
             self.metrics.preemption_attempts.inc();
-            match preempt::preempt(&mut self.cache, profile, &q.pod, d, self.turn.start) {
-                Outcome::No(text) => {
-                    if profile.plugin("DynamicResources").is_some() {
-                        // What upstream's plugin says of every pod that waits, and runbooks quote.
-                        message.push_str(" no new claims to deallocate,");
-                    }
-                    message.push_str(" preemption: ");
-                    message.push_str(&text);
-                    let waits = text.starts_with("not eligible due to a terminating");
-                    if !waits && q.pod.want().nominated.is_some() {
-                        nominated = Some(Str::from(""));
-                    }
+            let outcome = preempt::preempt(&mut self.cache, profile, &q.pod, d, &mut self.turn);
+            if let Outcome::No(text) | Outcome::Wait(text) = &outcome {
+                if profile.plugin("DynamicResources").is_some() {
+                    // What upstream's plugin says of every pod that waits, and runbooks quote.
+                    message.push_str(" no new claims to deallocate,");
                 }
+                message.push_str(" preemption: ");
+                message.push_str(text);
+            }
+            match outcome {
+                Outcome::No(_) if q.pod.want().nominated.is_some() => nominated = Some(Str::from("")),
+                Outcome::No(_) | Outcome::Wait(_) => {}
                 Outcome::Evict(c) => {
                     self.metrics.preemption_victims.observe(c.victims.len() as f64);
                     nominated = Some(c.node.clone());
@@ -227,7 +238,7 @@ impl Worker {
         self.refuse(q, by, message, nominated, begun, writer);
     }
 
-    fn evict(&mut self, pod: &Arc<PodInfo>, c: preempt::Candidate, writer: &Writer) {
+    fn evict(&mut self, pod: &Arc<PodInfo>, c: Arc<preempt::Candidate>, writer: &Writer) {
         info!(pod = %pod.key(), node = %c.node, victims = c.victims.len(), "making room by preemption");
         // Pods of lower priority that waited for this node have to look again.
         let outbid: Vec<Arc<PodInfo>> =
@@ -237,16 +248,27 @@ impl Worker {
             self.cache.nominate(p, None);
             self.queue.activate_pod(&p.uid, now);
         }
-        let (writer, pod) = (writer.clone(), pod.clone());
+        self.preempting.insert(pod.uid.clone(), false);
+        let (writer, pod, reports) = (writer.clone(), pod.clone(), self.reports.0.clone());
         self.tasks.spawn(async move {
             for p in outbid {
                 writer.clear_nomination(&p).await;
             }
             let profile = pod.want().scheduler.clone();
-            for v in c.victims.iter().filter(|v| !v.deleting) {
-                writer.evict(v, &pod, &c.node, &profile).await;
-            }
+            let evictions =
+                c.victims.iter().filter(|v| !v.deleting).map(|v| writer.evict(v, &pod, &c.node, &profile));
+            let all = futures::future::join_all(evictions).await.into_iter().all(|done| done);
+            let _ = reports.send(Report::Evicted { uid: pod.uid.clone(), all });
         });
+    }
+
+    /// All evictions for a pod have been asked for.
+    fn evicted(&mut self, uid: &str, all: bool) {
+        let tried_meanwhile = self.preempting.remove(uid) == Some(true);
+        if tried_meanwhile || !all {
+            let now = self.now();
+            self.queue.activate_pod(uid, now);
+        }
     }
 
     /// The pod stays without a node for now.
@@ -336,7 +358,10 @@ impl Worker {
     }
 
     fn report(&mut self, r: Report) {
-        let Report::Bound { q, node, decided, result } = r;
+        let (q, node, decided, result) = match r {
+            Report::Bound { q, node, decided, result } => (q, node, decided, result),
+            Report::Evicted { uid, all } => return self.evicted(&uid, all),
+        };
         let profile = q.pod.want().scheduler.clone();
         let claims: Vec<(Str, Str)> =
             q.pod.claims().map(|(n, _)| (q.pod.namespace.clone(), n.clone())).collect();

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod basics;
+mod memo;
 mod preemption;
 mod profiles;
 mod spreading;

@@ -21,11 +21,11 @@ fn sized(name: &str, cpu: &str, priority: i32) -> Arc<PodInfo> {
 
 fn outcome(c: &mut Cache, pod: &PodInfo) -> Outcome {
     let p = profile(json!({}));
-    let mut turn = Turn { start: 0, rng: rand::rngs::SmallRng::seed_from_u64(1) };
+    let mut turn = Turn::new(rand::rngs::SmallRng::seed_from_u64(1));
     let before =
         format!("{:?}", c.nodes().map(|n| (&n.requested, n.nonzero, n.pods.len())).collect::<Vec<_>>());
     let Decision::Unschedulable(d) = decide(c, &p, pod, &mut turn) else { panic!("it fits") };
-    let out = preempt(c, &p, pod, &d, 0);
+    let out = preempt(c, &p, pod, &d, &mut turn);
     let after =
         format!("{:?}", c.nodes().map(|n| (&n.requested, n.nonzero, n.pods.len())).collect::<Vec<_>>());
     assert_eq!(before, after, "trying out leaves no trace");
@@ -35,7 +35,7 @@ fn outcome(c: &mut Cache, pod: &PodInfo) -> Outcome {
 fn victims(o: Outcome) -> (String, Vec<String>) {
     match o {
         Outcome::Evict(c) => (c.node.to_string(), c.victims.iter().map(|v| v.name.to_string()).collect()),
-        Outcome::No(text) => panic!("no preemption: {text}"),
+        Outcome::No(text) | Outcome::Wait(text) => panic!("no preemption: {text}"),
     }
 }
 
@@ -79,7 +79,7 @@ fn without_hope_the_message_says_why() {
     ]);
     c.set_pod(on(&sized("old", "4", 100), "a"));
     let text = |o| match o {
-        Outcome::No(text) => text,
+        Outcome::No(text) | Outcome::Wait(text) => text,
         Outcome::Evict(c) => panic!("evicts {c:?}"),
     };
     assert_eq!(
