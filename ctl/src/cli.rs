@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::cmd::{change, create, describe, get, image, info, rollout, stream, up, write};
+use crate::cmd::{change, create, describe, get, image, info, rollout, stream, up, why, write};
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,6 +43,8 @@ pub enum Command {
     Get(Box<get::Get>),
     /// Show the details of objects
     Describe(describe::Describe),
+    /// Say why a pod is pending, or why an object does not go away
+    Why(why::Why),
     /// Create objects
     Create(Box<create::Create>),
     /// Make objects be as a file says

@@ -9,6 +9,7 @@
 pub mod cache;
 pub mod config;
 pub mod decide;
+pub mod explain;
 pub mod framework;
 pub mod metrics;
 pub mod model;

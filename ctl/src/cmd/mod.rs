@@ -10,6 +10,7 @@ pub mod info;
 pub mod rollout;
 pub mod stream;
 pub mod up;
+pub mod why;
 pub mod write;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(c) => c.run().await?,
         Command::Get(c) => c.run(&rest().await?).await?,
         Command::Describe(c) => c.run(&rest().await?).await?,
+        Command::Why(c) => c.run(&rest().await?).await?,
         Command::Create(c) => c.run(&rest().await?).await?,
         Command::Apply(c) => c.run(&rest().await?).await?,
         Command::Replace(c) => c.run(&rest().await?).await?,
