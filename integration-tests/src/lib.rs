@@ -4,6 +4,7 @@
 //! Tests need root, the release binaries (`make build`) and the tools of `scripts/install-test-tools`; what is
 //! missing fails the test with the way to mend it.
 
+pub mod bare;
 pub mod binaries;
 pub mod cluster;
 pub mod command;

@@ -1,0 +1,109 @@
+//! An API server on this machine's loopback, without nodes: for tools that bring their own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use ctl::cluster::{Cluster, Options, pki, process};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::binaries;
+
+/// The API server with its state; dropping it stops every daemon and removes everything.
+pub struct Bare {
+    pub cluster: Cluster,
+    _state: tempfile::TempDir,
+}
+
+/// Daemons that may run here.
+const DAEMONS: &[&str] = &["kube-scheduler", "kube-apiserver"];
+
+impl Bare {
+    /// Starts an API server that admits pods to the default namespace.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start() -> anyhow::Result<Self> {
+        component_base::process::install_crypto();
+        let state = tempfile::Builder::new().prefix("coxswain-bare-").tempdir()?;
+        let bin = binaries::folder();
+        let cluster = Cluster::new(Options {
+            state: state.path().join("cluster"),
+            pause: bin.join("pause"),
+            busybox: bin.join("pause"),
+            binaries: bin,
+            nodes: 0,
+            port: std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port(),
+            slot: 48,
+            proxy_mode: "iptables".into(),
+            egress: false,
+            extra_flags: Vec::new(),
+        })?;
+        let out = Self { cluster, _state: state };
+        out.cluster.layout.create()?;
+        pki::ensure(&out.cluster.layout, 0)?;
+        out.cluster.start_api_server().await?;
+        // Admission wants the account that a controller would have made.
+        let accounts: Api<ServiceAccount> = Api::namespaced(out.client().await?, "default");
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;
+        accounts
+            .create(&PostParams::default(), &account)
+            .await
+            .context("making the default service account")?;
+        Ok(out)
+    }
+
+    /// A client of its own connection with the administrator's credentials.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        self.cluster.client().await
+    }
+
+    /// The kubeconfig of a user, such as `kube-scheduler`.
+    #[must_use]
+    pub fn kubeconfig(&self, user: &str) -> std::path::PathBuf {
+        self.cluster.layout.kubeconfig(user)
+    }
+
+    /// Starts another program as a daemon by this name.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_other(&self, name: &str, program: &Path, flags: &[String]) -> anyhow::Result<()> {
+        let mut c = std::process::Command::new(program);
+        c.args(flags);
+        process::start(&self.cluster.layout, name, c)
+    }
+
+    /// Resident memory of a daemon, in MB.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resident(&self, daemon: &str) -> anyhow::Result<f64> {
+        let pid =
+            process::pid(&self.cluster.layout, daemon).with_context(|| format!("{daemon} has ended"))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0 / 1e6)
+    }
+
+    /// The ends of the logs, for the message of a failure.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        DAEMONS.iter().map(|d| self.cluster.layout.log_tail(d)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        for daemon in DAEMONS {
+            process::stop(&self.cluster.layout, daemon, Duration::from_secs(10));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Nodes without machines: they register, keep their leases, and say that bound pods run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use component_base::controller::watching;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Requests on their way at a time.
+const IN_FLIGHT: usize = 32;
+/// How often a kubelet renews its lease.
+const LEASE_EVERY: Duration = Duration::from_secs(10);
+
+/// All hollow nodes.
+pub struct Fleet {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// The name of a node.
+pub fn name(i: usize) -> String {
+    format!("hollow-{i:05}")
+}
+
+fn node(i: usize) -> Value {
+    let name = name(i);
+    let sizes = json!({"cpu": "4", "memory": "32Gi", "pods": "110", "ephemeral-storage": "100Gi"});
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Hollow"});
+    json!({
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
+            "topology.kubernetes.io/zone": format!("zone-{}", i % 10)}},
+        "status": {"capacity": sizes, "allocatable": sizes,
+            "conditions": [condition("Ready", "True"), condition("MemoryPressure", "False"),
+                condition("DiskPressure", "False"), condition("PIDPressure", "False")]},
+    })
+}
+
+impl Fleet {
+    /// Registers nodes and starts what keeps them alive.
+    ///
+    /// # Errors
+    /// A node cannot be registered.
+    pub async fn start(client: Client, nodes: usize) -> anyhow::Result<Self> {
+        let api: Api<Node> = Api::all(client.clone());
+        futures::stream::iter((0..nodes).map(Ok))
+            .try_for_each_concurrent(IN_FLIGHT, |i| {
+                let api = api.clone();
+                async move {
+                    let node: Node = serde_json::from_value(node(i))?;
+                    api.create(&PostParams::default(), &node)
+                        .await
+                        .with_context(|| format!("registering node {}", name(i)))?;
+                    // Admission taints new nodes as not ready; the controller that untaints them does not run.
+                    let untainted = json!({"spec": {"taints": null}});
+                    api.patch(&name(i), &PatchParams::default(), &Patch::Merge(untainted)).await?;
+                    anyhow::Ok(())
+                }
+            })
+            .await?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(renew(client.clone(), nodes)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(run_pods(client, tasks.clone())));
+        tasks.close();
+        Ok(Self { stop, tasks })
+    }
+
+    /// Ends everything.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// Renews all leases, spread over the period.
+async fn renew(client: Client, nodes: usize) {
+    let api: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let pause = LEASE_EVERY / u32::try_from(nodes).unwrap_or(1);
+    let mut tick = tokio::time::interval(pause.max(Duration::from_micros(100)));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for i in (0..nodes).cycle() {
+        tick.tick().await;
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name(i)},
+            "spec": {"holderIdentity": name(i), "leaseDurationSeconds": 40, "renewTime": now}});
+        // Without a namespace or under load a renewal may fail; the next one comes.
+        let _ = api.patch(&name(i), &PatchParams::apply("hollow").force(), &Patch::Apply(lease)).await;
+    }
+}
+
+/// Says of bound pods that they run, and lets deleted ones go, as a kubelet would.
+async fn run_pods(client: Client, tasks: TaskTracker) {
+    let bound = watcher::Config::default().fields("spec.nodeName!=");
+    let mut events = watching::events(Api::<Pod>::all(client.clone()), bound);
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    while let Some(event) = events.next().await {
+        let (Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("");
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        if phase != "Pending" && !leaving {
+            continue;
+        }
+        let Ok(permit) = slots.clone().acquire_owned().await else { return };
+        let client = client.clone();
+        tasks.spawn(async move {
+            let _permit = permit;
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+            let api: Api<Pod> = Api::namespaced(client, namespace);
+            let name = pod.metadata.name.as_deref().unwrap_or("");
+            // Gone or changed meanwhile: the watch tells.
+            if leaving {
+                let now = kube::api::DeleteParams::default().grace_period(0);
+                let _ = api.delete(name, &now).await;
+                return;
+            }
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let status = json!({"status": {"phase": "Running", "startTime": now,
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+            let _ = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await;
+        });
+    }
+}

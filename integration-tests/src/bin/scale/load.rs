@@ -1,0 +1,113 @@
+//! Makes the pods of a case, and measures until they are bound.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use component_base::controller::watching;
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::cases::{Batch, Case};
+
+/// Requests on their way at a time.
+const IN_FLIGHT: usize = 64;
+/// Without any binding for this long, a case has failed.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Runs a case, prints its figure, and removes its pods.
+///
+/// # Errors
+/// Pods cannot be made, or are not bound.
+pub async fn run(client: &Client, case: &Case) -> anyhow::Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let classes: Api<PriorityClass> = Api::all(client.clone());
+    if classes.get_opt("important").await?.is_none() {
+        let class = json!({"metadata": {"name": "important"}, "value": 1000});
+        classes.create(&PostParams::default(), &serde_json::from_value(class)?).await?;
+    }
+    if let Some(b) = &case.before {
+        settle(&api, b).await?;
+    }
+    let begun = Instant::now();
+    bind_all(&api, &case.measured).await?;
+    let rate = case.measured.count as f64 / begun.elapsed().as_secs_f64();
+    super::line(&format!("scale.{}", case.name), rate, "pods/s");
+    api.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
+    let deadline = Instant::now() + STALL;
+    while !api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
+        if Instant::now() > deadline {
+            bail!("the pods of the case are not gone {STALL:?} after their deletion");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Makes pods and waits until the scheduler has dealt with each: bound it, or said that it fits nowhere.
+async fn settle(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
+    if b.fits {
+        return bind_all(api, b).await;
+    }
+    let refused = |p: &Pod| {
+        let conditions = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions.into_iter().any(|c| c.type_ == "PodScheduled" && c.status == "False")
+    };
+    create_and_wait(api, b, refused).await
+}
+
+async fn bind_all(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
+    let bound = |p: &Pod| p.spec.as_ref().is_some_and(|s| s.node_name.is_some());
+    create_and_wait(api, b, bound).await
+}
+
+async fn create_and_wait(api: &Api<Pod>, b: &Batch, done: impl Fn(&Pod) -> bool) -> anyhow::Result<()> {
+    let label = watcher::Config::default().labels(&format!("app={}", b.prefix));
+    let mut events = Box::pin(watching::events(api.clone(), label));
+    // The watch is there before the first pod is.
+    while let Some(event) = events.next().await {
+        if matches!(event, Event::InitDone) {
+            break;
+        }
+    }
+    tokio::try_join!(create(api, b), wait(events, b, done))?;
+    Ok(())
+}
+
+async fn create(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
+    futures::stream::iter((0..b.count).map(Ok))
+        .try_for_each_concurrent(IN_FLIGHT, |i| async move {
+            let name = format!("{}-{i:06}", b.prefix);
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": name, "labels": {"app": b.prefix}}, "spec": b.spec}))?;
+            api.create(&PostParams::default(), &pod).await.with_context(|| format!("creating pod {name}"))?;
+            anyhow::Ok(())
+        })
+        .await
+}
+
+async fn wait(
+    mut events: impl Stream<Item = Event<Pod>> + Unpin,
+    b: &Batch,
+    done: impl Fn(&Pod) -> bool,
+) -> anyhow::Result<()> {
+    let mut ready: HashSet<String> = HashSet::new();
+    while ready.len() < b.count {
+        let next = tokio::time::timeout(STALL, events.next()).await;
+        match next
+            .with_context(|| format!("{} of {} pods after {STALL:?} without news", ready.len(), b.count))?
+        {
+            Some(Event::Apply(p) | Event::InitApply(p)) if done(&p) => {
+                ready.insert(p.metadata.name.unwrap_or_default());
+            }
+            Some(_) => {}
+            None => bail!("the watch ended"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! How fast pods are bound in a large cluster, end to end: `scale NODES PODS`, a line each: name, value, unit.
+//!
+//! The API server and the scheduler are the real ones, on this machine's loopback. The nodes are hollow
+//! ([`hollow`]): objects with status and lease, and no containers. Each case makes its pods through the API and
+//! counts until the last is bound, then removes them.
+
+mod cases;
+mod hollow;
+mod load;
+
+use anyhow::{Context, bail};
+use ctl::cluster::control_plane;
+use integration_tests::bare::Bare;
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let mut number = |name: &str| -> anyhow::Result<usize> {
+        let text = args.next().with_context(|| format!("usage: scale NODES PODS ({name} is missing)"))?;
+        text.parse().with_context(|| format!("{name} is {text:?}, not a number"))
+    };
+    let (nodes, pods) = (number("NODES")?, number("PODS")?);
+    if !(1..=20_000).contains(&nodes) || !(1..=200_000).contains(&pods) {
+        bail!("NODES must be in 1..=20000 and PODS in 1..=200000");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let bare = Bare::start().await?;
+        run(&bare, nodes, pods).await.with_context(|| bare.logs())
+    })
+}
+
+async fn run(bare: &Bare, nodes: usize, pods: usize) -> anyhow::Result<()> {
+    // Connections of our own, so that making pods does not wait behind the hollow nodes.
+    let (client, for_nodes) = (bare.client().await?, bare.client().await?);
+    let hollow = hollow::Fleet::start(for_nodes, nodes).await?;
+    control_plane::start_scheduler(&bare.cluster.options, &bare.cluster.layout)?;
+    for case in cases::all(nodes, pods) {
+        load::run(&client, &case).await.with_context(|| format!("case {}", case.name))?;
+    }
+    for daemon in ["kube-apiserver", "kube-scheduler"] {
+        line(&format!("scale.memory.{daemon}"), bare.resident(daemon)?, "MB");
+    }
+    hollow.stop().await;
+    Ok(())
+}
+
+/// Prints one figure.
+fn line(name: &str, value: f64, unit: &str) {
+    println!("{name} {value:.1} {unit}");
+}
