@@ -109,6 +109,7 @@ impl Flags {
             None => Configuration::default(),
         };
         c.set_defaults();
+        c.pass_over_managed();
         let set = |to: &mut GoDuration, from: Option<GoDuration>| {
             if let Some(v) = from {
                 *to = v;

@@ -21,7 +21,7 @@ pub use node_info::NodeInfo;
 pub use terms::{ExistingTerm, TermKind, TermTable};
 pub use topology::{NOWHERE, Topology};
 
-use crate::model::volume::{Claim, Class, Volume};
+use crate::model::volume::{Capacity, Claim, Class, Volume};
 use crate::model::{Effect, Labels, NodeFacts, PodInfo, Selector, Str};
 
 /// A node's place in the cache; stable while the node exists, reused later.
@@ -52,6 +52,10 @@ pub struct Storage {
     pub classes: HashMap<Str, Class>,
     /// Per node: CSI driver and how many of its volumes fit.
     pub csi_limits: HashMap<Str, Vec<(Str, Option<i64>)>>,
+    /// CSI drivers that say how much they can still provision.
+    pub capacity_drivers: HashMap<Str, bool>,
+    /// What they say, by namespace and name.
+    pub capacities: HashMap<(Str, Str), Capacity>,
     /// Volumes promised to a claim by a decision that is not yet visible: volume → claim.
     pub promised: HashMap<Str, (Str, Str)>,
 }

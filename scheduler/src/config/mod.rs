@@ -1,6 +1,7 @@
 //! `KubeSchedulerConfiguration` (kubescheduler.config.k8s.io/v1): the file as written, defaults and validation.
 
 pub mod args;
+pub mod extender;
 
 use component_base::duration::GoDuration;
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub struct Configuration {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_max_backoff_seconds: Option<i64>,
     pub profiles: Vec<ProfileConfig>,
-    pub extenders: Vec<serde_json::Value>,
+    pub extenders: Vec<extender::Extender>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_cache_until_active: Option<bool>,
 }
@@ -155,6 +156,27 @@ impl Configuration {
         }
     }
 
+    /// Lets NodeResourcesFit leave alone what extenders manage and say so.
+    pub fn pass_over_managed(&mut self) {
+        let managed = self.extenders.iter().flat_map(|e| &e.managed_resources);
+        let names: Vec<serde_json::Value> =
+            managed.filter(|r| r.ignored_by_scheduler).map(|r| r.name.as_str().into()).collect();
+        if names.is_empty() {
+            return;
+        }
+        const FIT: &str = "NodeResourcesFit";
+        for p in &mut self.profiles {
+            let i = p.plugin_config.iter().position(|a| a.name == FIT).unwrap_or_else(|| {
+                p.plugin_config.push(PluginArgs { name: FIT.into(), args: serde_json::json!({}) });
+                p.plugin_config.len() - 1
+            });
+            match &mut p.plugin_config[i].args["ignoredResources"] {
+                serde_json::Value::Array(list) => list.extend(names.iter().cloned()),
+                other => *other = names.clone().into(),
+            }
+        }
+    }
+
     /// Everything that is wrong, one line each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -174,11 +196,9 @@ impl Configuration {
             percent(self.percentage_of_nodes_to_score),
             "percentageOfNodesToScore: must be between 0 and 100".into(),
         );
-        check(
-            self.extenders.is_empty(),
-            "extenders: scheduler extenders are not supported yet; remove them or use scheduler plugins"
-                .into(),
-        );
+        for p in extender::problems(&self.extenders) {
+            check(false, p);
+        }
         let l = &self.leader_election;
         check(
             !l.leader_elect || (l.lease_duration > l.renew_deadline && l.renew_deadline > l.retry_period),

@@ -14,14 +14,8 @@ pub fn assert_range(plugin: &str, score: i64) {
     );
 }
 
-/// The slot with the highest weighted score; dice among equals. `table` has scores of local plugins already.
-pub fn best<R: Rng>(
-    profile: &Profile,
-    cx: Cycle<'_>,
-    slots: &[Slot],
-    table: Option<&Table>,
-    rng: &mut R,
-) -> Option<Slot> {
+/// Weighted scores of slots. `table` has those of local plugins already.
+pub fn totals(profile: &Profile, cx: Cycle<'_>, slots: &[Slot], table: Option<&Table>) -> Vec<i64> {
     let mut totals = match table {
         Some(t) => t.scores(profile, cx, slots),
         None => vec![0; slots.len()],
@@ -41,6 +35,18 @@ pub fn best<R: Rng>(
             }
         }
     }
+    totals
+}
+
+/// The slot with the highest weighted score; dice among equals.
+pub fn best<R: Rng>(
+    profile: &Profile,
+    cx: Cycle<'_>,
+    slots: &[Slot],
+    table: Option<&Table>,
+    rng: &mut R,
+) -> Option<Slot> {
+    let totals = totals(profile, cx, slots, table);
     let top = totals.iter().max()?;
     let equals = totals.iter().filter(|t| *t == top).count();
     let pick = if equals > 1 { rng.random_range(0..equals) } else { 0 };

@@ -141,6 +141,39 @@ fn by_table<R: Rng>(
     }
 }
 
+/// The nodes where `pod` fits, with their scores: what extenders are asked about.
+///
+/// # Errors
+/// The pod fits nowhere.
+pub fn shortlist(
+    cache: &Cache,
+    profile: &Profile,
+    pod: &PodInfo,
+) -> Result<Vec<(Slot, i64)>, Box<Diagnosis>> {
+    let cx = Cycle { cache, pod };
+    let mut diagnosis = Diagnosis::new(cache.order().len());
+    let compiled = match compile(profile, cx) {
+        Ok(c) => c,
+        Err(r) => {
+            diagnosis.plugins.insert(r.plugin);
+            diagnosis.everywhere = Some(r);
+            return Err(Box::new(diagnosis));
+        }
+    };
+    let mut feasible: Vec<Slot> = Vec::new();
+    for n in cache.nodes() {
+        match compiled.check(n) {
+            Ok(()) => feasible.push(n.slot),
+            Err(r) => diagnosis.refuse(n.slot, r),
+        }
+    }
+    if feasible.is_empty() {
+        return Err(Box::new(diagnosis));
+    }
+    let totals = choose::totals(profile, cx, &feasible, None);
+    Ok(feasible.into_iter().zip(totals).collect())
+}
+
 /// Looks at nodes one after the other until enough of them fit.
 fn by_search<R: Rng>(
     profile: &Profile,

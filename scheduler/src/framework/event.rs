@@ -16,6 +16,8 @@ pub enum Resource {
     Volume,
     StorageClass,
     CsiNode,
+    CsiDriver,
+    CsiStorageCapacity,
     Namespace,
 }
 
@@ -117,6 +119,9 @@ impl<'a> ClusterEvent<'a> {
             (Resource::StorageClass, _) => "StorageClassAdd",
             (Resource::CsiNode, Action::ADD) => "CSINodeAdd",
             (Resource::CsiNode, _) => "CSINodeUpdate",
+            (Resource::CsiDriver, _) => "CSIDriverUpdate",
+            (Resource::CsiStorageCapacity, Action::ADD) => "CSIStorageCapacityAdd",
+            (Resource::CsiStorageCapacity, _) => "CSIStorageCapacityUpdate",
             (Resource::Namespace, _) => "NamespaceUpdate",
         }
     }

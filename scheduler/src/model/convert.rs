@@ -1,7 +1,7 @@
 //! API objects into the scheduler's own compact form.
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::affinity::{AffinityTerm, PodTerms};
@@ -9,7 +9,7 @@ use super::labels::{Labels, Op, Requirement, Selector, Str};
 use super::node::{Effect, NodeFacts, NodeSelector, NodeTerm, Taint, Toleration, TolerationOp};
 use super::pod::{HostPort, Owner, PodInfo, SpreadConstraint, VolumeUse, Want};
 use super::resources::Resources;
-use super::volume::{Claim, Class, Volume};
+use super::volume::{Capacity, Claim, Class, Volume};
 use super::{quantity, requests};
 
 fn s(o: Option<&String>) -> Str {
@@ -426,6 +426,16 @@ pub fn volume(v: &core::PersistentVolume) -> Volume {
         csi: spec
             .and_then(|x| x.csi.as_ref())
             .map(|c| (c.driver.as_str().into(), c.volume_handle.as_str().into())),
+    }
+}
+
+/// How much a driver can still provision.
+#[must_use]
+pub fn capacity(c: &CSIStorageCapacity) -> Capacity {
+    Capacity {
+        class: c.storage_class_name.as_str().into(),
+        limit: c.maximum_volume_size.as_ref().or(c.capacity.as_ref()).map(quantity::value),
+        nodes: c.node_topology.as_ref().map(|s| Selector::new(Some(s))),
     }
 }
 

@@ -51,6 +51,26 @@ pub struct Class {
     pub topologies: Box<[NodeTerm]>,
 }
 
+/// A CSIStorageCapacity: how much a driver can still provision for some nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub class: Str,
+    /// The largest volume that can be had, or what is free; `None` when nothing is said.
+    pub limit: Option<i64>,
+    /// The nodes this is about; `None` for no node at all.
+    pub nodes: Option<Selector>,
+}
+
+impl Capacity {
+    /// Whether a volume of a class and size can be had on a node with these labels.
+    #[must_use]
+    pub fn suffices(&self, class: &str, size: i64, labels: &Labels) -> bool {
+        self.class.as_ref() == class
+            && self.limit.is_some_and(|l| l >= size)
+            && self.nodes.as_ref().is_some_and(|s| s.matches(labels))
+    }
+}
+
 impl Class {
     /// Whether something makes volumes of this class on demand.
     #[must_use]

@@ -1,5 +1,7 @@
 //! VolumeBinding: the pod's claims are bound, or can be bound on the node.
 
+use std::borrow::Cow;
+
 use super::volumes::{self, Stand};
 use crate::framework::{Action, Cycle, Filter, Plugin, Rejection, Resource};
 use crate::model::volume::{Claim, Class};
@@ -29,34 +31,30 @@ impl Plugin for VolumeBinding {
         }
         Ok(Filter::Check(Box::new(move |n| {
             let mut delayed: Vec<(&Claim, &Class)> = Vec::new();
+            let (mut missing, mut elsewhere) = (false, false);
             for s in &stands {
                 match s {
                     Stand::Bound(_, volume) => match storage.volumes.get(*volume) {
-                        None => {
-                            return Err(Rejection::unresolvable(
-                                NAME,
-                                "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
-                            ));
-                        }
-                        Some(v) if !volumes::reachable(v, n) => {
-                            return Err(Rejection::unresolvable(
-                                NAME,
-                                "node(s) didn't match PersistentVolume's node affinity",
-                            ));
-                        }
-                        Some(_) => {}
+                        None => missing = true,
+                        Some(v) => elsewhere |= !volumes::reachable(v, n),
                     },
                     Stand::Delayed(c, class) => delayed.push((c, class)),
                     Stand::Unbound => {}
                 }
             }
-            if volumes::plan(storage, &delayed, n).is_none() {
-                return Err(Rejection::unresolvable(
-                    NAME,
-                    "node(s) didn't find available persistent volumes to bind",
-                ));
+            let mut reasons: Vec<Cow<'static, str>> = Vec::new();
+            if elsewhere {
+                reasons.push("node(s) didn't match PersistentVolume's node affinity".into());
             }
-            Ok(())
+            reasons.extend(volumes::plan(storage, &delayed, n).err().map(Cow::from));
+            if missing {
+                reasons
+                    .push("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)".into());
+            }
+            if reasons.is_empty() {
+                return Ok(());
+            }
+            Err(Rejection { plugin: NAME, reasons, resolvable: false })
         })))
     }
 
@@ -67,6 +65,8 @@ impl Plugin for VolumeBinding {
                 (Resource::Volume, Action::ADD.or(Action::UPDATE)),
                 (Resource::StorageClass, Action::ADD.or(Action::UPDATE)),
                 (Resource::CsiNode, Action::ADD.or(Action::UPDATE)),
+                (Resource::CsiDriver, Action::ADD.or(Action::UPDATE)),
+                (Resource::CsiStorageCapacity, Action::ADD.or(Action::UPDATE)),
                 (Resource::Node, Action::ADD.or(Action::LABELS)),
             ]
         }

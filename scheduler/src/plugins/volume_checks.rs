@@ -1,5 +1,6 @@
 //! VolumeRestrictions, VolumeZone and NodeVolumeLimits: whether the pod's volumes can be used on a node.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::volumes::{self, Stand};
@@ -161,12 +162,19 @@ impl Plugin for VolumeZone {
 /// A CSI driver attaches only so many volumes to a node.
 pub struct NodeVolumeLimits;
 
-/// Driver and handle of the volumes behind a pod's claims.
-fn handles<'a>(cx: Cycle<'a>, pod: &'a PodInfo) -> impl Iterator<Item = &'a (Str, Str)> {
+/// Driver and handle of the volumes behind a pod's claims. A claim that is still to be provisioned counts as the
+/// volume it will get.
+fn handles<'a>(cx: Cycle<'a>, pod: &'a PodInfo) -> impl Iterator<Item = (&'a Str, Cow<'a, str>)> {
     let s = &cx.cache.storage;
     pod.claims().filter_map(move |(name, _)| {
         let claim = s.claims.get(&(pod.namespace.clone(), name.clone()))?;
-        s.volumes.get(claim.volume.as_ref()?)?.csi.as_ref()
+        match &claim.volume {
+            Some(v) => s.volumes.get(v)?.csi.as_ref().map(|(d, h)| (d, Cow::Borrowed(h.as_ref()))),
+            None => {
+                let class = s.classes.get(claim.class.as_ref()?)?;
+                Some((&class.provisioner, Cow::Owned(format!("unbound/{}/{name}", pod.namespace))))
+            }
+        }
     })
 }
 
@@ -180,19 +188,20 @@ impl Plugin for NodeVolumeLimits {
     }
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
-        let mine: HashSet<&(Str, Str)> = handles(cx, cx.pod).collect();
+        let mine: HashSet<(&Str, Cow<'_, str>)> = handles(cx, cx.pod).collect();
         if mine.is_empty() {
             return Ok(Filter::Skip);
         }
         Ok(Filter::Check(Box::new(move |n| {
             let Some(limits) = cx.cache.storage.csi_limits.get(&n.name) else { return Ok(()) };
-            let attached: HashSet<&(Str, Str)> = n.pods.iter().flat_map(|p| handles(cx, p)).collect();
+            let attached: HashSet<(&Str, Cow<'_, str>)> =
+                n.pods.iter().flat_map(|p| handles(cx, p)).collect();
             let mut total: HashMap<&Str, i64> = HashMap::new();
-            for (driver, _) in attached.union(&mine).copied() {
-                *total.entry(driver).or_default() += 1;
+            for (driver, _) in attached.union(&mine) {
+                *total.entry(*driver).or_default() += 1;
             }
             let over = mine.difference(&attached).any(|(driver, _)| {
-                let limit = limits.iter().find(|(d, _)| d == driver).and_then(|(_, l)| *l);
+                let limit = limits.iter().find(|(d, _)| d == *driver).and_then(|(_, l)| *l);
                 limit.is_some_and(|l| total.get(driver).copied().unwrap_or(0) > l)
             });
             if over {

@@ -95,9 +95,16 @@ pub fn reachable(v: &Volume, node: &NodeInfo) -> bool {
     v.affinity.as_ref().is_none_or(|a| a.matches(&node.name, &node.facts().labels))
 }
 
-/// What to do for the unbound claims of `pod` on `node`; `None` when a claim can't be satisfied there.
-#[must_use]
-pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Option<Vec<Plan>> {
+/// No volume, and no way to get one.
+const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
+/// The driver says that it cannot make one this large for the node.
+const NO_SPACE: &str = "node(s) did not have enough free storage";
+
+/// What to do for the unbound claims of a pod on `node`.
+///
+/// # Errors
+/// A claim can't be satisfied there: why, in the words of the pod's message.
+pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Result<Vec<Plan>, &'static str> {
     let mut taken: Vec<Str> = Vec::new();
     let mut out = Vec::new();
     for (c, class) in delayed {
@@ -105,7 +112,7 @@ pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Optio
         // A claim whose provisioning began for another node waits for that node.
         if let Some(selected) = &c.selected_node {
             if *selected != node.name {
-                return None;
+                return Err(NO_VOLUME);
             }
             out.push(Plan::Provision { claim });
             continue;
@@ -113,16 +120,19 @@ pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Optio
         if let Some(v) = find(s, c, node, &taken) {
             taken.push(v.name.clone());
             out.push(Plan::Bind { volume: v.name.clone(), claim, claim_uid: c.uid.clone() });
-        } else if class.provisions() {
-            let labels = &node.facts().labels;
-            if !class.topologies.is_empty() && !class.topologies.iter().any(|t| t.matches(&node.name, labels))
-            {
-                return None;
-            }
-            out.push(Plan::Provision { claim });
-        } else {
-            return None;
+            continue;
         }
+        let labels = &node.facts().labels;
+        let allowed =
+            class.topologies.is_empty() || class.topologies.iter().any(|t| t.matches(&node.name, labels));
+        if !class.provisions() || !allowed {
+            return Err(NO_VOLUME);
+        }
+        let tells = s.capacity_drivers.get(&class.provisioner) == Some(&true);
+        if tells && !s.capacities.values().any(|x| x.suffices(&class.name, c.request, labels)) {
+            return Err(NO_SPACE);
+        }
+        out.push(Plan::Provision { claim });
     }
-    Some(out)
+    Ok(out)
 }

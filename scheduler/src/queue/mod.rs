@@ -373,7 +373,8 @@ fn cares(p: &dyn Plugin, event: &ClusterEvent<'_>) -> bool {
 /// Whether an event may help a pod: a plugin that rejected it says so.
 fn worth_retry(q: &Queued, profile: &Profile, event: &ClusterEvent<'_>) -> bool {
     let helps = |p: &dyn Plugin| cares(p, event) && p.hint(&q.pod, event);
-    q.rejected_by.is_empty() || q.rejected_by.iter().any(|n| profile.plugin(n).is_some_and(helps))
+    q.rejected_by.is_empty()
+        || q.rejected_by.iter().any(|n| n.is_empty() || profile.plugin(n).is_some_and(helps))
 }
 
 /// What changed about a pending pod.

@@ -73,6 +73,18 @@ impl Worker {
                     self.event(&ClusterEvent::of(Resource::CsiNode, a));
                 }
             }
+            Change::CsiDriver(m) => {
+                let known = &mut self.cache.storage.capacity_drivers;
+                if let Some(a) = keyed(m, known, |k| k.1, |b| b) {
+                    self.event(&ClusterEvent::of(Resource::CsiDriver, a));
+                }
+            }
+            Change::Capacity(m) => {
+                let known = &mut self.cache.storage.capacities;
+                if let Some(a) = keyed(m, known, |k| k, |c| c) {
+                    self.event(&ClusterEvent::of(Resource::CsiStorageCapacity, a));
+                }
+            }
             Change::Budget(m) => {
                 keyed(m, &mut self.cache.budgets, |k| k, |b| b);
                 self.cache.budget_changes += 1;
@@ -122,6 +134,7 @@ impl Worker {
         }
         if pod.node.is_some() {
             self.queue.delete(&pod.uid);
+            self.asking.remove(&pod.uid);
             self.cache.nominate(&pod, None);
             let assumed = self.cache.is_assumed(&pod.uid);
             if self.cache.pod(&pod.uid).is_some_and(|old| !assumed && **old == *pod) {
@@ -141,6 +154,14 @@ impl Worker {
                 }
             };
             return self.event(&ClusterEvent::pod(Resource::AssignedPod, action, &pod));
+        }
+        if let Some(known) = self.asking.get_mut(&pod.uid) {
+            if pod.deleting {
+                self.asking.remove(&pod.uid);
+            } else {
+                *known = pod;
+            }
+            return;
         }
         if self.cache.is_assumed(&pod.uid) {
             // An echo from before the binding.
@@ -174,6 +195,7 @@ impl Worker {
     }
 
     fn pod_gone(&mut self, uid: &str) {
+        self.asking.remove(uid);
         let waiting = self.queue.get(uid).cloned();
         if let Some(p) = waiting {
             self.queue.delete(uid);

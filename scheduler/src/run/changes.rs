@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::cache::Budget;
-use crate::model::volume::{Claim, Class, Volume};
+use crate::model::volume::{Capacity, Claim, Class, Volume};
 use crate::model::{Labels, NodeFacts, PodInfo, Selector, Str};
 
 /// Identity of an object: namespace (empty for cluster-scoped kinds) and name. For pods the name is the UID.
@@ -35,6 +35,8 @@ pub enum Change {
     Class(Msg<Box<Class>>),
     CsiNode(Msg<Vec<(Str, Option<i64>)>>),
     Budget(Msg<Budget>),
+    CsiDriver(Msg<bool>),
+    Capacity(Msg<Capacity>),
 }
 
 impl Change {
@@ -57,6 +59,8 @@ impl Change {
             Self::Class(m) => s(m),
             Self::CsiNode(m) => s(m),
             Self::Budget(m) => s(m),
+            Self::CsiDriver(m) => s(m),
+            Self::Capacity(m) => s(m),
         }
     }
 }

@@ -15,11 +15,12 @@ use tracing::{debug, info, warn};
 
 use super::api::Writer;
 use super::changes::Change;
+use super::extender::{self, Answer, Extender};
 use super::{volumes, watches};
 use crate::cache::Cache;
 use crate::config::Configuration;
-use crate::decide::{Decision, Diagnosis, Turn, decide};
-use crate::framework::{Action, ClusterEvent, Profile, Resource};
+use crate::decide::{Decision, Diagnosis, Turn, compile, decide, shortlist};
+use crate::framework::{Action, ClusterEvent, Cycle, Profile, Rejection, Resource};
 use crate::metrics::{Attempt, CacheLabel, Metrics, QueueLabel, Tries};
 use crate::model::volume::{Claim, Class};
 use crate::model::{PodInfo, Str};
@@ -38,6 +39,8 @@ const BATCH: usize = 16;
 enum Report {
     /// A binding ended; an error if it failed.
     Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
+    /// The extenders have answered about a pod.
+    Extended { q: Box<Queued>, begun: Instant, answer: anyhow::Result<Answer> },
     /// The victims of a preemption for this pod have been evicted, or not all of them.
     Evicted { uid: Str, all: bool },
 }
@@ -53,6 +56,9 @@ pub struct Worker {
     /// UIDs of pods whose victims are being evicted.
     /// True when the pod's turn came meanwhile.
     preempting: HashMap<Str, bool>,
+    extenders: Arc<[Extender]>,
+    /// Pods that extenders are asked about, as the watch shows them.
+    pub(super) asking: HashMap<Str, Arc<PodInfo>>,
     started: Instant,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -69,6 +75,7 @@ impl Worker {
         client: Client,
         profiles: Vec<Profile>,
         config: &Configuration,
+        extenders: Vec<Extender>,
         metrics: Metrics,
         synced: Arc<AtomicBool>,
     ) -> Self {
@@ -85,6 +92,8 @@ impl Worker {
             client,
             turn: Turn::new(SmallRng::from_os_rng()),
             preempting: HashMap::new(),
+            extenders: extenders.into(),
+            asking: HashMap::new(),
             started: Instant::now(),
             metrics,
             tasks: TaskTracker::new(),
@@ -191,6 +200,9 @@ impl Worker {
             return self.queue.put_back(q, now);
         }
         let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        if self.extenders.iter().any(|e| e.is_interested(&q.pod)) {
+            return self.ask_extenders(q, begun, writer);
+        }
         let decision = decide(&self.cache, profile, &q.pod, &mut self.turn);
         self.metrics.algorithm_seconds.observe(begun.elapsed().as_secs_f64());
         match decision {
@@ -204,6 +216,64 @@ impl Worker {
                 self.refuse(q, by, "no nodes available to schedule pods".into(), None, begun, writer);
             }
             Decision::Unschedulable(d) => self.unschedulable(q, &d, begun, writer),
+        }
+    }
+
+    /// The plugins' part of a decision; the rest comes back as a report.
+    fn ask_extenders(&mut self, q: Queued, begun: Instant, writer: &Writer) {
+        let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        let nodes = match shortlist(&self.cache, profile, &q.pod) {
+            Ok(nodes) => nodes,
+            Err(d) => return self.unschedulable(q, &d, begun, writer),
+        };
+        let named = |(slot, score): (usize, i64)| Some((self.cache.node_at(slot)?.name.clone(), score));
+        let nodes: Vec<(Str, i64)> = nodes.into_iter().filter_map(named).collect();
+        self.asking.insert(q.pod.uid.clone(), q.pod.clone());
+        let (client, extenders, reports) =
+            (self.client.clone(), self.extenders.clone(), self.reports.0.clone());
+        self.tasks.spawn(async move {
+            let answer = extender::ask(&client, &extenders, &q.pod, nodes).await;
+            let _ = reports.send(Report::Extended { q: Box::new(q), begun, answer });
+        });
+    }
+
+    /// Goes on with a pod when its extenders have answered.
+    fn extended(&mut self, mut q: Queued, begun: Instant, answer: anyhow::Result<Answer>) {
+        let Some(writer) = self.writer.clone() else { return };
+        // Gone, or bound by somebody else.
+        let Some(pod) = self.asking.remove(&q.pod.uid) else { return };
+        q.pod = pod;
+        let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        let mut answer = match answer {
+            Ok(a) => a,
+            Err(e) => {
+                let (text, pod, now) = (format!("{e:#}"), q.pod.clone(), self.now());
+                warn!(pod = %pod.key(), why = text, "an extender failed, trying again");
+                self.observe_attempt(&pod.want().scheduler, "error", begun);
+                self.queue.put_error(q, now);
+                return self.tell_failed(&writer, pod, "SchedulerError", text, None);
+            }
+        };
+        let mut d = Diagnosis::new(self.cache.order().len());
+        for (name, reason, resolvable) in answer.refused {
+            if let Some(n) = self.cache.node(&name) {
+                d.refuse(n.slot, Rejection { plugin: "", reasons: vec![reason.into()], resolvable });
+            }
+        }
+        // The cluster has moved on: the best node that still does.
+        answer.nodes.sort_by_key(|n| std::cmp::Reverse(n.1));
+        let compiled = compile(profile, Cycle { cache: &self.cache, pod: &q.pod });
+        let node = compiled.ok().and_then(|c| {
+            let mut fits = answer.nodes.iter().filter_map(|(name, _)| self.cache.node(name));
+            fits.find(|n| c.check(n).is_ok()).map(|n| n.name.clone())
+        });
+        match node {
+            Some(node) => self.start_binding(q, node, begun, &writer),
+            None if answer.nodes.is_empty() => self.unschedulable(q, &d, begun, &writer),
+            None => {
+                let now = self.now();
+                self.queue.put_error(q, now);
+            }
         }
     }
 
@@ -311,6 +381,8 @@ impl Worker {
     }
 
     fn start_binding(&mut self, q: Queued, node: Str, decided: Instant, writer: &Writer) {
+        let timeout =
+            self.profiles.get(&q.pod.want().scheduler).map_or(Duration::from_secs(600), |p| p.bind_timeout);
         let plans = self.volume_plans(&q.pod, &node);
         for p in &plans {
             if let Plan::Bind { volume, claim, .. } = p {
@@ -323,19 +395,19 @@ impl Worker {
         self.cache.nominate(&q.pod, None);
         self.cache.assume(Arc::new(assumed));
         let (writer, slots, reports) = (writer.clone(), self.slots.clone(), self.reports.0.clone());
+        let extenders = self.extenders.clone();
         self.tasks.spawn(async move {
             let permit = slots.acquire_owned().await;
             let mut result = Ok(());
             if !plans.is_empty() {
                 // Provisioning can take minutes: it must not hold a slot.
                 drop(permit);
-                result = volumes::bind(&writer.client, &plans, &node).await;
+                result = volumes::bind(&writer.client, &plans, &node, timeout).await;
             }
             if result.is_ok() {
-                result = writer
-                    .bind(&q.pod, &node)
+                result = bind(&writer, &extenders, &q.pod, &node)
                     .await
-                    .map_err(|e| format!("binding pod {} to node {node}: {e}", q.pod.key()));
+                    .map_err(|e| format!("binding pod {} to node {node}: {e:#}", q.pod.key()));
             }
             if result.is_ok() {
                 writer.tell_scheduled(&q.pod, &node, &q.pod.want().scheduler);
@@ -354,13 +426,14 @@ impl Worker {
                 _ => None,
             })
             .collect();
-        self.cache.node(node).and_then(|n| plan(storage, &delayed, n)).unwrap_or_default()
+        self.cache.node(node).and_then(|n| plan(storage, &delayed, n).ok()).unwrap_or_default()
     }
 
     fn report(&mut self, r: Report) {
         let (q, node, decided, result) = match r {
             Report::Bound { q, node, decided, result } => (q, node, decided, result),
             Report::Evicted { uid, all } => return self.evicted(&uid, all),
+            Report::Extended { q, begun, answer } => return self.extended(*q, begun, answer),
         };
         let profile = q.pod.want().scheduler.clone();
         let claims: Vec<(Str, Str)> =
@@ -421,4 +494,15 @@ impl Worker {
             self.metrics.cache_size.get_or_create(&CacheLabel { r#type: kind }).set(n as i64);
         }
     }
+}
+
+/// Binds a pod: by the extender that binds pods like it, or else directly.
+async fn bind(writer: &Writer, extenders: &[Extender], pod: &PodInfo, node: &str) -> anyhow::Result<()> {
+    let binder = extenders.iter().find(|e| e.binds() && e.is_interested(pod));
+    if let Some(e) = binder
+        && e.bind(pod, node).await?.is_some()
+    {
+        return Ok(());
+    }
+    Ok(writer.bind(pod, node).await?)
 }

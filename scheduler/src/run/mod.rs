@@ -4,6 +4,7 @@ pub mod api;
 mod apply;
 pub mod changes;
 pub mod core;
+pub mod extender;
 pub mod volumes;
 pub mod watches;
 
@@ -64,7 +65,11 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     }
 
     let elect = config.leader_election.clone();
-    let work = core::Worker::new(client.clone(), profiles, config, metrics, synced);
+    let mut extenders = Vec::new();
+    for e in &config.extenders {
+        extenders.push(extender::Extender::new(e).await?);
+    }
+    let work = core::Worker::new(client.clone(), profiles, config, extenders, metrics, synced);
     if !elect.leader_elect {
         process::ready();
         work.run(shutdown).await;

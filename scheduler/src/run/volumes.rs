@@ -10,14 +10,11 @@ use serde_json::json;
 
 use crate::plugins::volumes::Plan;
 
-/// How long claims may take to be bound.
-const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Carries out plans for the claims of a pod that goes to `node`.
+/// Carries out plans for the claims of a pod that goes to `node`, for as long as `timeout`.
 ///
 /// # Errors
 /// A message for the pod: the API refused, or a claim was not bound in time.
-pub async fn bind(client: &Client, plans: &[Plan], node: &str) -> Result<(), String> {
+pub async fn bind(client: &Client, plans: &[Plan], node: &str, timeout: Duration) -> Result<(), String> {
     for plan in plans {
         match plan {
             Plan::Bind { volume, claim: (ns, name), claim_uid } => {
@@ -61,7 +58,7 @@ pub async fn bind(client: &Client, plans: &[Plan], node: &str) -> Result<(), Str
         }
         Ok(())
     };
-    match tokio::time::timeout(TIMEOUT, waiting).await {
+    match tokio::time::timeout(timeout, waiting).await {
         Ok(done) => done,
         Err(_) => Err("binding volumes: timed out waiting for the claims to be bound".into()),
     }

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ use crate::cache::Budget;
 use crate::model::{Labels, Selector, convert};
 
 /// How many kinds are watched.
-pub const KINDS: usize = 12;
+pub const KINDS: usize = 14;
 
 /// Starts all watches. They end with `stop` or when nobody listens.
 pub fn start(client: &Client, tx: &mpsc::Sender<Change>, stop: &CancellationToken, tasks: &TaskTracker) {
@@ -60,6 +60,8 @@ pub fn start(client: &Client, tx: &mpsc::Sender<Change>, stop: &CancellationToke
         Change::CsiNode,
     );
     w.all(budget, Change::Budget);
+    w.all(|d: &CSIDriver| d.spec.storage_capacity.unwrap_or(false), Change::CsiDriver);
+    w.all(convert::capacity, Change::Capacity);
 }
 
 fn budget(b: &PodDisruptionBudget) -> Budget {

@@ -43,14 +43,21 @@ fn mistakes_are_told() {
     }
     let mut c: Configuration = serde_json::from_value(json!({
         "percentageOfNodesToScore": 101, "podInitialBackoffSeconds": 5, "podMaxBackoffSeconds": 1,
-        "extenders": [{"urlPrefix": "http://x"}], "profiles": [{"schedulerName": "a"}, {"schedulerName": "a"}],
+        "extenders": [{"urlPrefix": "http://x", "prioritizeVerb": "p", "bindVerb": "b", "preemptVerb": "v"},
+            {"urlPrefix": "http://y", "bindVerb": "b"}],
+        "profiles": [{"schedulerName": "a"}, {"schedulerName": "a"}],
     }))
     .expect("file");
     c.set_defaults();
     let problems = c.problems().join("\n");
-    for part in
-        ["percentageOfNodesToScore", "podMaxBackoffSeconds", "extenders are not supported", "Duplicate value"]
-    {
+    for part in [
+        "percentageOfNodesToScore",
+        "podMaxBackoffSeconds",
+        "extenders[0].weight: Invalid value: 0",
+        "not asked about preemption yet",
+        "found 2 extenders implementing bind",
+        "Duplicate value",
+    ] {
         assert!(problems.contains(part), "{problems}");
     }
 }
@@ -60,4 +67,18 @@ fn a_large_cluster_is_searched_in_part() {
     use crate::decide::enough;
     assert_eq!((enough(0, 50), enough(0, 1000), enough(0, 10_000), enough(70, 1000)), (50, 420, 500, 700));
     assert_eq!(enough(1, 1000), 100);
+}
+
+#[test]
+fn what_an_extender_manages_is_left_to_it() {
+    let mut c: Configuration = serde_json::from_value(json!({"extenders": [{"urlPrefix": "http://x",
+        "managedResources": [{"name": "example.com/tape", "ignoredByScheduler": true}]}]}))
+    .expect("file");
+    c.set_defaults();
+    c.pass_over_managed();
+    let p = Profile::new(&c.profiles[0], 0).expect("profile");
+    let requests = json!({"limits": {"example.com/tape": "1"}, "requests": {"example.com/tape": "1"}});
+    let pod = crate::testing::pod("p", json!({"containers": [{"name": "c", "resources": requests}]}));
+    let cluster = crate::testing::cluster([crate::testing::node("a", json!({}))]);
+    assert_eq!(crate::testing::choose(&cluster, &p, &pod), Ok("a".into()));
 }

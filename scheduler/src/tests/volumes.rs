@@ -110,9 +110,9 @@ fn delayed_claims_choose_the_smallest_reachable_volume_or_provision() {
     // What is promised to another claim is no longer free.
     c.storage.promised.insert("fits".into(), ("default".into(), "other".into()));
     c.storage.promised.insert("big".into(), ("default".into(), "other".into()));
-    assert_eq!(planned(&c, "b"), None);
+    assert_eq!(planned(&c, "b"), Err("node(s) didn't find available persistent volumes to bind"));
     add_class(&mut c, "local", "x.example.com", "WaitForFirstConsumer");
-    assert_eq!(planned(&c, "a"), Some(vec![Plan::Provision { claim: ("default".into(), "data".into()) }]));
+    assert_eq!(planned(&c, "a"), Ok(vec![Plan::Provision { claim: ("default".into(), "data".into()) }]));
 }
 
 #[test]
@@ -139,4 +139,32 @@ fn one_pod_claims_zones_and_limits() {
         c.storage.csi_limits.insert(n.into(), vec![("d".into(), Some(1))]);
     }
     assert_eq!(choose(&c, &p, &user("p", "more")), Ok("b".into()), "node a has one attached already");
+}
+
+#[test]
+fn a_driver_that_tells_its_capacity_is_taken_at_its_word() {
+    let mut c = cluster([node("big", json!({"rack": "1"})), node("small", json!({"rack": "2"}))]);
+    let class = json!({"metadata": {"name": "csi"}, "provisioner": "csi.example.com",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    let claim = json!({"metadata": {"name": "data", "namespace": "default", "uid": "u"},
+        "spec": {"storageClassName": "csi", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "10Gi"}}}});
+    let claim = convert::claim(&serde_json::from_value(claim).expect("claim"));
+    let s = &mut c.storage;
+    s.classes.insert("csi".into(), convert::class(&serde_json::from_value(class).expect("class")));
+    s.claims.insert(("default".into(), "data".into()), claim);
+    s.capacity_drivers.insert("csi.example.com".into(), true);
+    for (name, rack, free) in [("a", "1", "50Gi"), ("b", "2", "5Gi")] {
+        let v = json!({"metadata": {"name": name, "namespace": "x"}, "storageClassName": "csi",
+            "capacity": free, "nodeTopology": {"matchLabels": {"rack": rack}}});
+        let v = convert::capacity(&serde_json::from_value(v).expect("capacity"));
+        s.capacities.insert(("x".into(), name.into()), v);
+    }
+    let p = pod("p", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}));
+    assert_eq!(choose(&c, &profile(json!({})), &p), Ok("big".into()));
+    c.storage.capacities.retain(|k, _| k.1.as_ref() == "b");
+    assert_eq!(
+        choose(&c, &profile(json!({})), &p),
+        Err("0/2 nodes are available: 2 node(s) did not have enough free storage.".into())
+    );
 }
