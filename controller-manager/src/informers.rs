@@ -15,8 +15,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
-    ReplicationController, ResourceQuota, Service, ServiceAccount,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim,
+    Pod, PodSpec, ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -54,7 +54,7 @@ impl Watched for Pod {
         meta::drop_last_applied(self);
         let Some(spec) = self.spec.as_mut() else { return };
         trim_volumes(spec);
-        spec.affinity = None;
+        trim_affinity(spec);
         spec.image_pull_secrets = None;
         spec.security_context = None;
         spec.topology_spread_constraints = None;
@@ -71,6 +71,20 @@ impl Watched for Pod {
             c.security_context = None;
         }
     }
+}
+
+/// Keeps the node that a daemon pod waits for: it is chosen by name.
+fn trim_affinity(spec: &mut PodSpec) {
+    let waits = spec.node_name.as_deref().unwrap_or_default().is_empty();
+    let affinity = spec.affinity.take().filter(|_| waits).and_then(|a| a.node_affinity);
+    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution);
+    let by_name = required.filter(|r| r.node_selector_terms.iter().any(|t| t.match_fields.is_some()));
+    spec.affinity = by_name.map(|required| {
+        let required_during_scheduling_ignored_during_execution = Some(required);
+        let node =
+            NodeAffinity { required_during_scheduling_ignored_during_execution, ..NodeAffinity::default() };
+        Affinity { node_affinity: Some(node), ..Affinity::default() }
+    });
 }
 
 /// Keeps the volumes that use a claim.

@@ -2,6 +2,7 @@
 
 pub mod attach_detach;
 pub mod cluster_role_aggregation;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -18,6 +19,7 @@ pub mod replicaset;
 pub mod resource_claim;
 pub mod root_ca;
 pub mod service_account;
+pub mod statefulset;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volume_binder;
@@ -54,6 +56,8 @@ const CONTROLLERS: &[Entry] = &[
     ),
     entry("deployment-controller", "deployment", deployment::start),
     entry("job-controller", "job", job::start),
+    entry("statefulset-controller", "statefulset", statefulset::start),
+    entry("daemonset-controller", "daemonset", daemonset::start),
     entry("endpointslice-controller", "endpointslice", endpointslice::start),
     entry("endpointslice-mirroring-controller", "endpointslicemirroring", endpointslice_mirroring::start),
     entry("endpoints-controller", "endpoint", endpoints::start),
@@ -77,9 +81,7 @@ const CONTROLLERS: &[Entry] = &[
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
 /// error.
 const ABSENT: &[(&str, &str)] = &[
-    ("daemonset-controller", "daemonset"),
     ("cronjob-controller", "cronjob"),
-    ("statefulset-controller", "statefulset"),
     ("disruption-controller", "disruption"),
     ("resourcequota-controller", "resourcequota"),
     ("certificatesigningrequest-signing-controller", "csrsigning"),

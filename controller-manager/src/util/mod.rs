@@ -6,6 +6,7 @@ pub mod errors;
 pub mod hash;
 pub mod latest;
 pub mod meta;
+pub mod node_selector;
 pub mod pending;
 pub mod pod_control;
 pub mod pods;

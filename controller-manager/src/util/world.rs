@@ -255,7 +255,8 @@ impl Inner {
             "Succeeded" | "Failed" => return,
             _ if deleted => end(pod, 137, now),
             _ if pods::node(pod).is_empty() => {
-                pod.spec.get_or_insert_default().node_name = Some("node".into());
+                let node = place(pod);
+                pod.spec.get_or_insert_default().node_name = Some(node);
             }
             "Pending" => {
                 pod.status.get_or_insert_default().phase = Some("Running".into());
@@ -276,6 +277,15 @@ impl Inner {
             self.touch(name);
         }
     }
+}
+
+/// Where the pod is scheduled: the node that its affinity names, if any.
+fn place(pod: &Pod) -> String {
+    let affinity = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()?.node_affinity.as_ref());
+    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let fields =
+        required.iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    fields.filter_map(|f| f.values.as_ref()?.first().cloned()).next().unwrap_or_else(|| "node".into())
 }
 
 /// Says whether a pod is ready.
