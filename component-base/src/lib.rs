@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod controller;
+pub mod cron;
 pub mod duration;
 pub mod file_watch;
 pub mod flags;

@@ -2,8 +2,10 @@
 
 pub mod attach_detach;
 pub mod cluster_role_aggregation;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
@@ -56,8 +58,10 @@ const CONTROLLERS: &[Entry] = &[
     ),
     entry("deployment-controller", "deployment", deployment::start),
     entry("job-controller", "job", job::start),
+    entry("cronjob-controller", "cronjob", cronjob::start),
     entry("statefulset-controller", "statefulset", statefulset::start),
     entry("daemonset-controller", "daemonset", daemonset::start),
+    entry("disruption-controller", "disruption", disruption::start),
     entry("endpointslice-controller", "endpointslice", endpointslice::start),
     entry("endpointslice-mirroring-controller", "endpointslicemirroring", endpointslice_mirroring::start),
     entry("endpoints-controller", "endpoint", endpoints::start),
@@ -81,8 +85,6 @@ const CONTROLLERS: &[Entry] = &[
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
 /// error.
 const ABSENT: &[(&str, &str)] = &[
-    ("cronjob-controller", "cronjob"),
-    ("disruption-controller", "disruption"),
     ("resourcequota-controller", "resourcequota"),
     ("certificatesigningrequest-signing-controller", "csrsigning"),
     ("certificatesigningrequest-approving-controller", "csrapproving"),

@@ -1,9 +1,10 @@
 //! Cron jobs.
 
+use component_base::cron::Schedule;
 use k8s_openapi::api::batch::v1 as api;
 
 use super::job::default_job_template_spec;
-use super::{schedule as cron, validation};
+use super::validation;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of;
 use crate::kinds::semantic::{fill, spec_and_status, text};
@@ -74,7 +75,7 @@ fn schedule(s: &api::CronJobSpec, path: &Path, errors: &mut ErrorList) {
         errors.push(Error::required(&at, ""));
         return;
     }
-    if let Err(why) = cron::check(&s.schedule) {
+    if let Err(why) = Schedule::parse(&s.schedule) {
         errors.push(Error::invalid(&at, &s.schedule, why));
     }
     if s.schedule.contains("TZ") {

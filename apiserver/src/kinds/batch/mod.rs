@@ -2,5 +2,4 @@
 
 pub mod cronjob;
 pub mod job;
-pub mod schedule;
 pub mod validation;
