@@ -22,8 +22,15 @@ pub struct Owners {
     pub sets: Store<ReplicaSet>,
     pub deployments: Store<Deployment>,
     pub stateful: Store<StatefulSet>,
-    /// Resources of kinds seen before.
-    pub kinds: Mutex<HashMap<(String, String), ApiResource>>,
+    /// Kinds seen before.
+    pub kinds: Mutex<HashMap<(String, String), Kind>>,
+}
+
+/// The resource of a kind, and whether it has a scale.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    resource: ApiResource,
+    scales: bool,
 }
 
 /// What the pods' owners come to.
@@ -100,7 +107,7 @@ impl Owners {
 
     /// Asks for the owner's scale; `None` if the owner is gone.
     async fn scale(&self, owner: &OwnerReference, namespace: &str) -> anyhow::Result<Option<(String, i32)>> {
-        let resource = self.resource(owner).await?;
+        let Kind { resource, scales } = self.kind(owner).await?;
         let named = match resource.group.as_str() {
             "" => resource.plural.clone(),
             group => format!("{}.{group}", resource.plural),
@@ -112,10 +119,7 @@ impl Owners {
                 Ok((scale.metadata.uid.as_ref() == Some(&owner.uid)).then(|| (owner.uid.clone(), size)))
             }
             Err(e) if errors::not_found(&e) => {
-                // Either the owner is not there, or its kind has no scale.
-                let there =
-                    api.get_metadata_opt(&owner.name).await.with_context(|| format!("reading {named}"))?;
-                if there.is_some() {
+                if !scales {
                     bail!("{named} does not implement the scale subresource");
                 }
                 Ok(None)
@@ -126,7 +130,7 @@ impl Owners {
         }
     }
 
-    async fn resource(&self, owner: &OwnerReference) -> anyhow::Result<ApiResource> {
+    async fn kind(&self, owner: &OwnerReference) -> anyhow::Result<Kind> {
         let key = (owner.api_version.clone(), owner.kind.clone());
         if let Some(known) = self.kinds.lock().get(&key) {
             return Ok(known.clone());
@@ -134,11 +138,16 @@ impl Owners {
         let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
         let gvk = GroupVersionKind::gvk(group, version, &owner.kind);
         let found = oneshot::pinned_kind(&self.client, &gvk).await;
-        let (resource, _) = found.with_context(|| {
+        let (resource, capabilities) = found.with_context(|| {
             format!("no matches for kind {:?} in version {:?}", owner.kind, owner.api_version)
         })?;
-        self.kinds.lock().insert(key, resource.clone());
-        Ok(resource)
+        let scales = capabilities.subresources.iter().any(|(r, _)| r.plural == "scale");
+        let kind = Kind { resource, scales };
+        // One without may get it later.
+        if scales {
+            self.kinds.lock().insert(key, kind.clone());
+        }
+        Ok(kind)
     }
 }
 

@@ -270,12 +270,9 @@ impl Controller {
             }
             Action::OwnClaim { claim, owners } => {
                 let name = meta::name(&claim.metadata);
-                let patch = json!({"metadata": {
-                    "uid": claim.metadata.uid,
-                    "resourceVersion": claim.metadata.resource_version,
-                    "ownerReferences": owners,
-                }});
-                let done = claims_api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+                let mut owned = claim.as_ref().clone();
+                owned.metadata.owner_references = Some(owners.clone()).filter(|o| !o.is_empty());
+                let done = claims_api.replace(name, &post, &owned).await;
                 done.map(|_| ()).with_context(|| format!("setting the owners of claim {name}"))
             }
             Action::CreatePod(pod) => {
