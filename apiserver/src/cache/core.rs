@@ -22,6 +22,19 @@ pub enum EventKind {
     Deleted,
 }
 
+impl EventKind {
+    /// What a change is for who sees only some objects: those that begin to be chosen are added, those that cease to be
+    /// are deleted. None: it is not seen.
+    pub fn seen(before: bool, after: bool) -> Option<Self> {
+        match (before, after) {
+            (false, false) => None,
+            (false, true) => Some(Self::Added),
+            (true, true) => Some(Self::Modified),
+            (true, false) => Some(Self::Deleted),
+        }
+    }
+}
+
 /// One change.
 #[derive(Debug, Clone)]
 pub struct CacheEvent {

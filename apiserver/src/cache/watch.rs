@@ -258,13 +258,10 @@ impl Watch {
         let Some(chosen) = &self.predicate else { return Some(event) };
         let before = event.prev.as_ref().is_some_and(|o| chosen(o));
         let after = event.kind != EventKind::Deleted && chosen(&event.object);
-        match (before, after) {
-            (false, false) => None,
-            (false, true) => Some(CacheEvent { kind: EventKind::Added, ..event }),
-            (true, true) => Some(CacheEvent { kind: EventKind::Modified, ..event }),
-            (true, false) if event.kind == EventKind::Deleted => Some(event),
+        match EventKind::seen(before, after)? {
+            EventKind::Deleted if event.kind == EventKind::Deleted => Some(event),
             // What the client last saw, at the revision of the change that took it out of sight.
-            (true, false) => {
+            EventKind::Deleted => {
                 let prev = event.prev?;
                 let kv = KeyValue {
                     key: prev.key.to_string(),
@@ -275,6 +272,7 @@ impl Watch {
                 let object = self.slot.object(&kv)?;
                 Some(CacheEvent { kind: EventKind::Deleted, object, prev: Some(prev) })
             }
+            kind => Some(CacheEvent { kind, ..event }),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Selectable {
     }
 
     /// The value as selectors compare it; empty where there is none.
-    fn value<'a>(&self, o: &'a Value) -> Cow<'a, str> {
+    pub fn value<'a>(&self, o: &'a Value) -> Cow<'a, str> {
         let found = self.path.as_ref().and_then(|p| p.find(o).ok()).unwrap_or_default();
         match found.as_slice() {
             [Value::String(s)] => s.as_str().into(),
@@ -35,7 +35,8 @@ impl Selectable {
     }
 }
 
-/// Everything that selectors of any version may look at.
+/// Everything that selectors of any version may look at where versions differ in nothing but their schema: a field that
+/// two of them have has the same value in both.
 pub fn of(d: &Definition, o: &Value) -> Pairs {
     let mut out: Vec<(&str, Cow<'_, str>)> = vec![("metadata.name", object::name(o).into())];
     if d.namespaced {

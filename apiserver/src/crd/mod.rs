@@ -11,7 +11,8 @@
 //! | `naming.rs`, `conditions.rs` | its names and conditions, as pure functions |
 //! | `controller.rs`, `finalize.rs` | the life cycle, driven by a watch |
 //! | `serve.rs` | from a definition to resources of the table |
-//! | `form.rs`, `convert.rs`, `webhook.rs` | stored bytes; versions; conversion webhooks |
+//! | `form.rs`, `convert.rs` | stored bytes; versions |
+//! | `webhook.rs`, `metrics.rs` | conversion webhooks |
 //! | `strategy.rs`, `decode.rs` | rules; bodies of requests |
 //! | `columns.rs`, `fields.rs`, `jsonpath.rs` | tables and field selectors |
 //! | `schema/` | the schema engine |
@@ -26,6 +27,7 @@ pub mod fields;
 mod finalize;
 pub mod form;
 pub mod jsonpath;
+pub mod metrics;
 pub mod naming;
 pub mod schema;
 pub mod serve;

@@ -38,14 +38,14 @@ impl CustomStrategy {
         e
     }
 
-    fn check(&self, cx: &Context, o: &Value, old: Option<&Value>) -> ErrorList {
+    fn check(&self, cx: &mut Context, o: &Value, old: Option<&Value>) -> ErrorList {
         let types = self.type_meta(o);
         if !types.is_empty() {
             return types;
         }
         let v = self.0.version();
         let vcx = ValidationCx { status: cx.is_status(), scale: v.scale.as_ref(), prior: None };
-        v.schema.validate(&vcx, o, old)
+        v.schema.validate_with_warnings(&vcx, o, old, &mut cx.warnings)
     }
 }
 

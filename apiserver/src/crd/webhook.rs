@@ -4,13 +4,14 @@
 //! labels and annotations may differ.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::controller::{Conversions, RetypeOnly};
 use super::convert::{Conversion, Converter};
+use super::metrics::{Failure, Metrics};
 use crate::field::{ErrorList, Path};
 use crate::lookup::{items, text};
 use crate::registry::{meta, object};
@@ -21,7 +22,10 @@ use crate::webhook::{Client, ClientConfig, Clients};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Conversions as definitions ask for them, webhooks included.
-pub struct Webhooks(pub Arc<Clients>);
+pub struct Webhooks {
+    pub clients: Arc<Clients>,
+    pub metrics: Metrics,
+}
 
 impl Conversions for Webhooks {
     fn of(&self, crd: &Value) -> Result<Conversion, String> {
@@ -30,12 +34,17 @@ impl Conversions for Webhooks {
         }
         let config = crd.pointer("/spec/conversion/webhook/clientConfig").unwrap_or(&Value::Null);
         let config = ClientConfig::from_value(config)?;
-        let client = self.0.get(&config).map_err(|e| e.to_string())?;
+        let client = self.clients.get(&config).map_err(|e| e.to_string())?;
         let versions = items(crd, "/spec/conversion/webhook/conversionReviewVersions");
         let review = versions.iter().filter_map(Value::as_str).find(|v| ["v1", "v1beta1"].contains(v));
         let review = review.ok_or("no supported conversion review versions")?;
-        let group = text(crd, "/spec/group").to_owned();
-        Ok(Conversion::Webhook(Arc::new(Webhook { client, review: review.to_owned(), group })))
+        Ok(Conversion::Webhook(Arc::new(Webhook {
+            client,
+            review: review.to_owned(),
+            group: text(crd, "/spec/group").to_owned(),
+            crd: text(crd, "/metadata/name").to_owned(),
+            metrics: self.metrics.clone(),
+        })))
     }
 }
 
@@ -45,6 +54,8 @@ struct Webhook {
     /// Version of the review that it reads.
     review: String,
     group: String,
+    crd: String,
+    metrics: Metrics,
 }
 
 /// `g.io/v1, Kind=Foo`
@@ -52,39 +63,62 @@ fn shown(o: &Value) -> String {
     format!("{}, Kind={}", text(o, "/apiVersion"), text(o, "/kind"))
 }
 
+/// The version of an `apiVersion`.
+fn version(api_version: &str) -> &str {
+    api_version.rsplit('/').next().unwrap_or_default()
+}
+
 #[async_trait]
 impl Converter for Webhook {
     async fn convert(&self, objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, String> {
         let Some(first) = objects.first() else { return Ok(Vec::new()) };
-        let what = shown(first);
+        let from = version(text(first, "/apiVersion")).to_owned();
+        let started = Instant::now();
+        let done = self.ask(&objects, api_version).await;
+        let failure = done.as_ref().err().map(|(f, _)| *f);
+        self.metrics.observe(&self.crd, &from, version(api_version), started.elapsed(), failure);
+        done.map_err(|(_, why)| why)
+    }
+}
+
+impl Webhook {
+    /// One call for all objects, of which there is at least one.
+    async fn ask(&self, objects: &[Value], api_version: &str) -> Result<Vec<Value>, (Failure, String)> {
+        let what = objects.first().map(shown).unwrap_or_default();
         let uid = uuid::Uuid::new_v4().to_string();
         let request = json!({
             "kind": "ConversionReview",
             "apiVersion": format!("apiextensions.k8s.io/{}", self.review),
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
         });
-        let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
-        let failed = |why: String| format!("conversion webhook for {what} failed: {why}");
-        let answer = self.client.post(Call::new(body, DEADLINE)).await.map_err(|e| failed(e.to_string()))?;
-        let answer: Value = serde_json::from_slice(&answer).map_err(|e| failed(e.to_string()))?;
-        let converted = accepted(answer, &uid, &self.review).map_err(failed)?;
+        let failed =
+            |kind: Failure, why: String| (kind, format!("conversion webhook for {what} failed: {why}"));
+        let body = serde_json::to_vec(&request).map_err(|e| failed(Failure::Call, e.to_string()))?;
+        let call = Call::new(body, DEADLINE);
+        let answer = self.client.post(call).await.map_err(|e| failed(Failure::Call, e.to_string()))?;
+        let answer: Value =
+            serde_json::from_slice(&answer).map_err(|e| failed(Failure::Call, e.to_string()))?;
+        let converted = accepted(answer, &uid, &self.review).map_err(|e| failed(Failure::Malformed, e))?;
         if converted.len() != objects.len() {
-            return Err(format!(
+            let kind = if converted.is_empty() { Failure::NoObjects } else { Failure::Partial };
+            let why = format!(
                 "conversion webhook for {what} returned {} objects, expected {}",
                 converted.len(),
                 objects.len()
-            ));
+            );
+            return Err((kind, why));
         }
-        let wanted = format!("{}/{}", self.group, api_version.rsplit('/').next().unwrap_or_default());
+        let wanted = format!("{}/{}", self.group, version(api_version));
         let mut out = Vec::with_capacity(converted.len());
         for (i, (original, new)) in objects.iter().zip(converted).enumerate() {
-            let new = checked(original, new, &wanted).map_err(|why| match why {
-                Wrong::Object(why) => {
-                    format!("conversion webhook for {what} returned invalid converted object at index {i}: {why}")
-                }
-                Wrong::Metadata(why) => {
-                    format!("conversion webhook for {what} returned invalid metadata in object at index {i}: {why}")
-                }
+            let new = checked(original, new, &wanted).map_err(|wrong| {
+                let (part, why) = match wrong {
+                    Wrong::Object(why) => ("converted object", why),
+                    Wrong::Metadata(why) => ("metadata in object", why),
+                };
+                let why =
+                    format!("conversion webhook for {what} returned invalid {part} at index {i}: {why}");
+                (Failure::InvalidObject, why)
             })?;
             out.push(new);
         }

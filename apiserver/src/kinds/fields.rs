@@ -56,7 +56,7 @@ fn own(group: &str, resource: &str) -> &'static [Field] {
         ("", "nodes") => fields!["spec.unschedulable"],
         ("", "secrets") => fields!["type"],
         ("", "services") => fields!["spec.clusterIP", "spec.type"],
-        ("", "replicationcontrollers") | ("apps", "replicasets") => fields!["status.replicas"],
+        ("", "replicationcontrollers") => fields!["status.replicas"],
         ("batch", "jobs") => &[("status.succeeded", "status.successful")],
         ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") => {
             fields!["spec.signerName"]
@@ -69,12 +69,33 @@ fn own(group: &str, resource: &str) -> &'static [Field] {
     }
 }
 
-/// Names that a field selector on this resource may use. Every resource has `metadata.name`; those in
-/// namespaces have `metadata.namespace` too.
+/// Names that a field selector on this resource may use. Every resource has `metadata.name`, and `metadata.namespace`
+/// unless it has fields of its own and no namespace.
 pub fn supported_field_selectors(group: &str, resource: &str) -> Vec<&'static str> {
-    let mut out = vec![NAME.1, NAMESPACE.1];
+    let mut out = vec![NAME.1];
+    let nameless = matches!(
+        (group, resource),
+        ("", "nodes" | "namespaces") | ("certificates.k8s.io", _) | ("resource.k8s.io", "resourceslices")
+    );
+    if !nameless {
+        out.push(NAMESPACE.1);
+    }
     out.extend(own(group, resource).iter().map(|f| f.1));
     out
+}
+
+/// What is said of a field that selectors may not use. Kinds that have fields of their own say it in their own words.
+pub fn unsupported(group: &str, version: &str, resource: &str, field: &str) -> String {
+    match (group, resource) {
+        ("batch", "jobs") => format!("field label {field:?} not supported for Job"),
+        ("resource.k8s.io", "resourceslices") => {
+            format!("field label not supported for {group}/{version}, Kind=ResourceSlice: {field}")
+        }
+        _ if !own(group, resource).is_empty() => format!("field label not supported: {field}"),
+        _ => {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+    }
 }
 
 /// Under which name stored objects are indexed by the field that a selector calls `field`. That differs where a

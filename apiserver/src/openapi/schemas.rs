@@ -6,6 +6,7 @@ use proto::schema::{Field, Gvk, Kind, ListType, Presence, Struct, TypeDef};
 use serde_json::{Map, Value, json};
 
 use super::descriptions::Descriptions;
+use crate::crd::Served;
 use crate::registry::resource::Resource;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -98,7 +99,8 @@ impl Schemas {
         let name = c.model(r.kind);
         let schema = &c.version().schema;
         // Only the document of everything is turned into v2.
-        let published = if self.scope.is_some() { schema.openapi_v3() } else { schema.openapi_v2() };
+        let mut published = if self.scope.is_some() { schema.openapi_v3() } else { schema.openapi_v2() };
+        tell_selectable(c, &mut published);
         let reference = json!({"$ref": format!("#/components/schemas/{name}")});
         self.lists.insert(name, published);
         reference
@@ -131,6 +133,7 @@ impl Schemas {
                 items["description"] = format!("List of {}. More info: {conventions}", r.resource).into();
             }
         }
+        tell_selectable(c, &mut schema);
         let name = c.model(list_kind);
         let reference = json!({"$ref": format!("#/components/schemas/{name}")});
         self.lists.insert(name, schema);
@@ -460,5 +463,13 @@ fn describe_list(m: &mut Map<String, Value>, kind: &str) {
             beside_reference(p);
             p.entry("description").or_insert(text.into());
         }
+    }
+}
+
+/// Names the fields that field selectors may use beside name and namespace.
+fn tell_selectable(c: &Served, schema: &mut Value) {
+    let fields: Vec<Value> = c.version().selectable.iter().map(|f| json!({"fieldPath": f.name})).collect();
+    if !fields.is_empty() {
+        schema["x-kubernetes-selectable-fields"] = fields.into();
     }
 }

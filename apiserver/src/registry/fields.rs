@@ -33,6 +33,13 @@ impl Selector {
         &self.0
     }
 
+    /// Takes out the terms whose field is not among `kept`.
+    pub fn take_others(&mut self, kept: &[&str]) -> Self {
+        let (kept, others) = std::mem::take(&mut self.0).into_iter().partition(|t| kept.contains(&&*t.field));
+        self.0 = kept;
+        Self(others)
+    }
+
     /// Calls every field by the name that `to` gives it; the first error ends it.
     pub fn rename<E>(&mut self, to: impl Fn(&str) -> Result<String, E>) -> Result<(), E> {
         for t in &mut self.0 {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use super::options::{ListOptions, Match};
 use super::render::ListMeta;
 use super::resource::Resource;
-use super::select::Filter;
-use super::storage::store_error;
+use super::select::{Converted, Filter};
+use super::storage::{Storage, store_error};
 use super::write::Stored;
 use super::{Registry, continue_token};
 use crate::cache::{Freshness, Object};
 use crate::metrics::parts;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{StoreError, prefix_end};
+
+/// So many objects a webhook converts at once where only some of them are wanted.
+const CONVERTED_AT_ONCE: usize = 500;
 
 /// One page of a list.
 pub struct Page {
@@ -59,8 +62,45 @@ impl Registry {
         o: &ListOptions,
         filter: &Filter,
     ) -> ApiResult<Page> {
+        if let Some(chosen) = filter.converted() {
+            return self.list_converted(r, namespace, o, filter, chosen).await;
+        }
         let page = self.list_stored(r, namespace, o, filter).await?;
         Ok(Page { items: r.present_all(page.items).await?, meta: page.meta })
+    }
+
+    /// The same where objects must be converted before it shows which are chosen: as many at a time as a page has, until
+    /// it is full.
+    async fn list_converted(
+        &self,
+        r: &Resource,
+        namespace: &str,
+        o: &ListOptions,
+        filter: &Filter,
+        chosen: &Converted,
+    ) -> ApiResult<Page> {
+        let whole = ListOptions { limit: 0, ..o.clone() };
+        let page = self.list_stored(r, namespace, &whole, filter).await?;
+        let any = o.resource_version == "0" && o.continue_token.is_empty();
+        let limit = if any { usize::MAX } else { page_size(o.limit) };
+        let mut meta = page.meta;
+        let mut items: Vec<Stored> = Vec::new();
+        let mut rest = page.items.into_iter();
+        while rest.len() > 0 {
+            let some: Vec<Stored> = rest.by_ref().take(limit.min(CONVERTED_AT_ONCE)).collect();
+            let mut shown = r.present_all(some).await?.into_iter();
+            items.extend(shown.by_ref().filter(|s| chosen.matches(&s.bytes)).take(limit - items.len()));
+            if items.len() == limit {
+                let more = shown.len() > 0 || rest.len() > 0;
+                if let Some(last) = items.last().filter(|_| more) {
+                    let revision = i64::try_from(meta.revision).unwrap_or(i64::MAX);
+                    let prefix = range_of(r.storage()?, namespace, filter);
+                    meta.continue_token = continue_token::encode(&last.key, &prefix, revision);
+                }
+                break;
+            }
+        }
+        Ok(Page { items, meta })
     }
 
     /// The same in the version in which objects are stored.
@@ -72,8 +112,7 @@ impl Registry {
         filter: &Filter,
     ) -> ApiResult<Page> {
         let storage = r.storage()?;
-        let only = filter.namespace().filter(|_| namespace.is_empty());
-        let prefix = storage.range(only.unwrap_or(namespace));
+        let prefix = range_of(storage, namespace, filter);
         let end = prefix_end(&prefix);
         if !o.continue_token.is_empty() {
             return self.go_on(r, &prefix, &end, o, filter).await;
@@ -133,6 +172,17 @@ impl Registry {
         parts::stored_list(r.group, r.resource, list.len(), page.items.len());
         Ok(page)
     }
+}
+
+/// The keys among which chosen objects are.
+fn range_of(storage: &Storage, namespace: &str, filter: &Filter) -> String {
+    let only = filter.namespace().filter(|_| namespace.is_empty());
+    storage.range(only.unwrap_or(namespace))
+}
+
+/// The limit of a page as a number of objects.
+fn page_size(limit: u64) -> usize {
+    usize::try_from(limit).ok().filter(|l| *l > 0).unwrap_or(usize::MAX)
 }
 
 /// How many objects to read from history: a page, unless some may be left out.

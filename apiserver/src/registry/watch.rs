@@ -14,7 +14,8 @@ use super::resource::Resource;
 use super::select::Filter;
 use super::write::Stored;
 use super::{Registry, render};
-use crate::cache::{EventKind, From, Watch, WatchItem};
+use crate::cache::{CacheEvent, EventKind, From, Object, Watch, WatchItem};
+use crate::crd::form;
 use crate::http::negotiate::{Format, Shape, Wanted};
 use crate::http::{Body, Response, respond};
 use crate::metrics::parts::WatchSeries;
@@ -56,8 +57,8 @@ impl Encoder {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let (version, kind) = match self.wanted.shape {
-            Shape::Metadata { beta: false } => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
-            Shape::Metadata { beta: true } => ("meta.k8s.io/v1beta1".to_owned(), "PartialObjectMetadata"),
+            Shape::Metadata { beta: false, .. } => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
+            Shape::Metadata { beta: true, .. } => ("meta.k8s.io/v1beta1".to_owned(), "PartialObjectMetadata"),
             _ => (r.api_version(), r.kind),
         };
         let mut o = json!({"kind": kind, "apiVersion": version, "metadata": meta});
@@ -121,6 +122,8 @@ struct Running {
     initial: u64,
     /// Of how much it is the watch, as metrics name it.
     scope: &'static str,
+    /// Set where it shows only in converted objects which are chosen: the cache cannot leave out the others.
+    filter: Option<Filter>,
     /// The seats of the request, until it is set up.
     permit: Option<crate::flowcontrol::Permit>,
 }
@@ -193,6 +196,7 @@ impl Registry {
                 () if !namespace.is_empty() => "namespace",
                 () => "cluster",
             },
+            filter: filter.converted().is_some().then(|| filter.clone()),
             // What begins with the state takes longest to set up; the others are set up already.
             permit: crate::flowcontrol::control::take_held().filter(|_| matches!(from, From::State(_))),
         };
@@ -273,13 +277,15 @@ impl Running {
                     }
                 }
                 Some(WatchItem::Event(e)) => {
-                    self.initial += 1;
-                    let kind = match e.kind {
-                        EventKind::Added => "ADDED",
-                        EventKind::Modified => "MODIFIED",
-                        EventKind::Deleted => "DELETED",
-                    };
-                    self.encoder.object(kind, Stored::from(&e.object), out).await?;
+                    if let Some((kind, object)) = self.chosen(&e).await? {
+                        self.initial += 1;
+                        let kind = match kind {
+                            EventKind::Added => "ADDED",
+                            EventKind::Modified => "MODIFIED",
+                            EventKind::Deleted => "DELETED",
+                        };
+                        self.encoder.object(kind, object, out).await?;
+                    }
                 }
             }
             if out.len() > CHUNK {
@@ -288,4 +294,46 @@ impl Running {
             next = self.watch.try_next().await;
         }
     }
+
+    /// What the client sees of an event, if anything.
+    async fn chosen(&self, e: &CacheEvent) -> ApiResult<Option<(EventKind, Stored)>> {
+        let Some(filter) = &self.filter else { return Ok(Some((e.kind, Stored::from(&e.object)))) };
+        let (now, after) = self.shown(filter, &e.object).await?;
+        let (last, before) = match &e.prev {
+            Some(prev) => self.shown(filter, prev).await.map(|(s, chosen)| (Some(s), chosen))?,
+            None => (None, false),
+        };
+        let after = after && e.kind != EventKind::Deleted;
+        Ok(match EventKind::seen(before, after) {
+            // What the client last saw, at the revision of the change that took it out of sight.
+            Some(EventKind::Deleted) => match last {
+                Some(last) => Some((EventKind::Deleted, at_revision(last, e.object.mod_revision)?)),
+                None => Some((EventKind::Deleted, now)),
+            },
+            kind => kind.map(|k| (k, now)),
+        })
+    }
+
+    /// An object as the client gets it, and whether that is chosen.
+    async fn shown(&self, filter: &Filter, o: &Arc<Object>) -> ApiResult<(Stored, bool)> {
+        let stored = Stored::from(o);
+        if !filter.matches(o) {
+            return Ok((stored, false));
+        }
+        let stored = self.encoder.resource.present(stored).await?;
+        let chosen = filter.converted().is_none_or(|c| c.matches(&stored.bytes));
+        Ok((stored, chosen))
+    }
+}
+
+/// A custom resource's text with another resourceVersion.
+fn at_revision(mut s: Stored, revision: Revision) -> ApiResult<Stored> {
+    let mut o: serde_json::Value =
+        serde_json::from_slice(&s.bytes).map_err(|e| ApiError::internal(e.to_string()))?;
+    super::object::set_revision(&mut o, revision);
+    s.bytes = form::text_of(&o);
+    s.revision = revision;
+    // The cache's entry is of another revision.
+    s.shared = None;
+    Ok(s)
 }
