@@ -8,12 +8,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::webhook::Webhooks;
+use crate::admission::config::Configs;
+use crate::admission::webhook::{Callers, Webhooks};
 use crate::aggregator::Aggregator;
 use crate::aggregator::service::Factory;
 use crate::config::Flags;
 use crate::registry::Registry;
 use crate::registry::storage::Storage;
+use crate::security::plain;
 use crate::webhook::tls::Identity;
 use crate::webhook::{Clients, Identities, Resolve, ServiceResolver};
 
@@ -24,8 +26,9 @@ const USER_AGENT: &str = "kube-apiserver-admission";
 pub struct Outgoing {
     pub webhooks: Arc<Webhooks>,
     pub aggregator: Arc<Aggregator>,
-    /// Clients of webhooks named by objects of the API.
+    /// Clients of conversion webhooks.
     pub clients: Arc<Clients>,
+    callers: Callers,
     resolver: Arc<dyn Resolve>,
     identity: Option<Identity>,
 }
@@ -35,7 +38,12 @@ impl Outgoing {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn new(flags: &Flags, registry: &Registry, address: SocketAddr) -> anyhow::Result<Self> {
+    pub fn new(
+        flags: &Flags,
+        configs: &Configs,
+        registry: &Registry,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let table = registry.table();
         let storage = |group: &str, resource: &str| -> anyhow::Result<Arc<Storage>> {
             let r = table.get(group, "v1", resource).and_then(|r| r.storage.clone());
@@ -53,13 +61,26 @@ impl Outgoing {
             Arc::new(ServiceResolver::new(storage("", "services")?, slices, own));
         let identity =
             identity(flags.proxy_client_cert_file.as_deref(), flags.proxy_client_key_file.as_deref())?;
-        let clients = Arc::new(Clients::new(Arc::clone(&resolver), Identities::default(), USER_AGENT));
-        Ok(Self { webhooks: Arc::default(), aggregator: Arc::default(), clients, resolver, identity })
+        let clients = |kubeconfig: Option<&Path>| -> anyhow::Result<Arc<Clients>> {
+            let identities = plain(kubeconfig.map(Identities::read).transpose())?.unwrap_or_default();
+            Ok(Arc::new(Clients::new(Arc::clone(&resolver), identities, USER_AGENT)))
+        };
+        Ok(Self {
+            webhooks: Arc::default(),
+            aggregator: Arc::default(),
+            clients: clients(None)?,
+            callers: Callers {
+                mutating: clients(configs.mutating_webhooks.as_deref())?,
+                validating: clients(configs.validating_webhooks.as_deref())?,
+            },
+            resolver,
+            identity,
+        })
     }
 
     /// Begins to follow what configures calls. Returns when what is there is in force.
     pub async fn start(&self, registry: &Arc<Registry>, stop: &CancellationToken) {
-        self.webhooks.start(registry, Arc::clone(&self.clients), stop).await;
+        self.webhooks.start(registry, self.callers.clone(), stop).await;
         let factory = Factory { resolver: Arc::clone(&self.resolver), identity: self.identity.clone() };
         self.aggregator.start(registry, factory, stop).await;
     }

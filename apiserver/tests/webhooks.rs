@@ -534,3 +534,111 @@ async fn custom_resources_are_shown_in_the_versions_of_rules() {
         b.forget();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_audited_and_made_with_the_configured_credentials() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let kubeconfig = write(
+        "hooks.kubeconfig",
+        "apiVersion: v1\nkind: Config\nusers: [{name: 127.0.0.1:*, user: {token: other}}, {name: '*', user: {token: t0}}]\n",
+    );
+    let plugins = write(
+        "plugins.yaml",
+        &format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: MutatingAdmissionWebhook\n  configuration: {{apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration, kubeConfigFile: {kubeconfig}}}\n"
+        ),
+    );
+    let policy = write(
+        "policy.yaml",
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: Metadata, users: [quiet]}\n- {level: Request, resources: [{group: \"\", resources: [configmaps]}]}\n- {level: None}\n",
+    );
+    let log = dir.path().join("audit.log");
+    let s = TestServer::start(&[
+        &format!("--admission-control-config-file={plugins}"),
+        &format!("--audit-policy-file={policy}"),
+        &format!("--audit-log-path={}", log.display()),
+    ])
+    .await;
+    let c = &s.admin;
+    let b = Backend::start(&[], |s: Seen| async move {
+        match s.path.split('?').next().unwrap_or_default() {
+            "/change" => review(&s, patch(json!([{"op": "add", "path": "/data/x", "value": "y"}]))),
+            "/owners" => review(
+                &s,
+                patch(json!([{"op": "replace", "path": "/metadata/managedFields/0/fieldsType", "value": "nonsense"}])),
+            ),
+            "/look" => review(&s, json!({"allowed": true})),
+            _ => backend::answer(500, "text/plain", "out of order"),
+        }
+    })
+    .await;
+    let named = |name: &str, more: Value| {
+        let mut h = hook(&b, &format!("/{name}"), "configmaps", more);
+        h["name"] = json!(format!("{name}.example.com"));
+        h
+    };
+    let open = json!({"failurePolicy": "Ignore"});
+    let hooks = json!([
+        named("look", json!({})),
+        named("change", json!({})),
+        named("owners", json!({})),
+        named("broken", open.clone())
+    ]);
+    configure(c, VALIDATING, "v", json!([named("failing", open)])).await;
+    configure(c, MUTATING, "m", hooks).await;
+    eventually("all are in force", || async {
+        c.post(&format!("{MAPS}?dryRun=All"), &map("probe")).await;
+        let seen: Vec<String> = b.seen().iter().map(|s| s.path.clone()).collect();
+        ["/broken", "/failing"].iter().all(|w| seen.iter().any(|p| p.starts_with(w))).then_some(())
+    })
+    .await;
+    b.forget();
+    let made = c.post(MAPS, &map("told")).await;
+    let warnings: Vec<_> = made.headers.get_all("warning").iter().filter_map(|w| w.to_str().ok()).collect();
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.contains(".metadata.managedFields was in an invalid state after admission")),
+        "{warnings:?}"
+    );
+    let made = made.expect(201);
+    assert_eq!(
+        (&made["data"]["x"], &made["metadata"]["managedFields"][0]["fieldsType"]),
+        (&json!("y"), &json!("FieldsV1"))
+    );
+    for s in b.seen() {
+        let expected: &[&str] = if s.path.starts_with("/failing") { &[] } else { &["Bearer t0"] };
+        assert_eq!(s.header("authorization"), expected, "{}", s.path);
+    }
+    let annotations = async |name: &str| {
+        eventually("the request is in the log", || async {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let mut events = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+            events.find(|e| e["objectRef"]["name"] == name).map(|e| e["annotations"].clone())
+        })
+        .await
+    };
+    let told = annotations("told").await;
+    let of = |kind: &str, index: usize| {
+        told[format!("{kind}webhook.admission.k8s.io/round_0_index_{index}")].clone()
+    };
+    assert_eq!(of("mutation.", 0), r#"{"configuration":"m","webhook":"look.example.com","mutated":false}"#);
+    assert_eq!(of("mutation.", 1), r#"{"configuration":"m","webhook":"change.example.com","mutated":true}"#);
+    assert_eq!(
+        of("patch.", 1),
+        r#"{"configuration":"m","webhook":"change.example.com","patch":[{"op":"add","path":"/data/x","value":"y"}],"patchType":"JSONPatch"}"#
+    );
+    assert_eq!((of("patch.", 0), of("failed-open.mutation.", 0)), (Value::Null, Value::Null));
+    assert_eq!(of("failed-open.mutation.", 3), "broken.example.com");
+    assert_eq!(of("failed-open.validating.", 0), "failing.example.com");
+    let quiet = s.user("quiet", &["system:masters"]);
+    quiet.post(MAPS, &map("quiet")).await.expect(201);
+    let told = annotations("quiet").await;
+    assert!(told["mutation.webhook.admission.k8s.io/round_0_index_1"].is_string());
+    assert!(told["patch.webhook.admission.k8s.io/round_0_index_1"].is_null(), "patches hold data");
+}

@@ -20,6 +20,9 @@ pub struct Configs {
     pub pod_security: pod_security::Configuration,
     pub pod_toleration_restriction: pod_toleration_restriction::Configuration,
     pub resource_quota: resource_quota::Configuration,
+    /// With which credentials webhooks are called: the kubeconfig files of the two webhook plugins.
+    pub mutating_webhooks: Option<PathBuf>,
+    pub validating_webhooks: Option<PathBuf>,
     /// The configurations of all plugins as they were written, by plugin name.
     pub raw: BTreeMap<String, Value>,
 }
@@ -42,6 +45,40 @@ struct Entry {
     #[serde(default)]
     path: PathBuf,
     configuration: Option<Value>,
+}
+
+/// `apiserver.config.k8s.io/v1` `WebhookAdmissionConfiguration`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WebhookAdmission {
+    #[serde(default)]
+    kube_config_file: PathBuf,
+    #[serde(default)]
+    static_manifests_dir: PathBuf,
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+}
+
+/// The kubeconfig file of a webhook plugin.
+fn webhooks(name: &str, v: &Value) -> Result<Option<PathBuf>, String> {
+    let group = "apiserver.config.k8s.io";
+    let c: WebhookAdmission = versioned(name, v, group, "WebhookAdmissionConfiguration")?;
+    let fail = |why: &str| Err(format!("the configuration of admission plugin {name}: {why}"));
+    if !c.static_manifests_dir.as_os_str().is_empty() {
+        return fail(
+            "staticManifestsDir requires the ManifestBasedAdmissionControlConfig feature gate, which is off",
+        );
+    }
+    let path = c.kube_config_file;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    if !path.is_absolute() {
+        return fail(&format!("kubeConfigFile: Invalid value: {path:?}: must be an absolute file path"));
+    }
+    Ok(Some(path))
 }
 
 fn read(path: &Path) -> Result<Value, String> {
@@ -140,6 +177,8 @@ impl Configs {
                     };
                     out.resource_quota = versioned(name, v, group, kind)?;
                 }
+                "MutatingAdmissionWebhook" => out.mutating_webhooks = webhooks(name, v)?,
+                "ValidatingAdmissionWebhook" => out.validating_webhooks = webhooks(name, v)?,
                 _ => {}
             }
         }
@@ -194,12 +233,19 @@ plugins:
     apiVersion: apiserver.config.k8s.io/v1
     kind: ResourceQuotaConfiguration
     limitedResources: [{resource: pods, matchContains: [cpu]}]
+- name: MutatingAdmissionWebhook
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: WebhookAdmissionConfiguration
+    kubeConfigFile: /etc/hooks.kubeconfig
 ",
         )
         .unwrap();
         assert!(c.check("EventRateLimit").is_ok() && Configs::default().check("EventRateLimit").is_err());
         assert_eq!(c.pod_node_selector["clusterDefaultNodeSelector"], "a=b");
-        assert_eq!(c.raw.len(), 4);
+        assert_eq!(c.raw.len(), 5);
+        assert_eq!(c.mutating_webhooks.unwrap(), Path::new("/etc/hooks.kubeconfig"));
+        assert!(c.validating_webhooks.is_none());
         let old = load("podNodeSelectorPluginConfig: {clusterDefaultNodeSelector: c=d}").unwrap();
         assert_eq!(old.pod_node_selector["clusterDefaultNodeSelector"], "c=d");
     }
@@ -218,6 +264,14 @@ plugins:
             format!("{head}plugins: [{{name: EventRateLimit, configuration: {{kind: X}}}}]\n"),
             "must be a Configuration",
         );
+        let hooks = "apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration";
+        for (more, why) in [
+            ("kubeConfigFile: hooks", "must be an absolute file path"),
+            ("staticManifestsDir: /x", "feature gate"),
+        ] {
+            let entry = format!("{{name: ValidatingAdmissionWebhook, configuration: {{{hooks}, {more}}}}}");
+            fails(format!("{head}plugins: [{entry}]\n"), why);
+        }
         let level = "apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, defaults: {enforce: x}";
         fails(
             format!("{head}plugins: [{{name: PodSecurity, configuration: {{{level}}}}}]\n"),

@@ -17,6 +17,8 @@ pub use chain::{Chain, Environment, Settings};
 pub use reinvocation::Reinvocation;
 pub use request_options::RequestOptions;
 
+use crate::patch;
+use crate::registry::object;
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
 
@@ -75,6 +77,19 @@ impl Attributes<'_> {
     /// Whether this is a write of exactly this resource and subresource.
     pub fn is(&self, group: &str, resource: &str, subresource: &str) -> bool {
         self.group == group && self.resource == resource && self.subresource == subresource
+    }
+}
+
+/// What is said when somebody outside broke the record of who owns which fields.
+const INVALID_MANAGED_FIELDS: &str = ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: an entry cannot be decoded";
+
+/// Where a webhook or a policy made a record of owned fields that cannot be read, the record stays as it was, and the
+/// client is told.
+pub(crate) fn keep_owners(attrs: &Attributes<'_>, before: &Value, after: &mut Value) {
+    let owners = object::meta(before).get("managedFields");
+    if object::meta(after).get("managedFields") != owners && !patch::managed::is_well_formed(after) {
+        object::copy_meta(after, before, "managedFields");
+        attrs.warnings.add(INVALID_MANAGED_FIELDS);
     }
 }
 

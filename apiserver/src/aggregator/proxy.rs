@@ -110,6 +110,7 @@ fn rebuilt(parts: Parts, uri: Uri, body: RequestBody) -> Request<RequestBody> {
 /// Puts in who asks and from where.
 fn forwarded(parts: &mut Parts, user: &UserInfo, backend: &Backend) -> Result<(), String> {
     identity::set(&mut parts.headers, user)?;
+    crate::trace::propagate(&mut parts.headers);
     if let Some(p) = parts.extensions.get::<Peer>() {
         let own = p.address.ip().to_string();
         let before: Vec<&str> =

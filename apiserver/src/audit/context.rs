@@ -93,6 +93,11 @@ impl Context {
         Self { auditor, rule, state: Mutex::new(State { event, body: None }) }
     }
 
+    /// At which level the request is audited.
+    pub fn level(&self) -> Level {
+        self.rule.level
+    }
+
     /// Adds an annotation; the first value of a key stays.
     pub fn annotate(&self, key: &str, value: String) {
         let mut s = self.state.lock();

@@ -48,6 +48,15 @@ pub fn annotate<V: Into<String>>(key: &str, value: impl FnOnce() -> V) {
     let _ = CURRENT.try_with(|c| c.annotate(key, value().into()));
 }
 
+/// The same for what only events of at least this level may hold.
+pub fn annotate_at<V: Into<String>>(level: Level, key: &str, value: impl FnOnce() -> V) {
+    let _ = CURRENT.try_with(|c| {
+        if c.level() >= level {
+            c.annotate(key, value().into());
+        }
+    });
+}
+
 /// Notes as whom the request goes on; `constraint` names what limits the impersonation, where it is limited.
 pub fn impersonated(user: &UserInfo, constraint: &str) {
     let _ = CURRENT.try_with(|c| c.impersonated(user, constraint));

@@ -231,7 +231,8 @@ async fn known(
     }
     // Credentials have done their work; nothing behind this line needs them.
     app.authenticator.strip_credentials(&mut parts.headers);
-    audit::scope(context, allowed(app, parts, body, f, query, user, found)).await
+    let span = found.span.lock().as_ref().map(trace::Span::as_parent);
+    trace::scope(span, audit::scope(context, allowed(app, parts, body, f, query, user, found))).await
 }
 
 /// Impersonation, priority and fairness, authorization, handler.

@@ -82,6 +82,11 @@ pub(super) fn decode(object: &Value) -> Option<Managed> {
     Some(out)
 }
 
+/// Whether every entry of an object can be read.
+pub fn is_well_formed(object: &Value) -> bool {
+    decode(object).is_some()
+}
+
 /// A client asks for the entries to be dropped: `[]` or one empty entry.
 pub(super) fn is_reset(object: &Value) -> bool {
     match object.pointer("/metadata/managedFields") {

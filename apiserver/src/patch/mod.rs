@@ -7,7 +7,7 @@
 pub mod apply;
 pub mod fields;
 mod json;
-mod managed;
+pub mod managed;
 #[cfg(test)]
 mod recorded;
 mod reset;

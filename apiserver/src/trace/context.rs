@@ -58,6 +58,15 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     out.iter().any(|b| *b != 0).then_some(out)
 }
 
+impl fmt::Display for Parent {
+    /// As the header `traceparent` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-", self.trace)?;
+        self.span.0.iter().try_for_each(|b| write!(f, "{b:02x}"))?;
+        write!(f, "-{:02x}", u8::from(self.sampled))
+    }
+}
+
 impl Parent {
     /// From the header `traceparent`; none where it is not there or not well formed.
     pub fn read(headers: &HeaderMap) -> Option<Self> {

@@ -17,10 +17,30 @@ pub mod otlp;
 
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::request::{RequestInfo, UserInfo};
 use context::{Parent, SpanId, TraceId};
+
+tokio::task_local! {
+    static CURRENT: Parent;
+}
+
+/// Runs what serves a request; the calls that it makes ([`propagate`]) belong to its span.
+pub async fn scope<F: Future>(span: Option<Parent>, f: F) -> F::Output {
+    match span {
+        Some(p) => CURRENT.scope(p, f).await,
+        None => f.await,
+    }
+}
+
+/// Tells a server that is called which span the call belongs to, where the request is traced.
+pub fn propagate(headers: &mut HeaderMap) {
+    let value = CURRENT.try_with(Parent::to_string).ok().and_then(|t| HeaderValue::from_str(&t).ok());
+    if let Some(v) = value {
+        headers.insert("traceparent", v);
+    }
+}
 
 /// Traces of one server.
 pub struct Tracer {
@@ -93,6 +113,13 @@ impl Tracer {
     }
 }
 
+impl Span {
+    /// What calls made for the request are part of.
+    pub fn as_parent(&self) -> Parent {
+        Parent { trace: self.trace, span: self.id, sampled: true }
+    }
+}
+
 /// The path with placeholders for names.
 fn template(info: &RequestInfo) -> String {
     if !info.is_resource {
@@ -155,5 +182,11 @@ mod tests {
         let child = of(0).begin("GET", &info, &headers, &root, "").expect("the client decides");
         assert_eq!(child.trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert!(child.parent.is_some() && child.link.is_none());
+        let mut sent = HeaderMap::new();
+        propagate(&mut sent);
+        assert!(sent.is_empty(), "no request is served here");
+        scope(Some(child.as_parent()), async { propagate(&mut sent) }).await;
+        let sent = Parent::read(&sent).expect("a parent");
+        assert!(sent.trace == child.trace && sent.span == child.id && sent.sampled);
     }
 }

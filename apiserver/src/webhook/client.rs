@@ -181,6 +181,7 @@ impl Client {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*"));
         headers.insert(header::USER_AGENT, self.user_agent.clone());
+        crate::trace::propagate(headers);
         self.credentials.apply(headers).map_err(CallError::Config)?;
         let answer = self.http.request(request).await.map_err(|e| transport(cause(&e)))?;
         let (parts, body) = answer.into_parts();

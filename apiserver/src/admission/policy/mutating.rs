@@ -15,7 +15,7 @@ use super::{configure, params, patch};
 use crate::admission::expressions::Outcome;
 use crate::admission::webhook::forms::{self, View};
 use crate::admission::webhook::rules;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Plugin, keep_owners};
 use crate::cel::authority::Authority;
 use crate::lookup::text;
 use crate::patch::fields::Ty;
@@ -198,6 +198,7 @@ impl Mutating {
                 }
             }
         }
+        keep_owners(attrs, &before, object);
         let mut round = attrs.reinvocation.policies().lock();
         if before != *object {
             round.require();

@@ -80,7 +80,7 @@ pub async fn ask(webhooks: &Webhooks, s: &Subject<'_>) -> Result<Answer, Failure
         let why = "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)";
         return Err(s.calling(why, 400));
     };
-    let client = webhooks.client(&hook.client).map_err(|e| {
+    let client = webhooks.client(&hook.client, s.mutating).map_err(|e| {
         let code = e.code();
         s.calling(format!("could not get REST client: {e}"), code)
     })?;

@@ -11,7 +11,9 @@
 //! | `review.rs` | question and answer as bytes |
 //! | `call.rs` | one call and what its failure means |
 //! | `mutating.rs`, `validating.rs` | the two plugins |
+//! | `annotations.rs`, `metrics.rs` | what is told of it |
 
+pub mod annotations;
 pub mod call;
 pub mod forms;
 pub mod hook;
@@ -59,7 +61,14 @@ pub struct Webhooks {
 
 struct Wiring {
     registry: Arc<Registry>,
-    clients: Arc<Clients>,
+    callers: Callers,
+}
+
+/// Who calls: each of the two plugins may have credentials of its own.
+#[derive(Clone)]
+pub struct Callers {
+    pub mutating: Arc<Clients>,
+    pub validating: Arc<Clients>,
 }
 
 impl Webhooks {
@@ -67,11 +76,11 @@ impl Webhooks {
     pub async fn start(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
-        clients: Arc<Clients>,
+        callers: Callers,
         stop: &CancellationToken,
     ) {
         // A second start would be a programming error without effect.
-        let _ = self.wiring.set(Wiring { registry: Arc::clone(registry), clients });
+        let _ = self.wiring.set(Wiring { registry: Arc::clone(registry), callers });
         let table = registry.table();
         for (name, mutating) in
             [("mutatingwebhookconfigurations", true), ("validatingwebhookconfigurations", false)]
@@ -96,10 +105,15 @@ impl Webhooks {
         Ok(&self.wiring()?.registry)
     }
 
-    fn client(&self, config: &Result<ClientConfig, String>) -> Result<Arc<Client>, CallError> {
+    fn client(
+        &self,
+        config: &Result<ClientConfig, String>,
+        mutating: bool,
+    ) -> Result<Arc<Client>, CallError> {
         let config = config.as_ref().map_err(|e| CallError::Config(e.clone()))?;
         let wiring = self.wiring().map_err(|e| CallError::Config(e.message))?;
-        wiring.clients.get(config)
+        let callers = &wiring.callers;
+        if mutating { callers.mutating.get(config) } else { callers.validating.get(config) }
     }
 
     /// The labels of a namespace, from the watch cache; where it is not in there yet, from the store.

@@ -6,12 +6,13 @@ use std::time::Instant;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::annotations::{self, MUTATION};
 use super::call::{self, Failure, Subject};
 use super::forms::{self, View};
 use super::hook::Hook;
 use super::review::Answer;
 use super::{Webhooks, matching, rules};
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Plugin, keep_owners};
 use crate::cel::authority::Authority;
 use crate::registry::Registry;
 use crate::status::{ApiError, ApiResult};
@@ -47,8 +48,8 @@ impl Plugin for Mutating {
         if second {
             attrs.reinvocation.webhooks().lock().compare(object.as_deref());
         }
-        for hook in hooks.iter() {
-            self.one(registry, hook, attrs, &requested, object.as_deref_mut()).await?;
+        for (index, hook) in hooks.iter().enumerate() {
+            self.one(registry, (index, hook), attrs, &requested, object.as_deref_mut()).await?;
         }
         if !second {
             attrs.reinvocation.webhooks().lock().keep(object.as_deref());
@@ -61,7 +62,7 @@ impl Mutating {
     async fn one(
         &self,
         registry: &Registry,
-        hook: &Hook,
+        (index, hook): (usize, &Hook),
         attrs: &Attributes<'_>,
         requested: &View,
         object: Option<&mut Value>,
@@ -101,7 +102,17 @@ impl Mutating {
             Ok(answer) => changed(registry, &subject, answer, now).await,
             Err(e) => Err(e),
         };
-        let changed = call::settle(webhooks, &subject, started, outcome)?.flatten();
+        let place = annotations::place(attrs.reinvocation.is_second(), index);
+        let patched = outcome.as_ref().ok().and_then(Option::as_ref);
+        annotations::mutation(&place, hook, patched.is_some_and(|p| Some(&p.object) != now));
+        if let Some(p) = patched {
+            annotations::patch(&place, hook, &p.operations);
+        }
+        let settled = call::settle(webhooks, &subject, started, outcome)?;
+        if settled.is_none() {
+            annotations::failed_open(MUTATION, &place, hook);
+        }
+        let changed = settled.flatten().map(|p| p.object);
         let mut round = attrs.reinvocation.webhooks().lock();
         if let (Some(new), Some(object)) = (changed, object)
             && *object != new
@@ -134,13 +145,20 @@ pub async fn shown(
     Ok((new, old))
 }
 
-/// The object after the answer's patch, in the storage version; none where there is no patch.
+/// What a patch made of an object.
+struct Patched {
+    /// In the storage version.
+    object: Value,
+    operations: json_patch::Patch,
+}
+
+/// The object after the answer's patch; none where there is no patch.
 async fn changed(
     registry: &Registry,
     s: &Subject<'_>,
     answer: Answer,
     before: Option<&Value>,
-) -> Result<Option<Value>, Failure> {
+) -> Result<Option<Patched>, Failure> {
     if answer.patch.is_empty() {
         return Ok(None);
     }
@@ -165,5 +183,8 @@ async fn changed(
     }
     let mut patched = shown.clone();
     json_patch::patch(&mut patched, &operations).map_err(|e| internal(e.to_string()))?;
-    forms::take(registry, s.attrs, s.view, &patched, before).await.map(Some).map_err(Failure::Internal)
+    let taken = forms::take(registry, s.attrs, s.view, &patched, before).await;
+    let mut object = taken.map_err(Failure::Internal)?;
+    keep_owners(s.attrs, before, &mut object);
+    Ok(Some(Patched { object, operations }))
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::annotations::{self, VALIDATING};
 use super::call::{self, Subject};
 use super::forms::{self, View};
 use super::mutating::shown;
@@ -73,7 +74,7 @@ impl Plugin for Validating {
             }
         }
         let requested = &requested;
-        let running = calls.iter().map(|(hook, view, shown)| async move {
+        let running = calls.iter().enumerate().map(|(index, (hook, view, shown))| async move {
             let subject = Subject {
                 hook,
                 attrs,
@@ -85,7 +86,11 @@ impl Plugin for Validating {
             };
             let started = Instant::now();
             let outcome = call::ask(webhooks, &subject).await;
-            call::settle(webhooks, &subject, started, outcome).map(drop)
+            let settled = call::settle(webhooks, &subject, started, outcome)?;
+            if settled.is_none() {
+                annotations::failed_open(VALIDATING, &annotations::place(false, index), hook);
+            }
+            Ok(())
         });
         futures::future::join_all(running).await.into_iter().collect()
     }
