@@ -30,8 +30,8 @@ pub enum Shape {
     Object,
     /// `meta.k8s.io/v1` (or v1beta1) `Table`.
     Table { beta: bool },
-    /// `PartialObjectMetadata`, or its list.
-    Metadata { beta: bool },
+    /// `PartialObjectMetadata`, or, where it is asked for as such, its list.
+    Metadata { beta: bool, list: bool },
 }
 
 /// The outcome of negotiating the answer.
@@ -152,7 +152,8 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
             let beta = v == "v1beta1";
             match as_ {
                 "Table" if format != Format::Protobuf => Shape::Table { beta },
-                "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata { beta },
+                "PartialObjectMetadata" => Shape::Metadata { beta, list: false },
+                "PartialObjectMetadataList" => Shape::Metadata { beta, list: true },
                 _ => continue,
             }
         };

@@ -2,82 +2,11 @@
 //! as the API's documents have them. They are written from the JSON form, message by message; nothing reads them here.
 //! Extensions carry YAML, of which JSON is a part.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Map, Value};
 
-fn message(tag: u32, content: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(content.len() as u64, out);
-    out.extend_from_slice(content);
-}
-
-fn string(tag: u32, s: &str, out: &mut Vec<u8>) {
-    if !s.is_empty() {
-        message(tag, s.as_bytes(), out);
-    }
-}
-
-/// A string field, where `m` has it.
-fn text(tag: u32, m: &Map<String, Value>, key: &str, out: &mut Vec<u8>) {
-    string(tag, m.get(key).and_then(Value::as_str).unwrap_or_default(), out);
-}
-
-fn texts(tag: u32, v: Option<&Value>, out: &mut Vec<u8>) {
-    for s in v.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        // Elements count even when they are empty.
-        message(tag, s.as_bytes(), out);
-    }
-}
-
-fn flag(tag: u32, m: &Map<String, Value>, key: &str, out: &mut Vec<u8>) {
-    if m.get(key).and_then(Value::as_bool) == Some(true) {
-        encode_key(tag, WireType::Varint, out);
-        encode_varint(1, out);
-    }
-}
-
-fn integer(tag: u32, m: &Map<String, Value>, key: &str, out: &mut Vec<u8>) {
-    if let Some(n) = m.get(key).and_then(Value::as_i64).filter(|n| *n != 0) {
-        encode_key(tag, WireType::Varint, out);
-        encode_varint(n as u64, out);
-    }
-}
-
-fn number(tag: u32, m: &Map<String, Value>, key: &str, out: &mut Vec<u8>) {
-    if let Some(n) = m.get(key).and_then(Value::as_f64).filter(|n| *n != 0.0) {
-        encode_key(tag, WireType::SixtyFourBit, out);
-        out.extend_from_slice(&n.to_le_bytes());
-    }
-}
-
-/// An `Any`: its `yaml` alone.
-fn any(tag: u32, v: &Value, out: &mut Vec<u8>) {
-    let mut inner = Vec::new();
-    string(2, &format!("{v}\n"), &mut inner);
-    message(tag, &inner, out);
-}
-
-/// `Named…`: a name with a message.
-fn named(tag: u32, name: &str, value: &[u8], out: &mut Vec<u8>) {
-    let mut inner = Vec::new();
-    string(1, name, &mut inner);
-    message(2, value, &mut inner);
-    message(tag, &inner, out);
-}
-
-/// Everything that begins with `x-`, as `NamedAny`.
-fn extensions(tag: u32, m: &Map<String, Value>, out: &mut Vec<u8>) {
-    for (k, v) in m.iter().filter(|(k, _)| k.starts_with("x-")) {
-        let mut inner = Vec::new();
-        string(1, k, &mut inner);
-        any(2, v, &mut inner);
-        message(tag, &inner, out);
-    }
-}
-
-fn object(v: &Value) -> Option<&Map<String, Value>> {
-    v.as_object()
-}
+use super::wire::{
+    any, boolean, extensions, flag, integer, message, named, number, object, string, text, texts,
+};
 
 /// `Schema`.
 fn schema(v: &Value) -> Vec<u8> {
@@ -110,8 +39,7 @@ fn schema(v: &Value) -> Vec<u8> {
     match m.get("additionalProperties") {
         Some(Value::Bool(b)) => {
             let mut inner = Vec::new();
-            encode_key(2, WireType::Varint, &mut inner);
-            encode_varint(u64::from(*b), &mut inner);
+            boolean(2, *b, &mut inner);
             message(21, &inner, &mut out);
         }
         Some(s) => {
@@ -282,22 +210,9 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::testing::fields;
     use super::*;
     use serde_json::json;
-
-    /// The fields of a message whose fields all have a length.
-    fn fields(mut b: &[u8]) -> Vec<(u32, Vec<u8>)> {
-        let mut out = Vec::new();
-        while !b.is_empty() {
-            let key = prost::encoding::decode_varint(&mut b).expect("a key");
-            assert_eq!(key & 7, 2, "a field with a length");
-            let n = prost::encoding::decode_varint(&mut b).expect("a length") as usize;
-            let (content, rest) = b.split_at(n);
-            out.push(((key >> 3) as u32, content.to_vec()));
-            b = rest;
-        }
-        out
-    }
 
     #[test]
     fn messages_have_gnostics_numbers() {

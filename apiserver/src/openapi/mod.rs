@@ -4,10 +4,12 @@
 
 mod descriptions;
 mod gnostic;
+mod gnostic_v3;
 mod operations;
 mod parameters;
 mod schemas;
 mod v2;
+mod wire;
 
 use std::sync::Arc;
 
@@ -30,6 +32,12 @@ const V2_PROTOBUF: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
 ];
 
+/// The same of v3 documents.
+const V3_PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+];
+
 /// Answers `/openapi/v2` and what is below `/openapi/v3`.
 pub fn answer(table: &Table, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response> {
     if path == "/openapi/v2" {
@@ -37,9 +45,10 @@ pub fn answer(table: &Table, path: &str, query: &Query, headers: &HeaderMap) -> 
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
-    if negotiate::choose(headers, &[JSON]).is_none() {
+    let offers: &[&str] = if rest.is_empty() { &[JSON] } else { &[JSON, V3_PROTOBUF[0], V3_PROTOBUF[1]] };
+    let Some(chosen) = negotiate::choose(headers, offers) else {
         return Some(respond::text(406, Body::Empty));
-    }
+    };
     if rest.is_empty() {
         let text = serde_json::to_vec(&index(table)).unwrap_or_default();
         let tag: String = Sha256::digest(&text).iter().map(|b| format!("{b:02X}")).collect();
@@ -55,9 +64,10 @@ pub fn answer(table: &Table, path: &str, query: &Query, headers: &HeaderMap) -> 
         r.headers_mut().insert(header::LOCATION, to);
         return Some(r);
     }
-    let mut r = tagged(headers, &hash, JSON, || {
+    let (media, wire) = if chosen == 0 { (JSON, false) } else { (V3_PROTOBUF[0], true) };
+    let mut r = tagged(headers, &hash, media, || {
         let document = part.document(true, &Descriptions::load());
-        serde_json::to_vec(&document).unwrap_or_default()
+        if wire { gnostic_v3::document(&document) } else { serde_json::to_vec(&document).unwrap_or_default() }
     });
     if query.has("hash") {
         // The address names the content: it can be kept for ever.

@@ -164,7 +164,7 @@ fn json(
             });
             pieces(head, items, write)
         }
-        Shape::Metadata { beta } => {
+        Shape::Metadata { beta, .. } => {
             let version = render::meta_version(beta);
             let head = format!(
                 "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{version}\",\"metadata\":{about},\"items\":["
@@ -205,7 +205,7 @@ fn field_len(content: usize) -> usize {
 fn protobuf(r: &Arc<Resource>, items: Vec<Stored>, meta: &ListMeta, shape: Shape) -> ApiResult<Pieces> {
     let partial = matches!(shape, Shape::Metadata { .. });
     let (version, kind) = match shape {
-        Shape::Metadata { beta } => {
+        Shape::Metadata { beta, .. } => {
             (render::meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned())
         }
         _ => (r.api_version(), r.list_kind()),

@@ -158,12 +158,12 @@ pub fn object(
             proto::envelope::wrap(&r.api_version(), r.kind, &wire(r, s)?).into()
         }
         Shape::Object => json(r, s)?,
-        Shape::Metadata { beta } if format == Format::Protobuf => {
+        Shape::Metadata { beta, .. } if format == Format::Protobuf => {
             let version = meta_version(beta);
             proto::envelope::wrap(version, "PartialObjectMetadata", &partial_wire(&wire(r, s)?, &s.key)?)
                 .into()
         }
-        Shape::Metadata { beta } => json_of(&partial(&value(r, s)?, beta)),
+        Shape::Metadata { beta, .. } => json_of(&partial(&value(r, s)?, beta)),
         Shape::Table { beta } => {
             let v = value(r, s)?;
             json_of(&table::of(

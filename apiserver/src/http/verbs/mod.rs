@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::negotiate::{self, Offer, Wanted};
+use super::negotiate::{self, Offer, Shape, Wanted};
 use super::router::Call;
 use super::{Response, respond};
 use crate::admission::RequestOptions;
@@ -34,10 +34,38 @@ pub fn offer(r: &Resource) -> Offer {
 /// GET of one object (or of a subresource that shows the object).
 pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
+    fits(r, wanted, false)?;
     let include = Include::parse(&call.query)?;
     let freshness = freshness(call.query.get("resourceVersion").unwrap_or_default());
     let stored = app.registry.get_at(r, namespace(r, &call), &call.info.name, freshness).await?;
     render::object_answer(r, &stored, 200, wanted, include)
+}
+
+/// Refuses metadata of a list where there is one object, and the other way round.
+fn fits(r: &Resource, wanted: Wanted, list: bool) -> ApiResult<()> {
+    let Shape::Metadata { list: asked, .. } = wanted.shape else { return Ok(()) };
+    if asked == list {
+        return Ok(());
+    }
+    let (asked, is) = match asked {
+        true => ("PartialObjectMetadataList", "is not a list"),
+        false => ("PartialObjectMetadata", "is a list"),
+    };
+    let found = go_type(r, list);
+    Err(ApiError::not_acceptable(format!("you requested {asked}, but the requested object {is} ({found})")))
+}
+
+/// Upstream's internal type of an object or list, which its messages name.
+fn go_type(r: &Resource, list: bool) -> String {
+    let list = if list { "List" } else { "" };
+    if r.custom.is_some() {
+        return format!("*unstructured.Unstructured{list}");
+    }
+    let package = match r.storage.as_ref().map_or(r.group, |s| s.group) {
+        "" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    format!("*{package}.{}{list}", r.kind)
 }
 
 /// The namespace in which the object lives; empty for cluster-scoped ones.
@@ -48,6 +76,7 @@ pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
 /// GET of a collection.
 pub async fn list(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
+    fits(r, wanted, true)?;
     let include = Include::parse(&call.query)?;
     let options = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &options)?;
@@ -200,7 +229,7 @@ pub fn list_virtual(
     warnings: &[String],
 ) -> ApiResult<Response> {
     let mut answer = match wanted.shape {
-        negotiate::Shape::Table { beta } => {
+        Shape::Table { beta } => {
             let t = crate::table::of(r, &items, serde_json::json!({}), beta, include, true);
             respond::json(200, wanted, &t)
         }
