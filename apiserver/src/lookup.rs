@@ -56,6 +56,7 @@ resources! {
     CUSTOM_RESOURCE_DEFINITIONS =
         "apiextensions.k8s.io" "v1" "customresourcedefinitions" "CustomResourceDefinition";
     RESOURCE_CLAIMS = "resource.k8s.io" "v1" "resourceclaims" "ResourceClaim";
+    LEASES = "coordination.k8s.io" "v1" "leases" "Lease";
 }
 
 /// Read access. What is returned is at least as new as the newest acknowledged write: a security decision made on

@@ -88,7 +88,8 @@ impl Server {
         let mut security = Security::build(flags, advertised, lookup.clone())?;
         let authorizer = security.authorizer.clone();
         let bootstrap = bootstrap_settings(flags, advertised, address.port(), &security.cas);
-        let outgoing = Outgoing::new(flags, &registry, address)?;
+        let configs = Arc::new(plain(Configs::load(flags.admission_control_config_file.as_deref()))?);
+        let outgoing = Outgoing::new(flags, &configs, &registry, address)?;
         let policies = Arc::<Policies>::default();
         let environment = Environment {
             objects: lookup.clone(),
@@ -100,7 +101,7 @@ impl Server {
             },
             webhooks: outgoing.webhooks.clone(),
             policies: policies.clone(),
-            configs: Arc::new(plain(Configs::load(flags.admission_control_config_file.as_deref()))?),
+            configs,
         };
         let admission = Arc::new(plain(Chain::new(
             &environment,
@@ -216,7 +217,10 @@ impl Server {
         self.outgoing.start(&self.app.registry, &shutdown).await;
         self.policies.start(&self.app.registry, &shutdown).await;
         self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
-        let conversions = Arc::new(crd::webhook::Webhooks(self.outgoing.clients.clone()));
+        let metrics = crd::metrics::Metrics::default();
+        metrics.register(self.app.metrics.shared());
+        let conversions =
+            Arc::new(crd::webhook::Webhooks { clients: self.outgoing.clients.clone(), metrics });
         crd::controller::Controller::start(&self.app.registry, conversions, &shutdown)
             .await
             .context("reading the custom resource definitions")?;
@@ -237,13 +241,18 @@ impl Server {
             unchanged = summary.unchanged,
             "bootstrap objects are in place"
         );
+        let identity = bootstrap::identity::Identity::of_this_machine().context("reading the host name")?;
+        identity.keep(self.app.registry.clone(), shutdown.clone());
         configs::follow_kubelet_identity(&self.flags, &self.app, &shutdown);
         self.security.follow(&self.flags, self.app.registry.clone(), self.bootstrap.clone(), &shutdown);
         self.bootstrapped.store(true, Ordering::Release);
         tracing::info!(address = %self.address, "serving");
         ready();
         shutdown.cancelled().await;
-        let withdrawn = bootstrap::kubernetes_service::withdraw(writer, &self.bootstrap);
+        let withdrawn = async {
+            identity.withdraw(writer).await;
+            bootstrap::kubernetes_service::withdraw(writer, &self.bootstrap).await
+        };
         if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(2), withdrawn).await {
             tracing::warn!(error = %e, "this server's endpoints could not be withdrawn");
         }

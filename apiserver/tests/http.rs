@@ -255,3 +255,85 @@ async fn scale_tokens_and_versions() {
     let v1 = c.get("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
     assert_eq!(v1["spec"]["targetCPUUtilizationPercentage"], 70);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shapes_and_selectors_that_do_not_fit() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let shape = |kind: &str| format!("application/json;as={kind};v=v1;g=meta.k8s.io,application/json");
+    for (path, kind, why) in [
+        (
+            "/api/v1/namespaces/default",
+            "PartialObjectMetadataList",
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*core.Namespace)",
+        ),
+        (
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+            "PartialObjectMetadata",
+            "you requested PartialObjectMetadata, but the requested object is a list (*rbac.ClusterRoleList)",
+        ),
+    ] {
+        let refused = c.get_as(path, &shape(kind)).await.expect(406);
+        assert_eq!((&refused["message"], &refused["reason"]), (&json!(why), &json!("NotAcceptable")));
+    }
+    for (path, field, why) in [
+        ("/api/v1/pods", "spec.nope", "field label not supported: spec.nope"),
+        ("/api/v1/nodes", "metadata.namespace", "field label not supported: metadata.namespace"),
+        (
+            "/api/v1/configmaps",
+            "data.x",
+            "\"data.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        ),
+        (
+            "/apis/apps/v1/replicasets",
+            "status.replicas",
+            "\"status.replicas\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        ),
+        ("/apis/batch/v1/jobs", "x", "field label \"x\" not supported for Job"),
+        (
+            "/apis/resource.k8s.io/v1/resourceslices",
+            "x",
+            "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: x",
+        ),
+    ] {
+        let refused = c.get(&format!("{path}?fieldSelector={field}%3D1")).await.expect(400);
+        assert_eq!(refused["message"], why);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openapi_v3_in_protobuf() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    let wire = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let document = c.get_as("/openapi/v3/apis/apps/v1", wire).await;
+    let media = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    assert_eq!((document.code, document.headers["content-type"].to_str().ok()), (200, Some(media)));
+    assert!(document.body.starts_with(b"\x0a\x053.0.0"));
+    let name = b"io.k8s.api.apps.v1.Deployment";
+    assert!(document.body.windows(name.len()).any(|w| w == name));
+    let json = c.get("/openapi/v3/apis/apps/v1").await;
+    assert_eq!(json.headers["etag"], document.headers["etag"]);
+    assert_eq!(c.get_as("/openapi/v3", wire).await.code, 406, "the index is JSON");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_shows_that_it_is_alive() {
+    let s = TestServer::start(&[]).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=apiserver.kubernetes.io/identity%3Dkube-apiserver";
+    for _ in 0..100 {
+        let list = s.admin.get(leases).await.expect(200);
+        let Some(lease) = list["items"].get(0) else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
+        let name = lease["metadata"]["name"].as_str().expect("a name");
+        let holder = lease["spec"]["holderIdentity"].as_str().expect("a holder");
+        assert!(name.starts_with("apiserver-") && holder.starts_with(&format!("{name}_")), "{lease}");
+        assert_eq!(lease["spec"]["leaseDurationSeconds"], 3600);
+        let since = s.admin.get("/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking").await.expect(200);
+        assert_eq!(since["data"]["since"].as_str().map(str::len), Some(10));
+        return;
+    }
+    panic!("there is no lease");
+}

@@ -7,6 +7,7 @@
 
 pub mod data;
 mod diff;
+pub mod identity;
 pub mod kubernetes_service;
 
 use std::collections::HashMap;
