@@ -6,7 +6,7 @@
 
 pub mod apply;
 pub mod fields;
-mod json;
+pub mod json;
 pub mod managed;
 #[cfg(test)]
 mod recorded;

@@ -13,6 +13,7 @@ pub(crate) use decode::{complete, float};
 pub use decode::{decode, decode_any, interpret};
 pub use encode::{encode, write_string, zero};
 pub(crate) use encode::{is_empty, write_absent, write_any, write_key, write_zero};
+pub use reader::MAX_DEPTH;
 
 use serde_json::Value;
 

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 /// Not JSON.
 pub(super) type Syntax = String;
 
-/// Nesting beyond this is refused, whoever sends it.
-pub(super) const MAX_DEPTH: usize = 200;
+/// Nesting beyond this is refused, whoever sends it. What is taken must be readable wherever it goes: the library that
+/// reads stored custom resources and answers of webhooks, which have an envelope around them, refuses more than 127.
+pub const MAX_DEPTH: usize = 120;
 
 pub(super) struct Reader<'a> {
     pub data: &'a [u8],

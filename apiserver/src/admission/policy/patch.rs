@@ -128,9 +128,9 @@ fn json_patch(object: &Json, value: &Value<'_>) -> Result<Json, String> {
     let patch: json_patch::Patch =
         serde_json::from_value(json!(operations)).map_err(|e| format!("JSON Patch: {e}"))?;
     let mut patched = object.clone();
-    match json_patch::patch(&mut patched, &patch) {
+    match crate::patch::json::carry_out(&mut patched, &patch) {
         Ok(()) => Ok(patched),
-        Err(e) if matches!(e.kind, json_patch::PatchErrorKind::TestFailed) => Ok(object.clone()),
+        Err(e) if e.is_test() => Ok(object.clone()),
         Err(e) => Err(format!("JSON Patch: {e}")),
     }
 }

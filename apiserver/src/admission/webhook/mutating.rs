@@ -14,6 +14,7 @@ use super::review::Answer;
 use super::{Webhooks, matching, rules};
 use crate::admission::{Attributes, Environment, Operation, Plugin, keep_owners};
 use crate::cel::authority::Authority;
+use crate::patch::json;
 use crate::registry::Registry;
 use crate::status::{ApiError, ApiResult};
 
@@ -182,7 +183,7 @@ async fn changed(
         return Err(calling(format!("unsupported patch type {:?}", answer.patch_type)));
     }
     let mut patched = shown.clone();
-    json_patch::patch(&mut patched, &operations).map_err(|e| internal(e.to_string()))?;
+    json::carry_out(&mut patched, &operations).map_err(|e| internal(e.to_string()))?;
     let taken = forms::take(registry, s.attrs, s.view, &patched, before).await;
     let mut object = taken.map_err(Failure::Internal)?;
     keep_owners(s.attrs, before, &mut object);
