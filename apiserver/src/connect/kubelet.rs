@@ -12,17 +12,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use serde_json::Value;
 
 use crate::app::App;
 use crate::registry::{object, render};
 use crate::status::{ApiError, ApiResult};
+use crate::webhook::tls::{self, Trust, Unverified};
 
 /// HTTP client for kubelets.
 pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -32,6 +31,8 @@ pub struct Kubelets {
     pub client: HttpClient,
     /// For connections that are upgraded.
     pub tls: Arc<ClientConfig>,
+    /// For servers that are proxied and are no kubelets: nothing is shown to them, and nothing is believed of them.
+    pub proxy_tls: Arc<ClientConfig>,
     /// `--kubelet-preferred-address-types`
     pub address_types: Vec<String>,
     identity: Option<Arc<Identity>>,
@@ -94,7 +95,7 @@ impl Kubelets {
             }
             _ => None,
         };
-        let tls = match &identity {
+        let config = match &identity {
             Some(i) => builder.with_client_cert_resolver(i.clone()),
             None => builder.with_no_client_auth(),
         };
@@ -102,12 +103,13 @@ impl Kubelets {
         http.enforce_http(false);
         http.set_connect_timeout(Some(connect));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls.clone())
+            .with_tls_config(config.clone())
             .https_only()
             .enable_http1()
             .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(2).build(connector);
-        Ok(Self { client, tls: Arc::new(tls), address_types, identity })
+        let proxy_tls = tls::config(&Trust::Nothing, None, &[]).map_err(anyhow::Error::msg)?;
+        Ok(Self { client, tls: Arc::new(config), proxy_tls, address_types, identity })
     }
 
     /// Takes a new client certificate; connections that are open keep the old one.
@@ -148,43 +150,4 @@ pub async fn of_node(app: &App, name: &str) -> ApiResult<String> {
     let node = render::value(nodes, &app.registry.get(nodes, "", name).await?)?;
     debug_assert_eq!(object::name(&node), name);
     app.kubelets.address(&node)
-}
-
-/// Accepts any certificate whose key the peer holds.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

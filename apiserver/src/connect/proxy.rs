@@ -1,7 +1,7 @@
 //! The `proxy` subresources of nodes, pods and services: the request goes on to a kubelet, a pod or one of a
 //! service's endpoints, and its answer comes back, upgrades included.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -50,6 +50,10 @@ struct Target {
     scheme: Scheme,
     /// `HOST:PORT`
     authority: String,
+    /// What is dialled, where the host was resolved already: what was checked is what is connected to.
+    address: Option<SocketAddr>,
+    /// This server shows who it is to kubelets, and to nobody else.
+    tls: Arc<ClientConfig>,
 }
 
 /// Answers `…/proxy` and `…/proxy/PATH`.
@@ -79,7 +83,7 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResu
         client: host_of(&call.parts).to_owned(),
     };
     let request = forwarded(call.parts, uri, &target.authority, body)?;
-    forward(app, &target, place, request).await
+    forward(&target, place, request).await
 }
 
 /// The host that the client asked.
@@ -113,14 +117,24 @@ fn rest_of_path(path: &str, namespaced: bool) -> String {
 }
 
 async fn node(app: &App, name: &str) -> ApiResult<Target> {
-    // `NAME:PORT` names another port of the node than its kubelet's.
-    let (name, port) = name.split_once(':').map_or((name, None), |(n, p)| (n, Some(p)));
-    let authority = kubelet::of_node(app, name).await?;
-    let authority = match (port, authority.rsplit_once(':')) {
-        (Some(p), Some((host, _))) => format!("{host}:{p}"),
-        _ => authority,
-    };
-    Ok(Target { scheme: Scheme::HTTPS, authority })
+    let (scheme, name, port) = split_name(name)?;
+    let kubelet = kubelet::of_node(app, name).await?;
+    let (host, own) = kubelet.rsplit_once(':').unwrap_or((&kubelet, ""));
+    let is_kubelet = port.is_empty() || port == own;
+    let authority = if is_kubelet { kubelet.clone() } else { format!("{host}:{port}") };
+    let found = tokio::net::lookup_host(&authority).await;
+    let found: Vec<SocketAddr> =
+        found.map_err(|e| ApiError::bad_request(format!("lookup {host}: {e}")))?.collect();
+    for a in &found {
+        check_address(a.ip())?;
+    }
+    let address = found.first().copied();
+    let kubelets = &app.kubelets;
+    Ok(match is_kubelet {
+        true => Target { scheme: Scheme::HTTPS, authority, address, tls: Arc::clone(&kubelets.tls) },
+        // Whoever listens on another port of the node is not the kubelet.
+        false => Target { scheme, authority, address, tls: Arc::clone(&kubelets.proxy_tls) },
+    })
 }
 
 /// `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT` taken apart.
@@ -144,29 +158,48 @@ fn authority(ip: &str, port: &str) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
-/// Pods and services may not lead back into this machine: their addresses are what their owners write.
-fn check_address(ip: &str) -> ApiResult<()> {
-    let allowed = match ip.parse::<IpAddr>() {
-        Ok(IpAddr::V4(a)) => {
-            !(a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_unspecified())
+/// Nodes, pods and services may not lead back into this machine or its cloud's metadata: their addresses are what their
+/// owners write.
+fn check_address(ip: IpAddr) -> ApiResult<()> {
+    // An IPv4 address is one however it is written.
+    let allowed = match ip.to_canonical() {
+        IpAddr::V4(a) => {
+            !(a.is_loopback()
+                || a.is_link_local()
+                || a.is_multicast()
+                || a.is_unspecified()
+                || a.is_broadcast())
         }
-        Ok(IpAddr::V6(a)) => {
+        IpAddr::V6(a) => {
             !(a.is_loopback() || a.is_unicast_link_local() || a.is_multicast() || a.is_unspecified())
         }
-        Err(_) => false,
     };
-    if allowed { Ok(()) } else { Err(ApiError::bad_request("address not allowed")) }
+    if allowed { Ok(()) } else { Err(not_allowed()) }
+}
+
+fn not_allowed() -> ApiError {
+    ApiError::bad_request("address not allowed")
+}
+
+/// The same of an address as its owner wrote it.
+fn check_text(ip: &str) -> ApiResult<()> {
+    check_address(ip.parse().map_err(|_| not_allowed())?)
+}
+
+/// A pod or an endpoint. There is no telling by which authority such a server is trusted.
+fn anybody(app: &App, scheme: Scheme, authority: String) -> Target {
+    Target { scheme, authority, address: None, tls: Arc::clone(&app.kubelets.proxy_tls) }
 }
 
 async fn pod(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
     let (scheme, name, port) = split_name(&call.info.name)?;
     let pod = render::value(r, &app.registry.get(r, &call.info.namespace, name).await?)?;
     let ip = pod.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
-    check_address(ip)?;
+    check_text(ip)?;
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
     let first = containers.into_iter().flatten().find_map(|c| c.pointer("/ports/0/containerPort")?.as_u64());
     let port = if port.is_empty() { first.unwrap_or(80).to_string() } else { port.to_owned() };
-    Ok(Target { scheme, authority: authority(ip, &port) })
+    Ok(anybody(app, scheme, authority(ip, &port)))
 }
 
 async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
@@ -208,7 +241,7 @@ async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> 
                 continue;
             }
             if let Some(ip) = e.pointer("/addresses/0").and_then(Value::as_str) {
-                check_address(ip)?;
+                check_text(ip)?;
                 all.push(authority(ip, &number.to_string()));
             }
         }
@@ -217,7 +250,7 @@ async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> 
         return Err(unavailable(format!("no endpoints available for service \"{name}\"")));
     }
     let at = rand::random_range(0..all.len());
-    Ok(Target { scheme, authority: all.swap_remove(at) })
+    Ok(anybody(app, scheme, all.swap_remove(at)))
 }
 
 /// The request as it goes on.
@@ -257,28 +290,27 @@ fn unreachable(target: &Target, e: impl std::fmt::Display) -> ApiError {
 }
 
 async fn forward(
-    app: &App,
     target: &Target,
     place: Place,
     (request, client): (Request<Incoming>, Option<hyper::upgrade::OnUpgrade>),
 ) -> ApiResult<Response> {
-    let tcp = TcpStream::connect(&target.authority).await.map_err(|e| unreachable(target, e))?;
+    let tcp = match target.address {
+        Some(a) => TcpStream::connect(a).await,
+        None => TcpStream::connect(&target.authority).await,
+    };
+    let tcp = tcp.map_err(|e| unreachable(target, e))?;
     if target.scheme == Scheme::HTTPS {
-        let tls = secure(&app.kubelets.tls, target, tcp).await?;
+        let tls = secure(target, tcp).await?;
         return exchange(target, place, tls, request, client).await;
     }
     exchange(target, place, tcp, request, client).await
 }
 
-async fn secure(
-    tls: &Arc<ClientConfig>,
-    target: &Target,
-    tcp: TcpStream,
-) -> ApiResult<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn secure(target: &Target, tcp: TcpStream) -> ApiResult<tokio_rustls::client::TlsStream<TcpStream>> {
     let host = target.authority.rsplit_once(':').map_or(target.authority.as_str(), |(h, _)| h);
     let name =
         ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|e| unreachable(target, e))?;
-    TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(|e| unreachable(target, e))
+    TlsConnector::from(Arc::clone(&target.tls)).connect(name, tcp).await.map_err(|e| unreachable(target, e))
 }
 
 async fn exchange<IO>(
@@ -352,9 +384,9 @@ mod tests {
             (prefix(&format!("{proxy}/a/b"), true), prefix("/api/v1/nodes/n/proxy/x", false)),
             (proxy, "/api/v1/nodes/n/proxy")
         );
-        assert!(check_address("10.1.2.3").is_ok() && check_address("fd00::1").is_ok());
-        for bad in ["127.0.0.1", "169.254.169.254", "::1", "", "name"] {
-            assert!(check_address(bad).is_err(), "{bad}");
+        assert!(check_text("10.1.2.3").is_ok() && check_text("fd00::1").is_ok());
+        for bad in ["127.0.0.1", "169.254.169.254", "::1", "", "name", "::ffff:127.0.0.1", "0.0.0.0"] {
+            assert!(check_text(bad).is_err(), "{bad}");
         }
         assert_eq!(authority("::1", "80"), "[::1]:80");
     }

@@ -174,7 +174,7 @@ impl ServerCertVerifier for Bundle {
 
 /// Accepts any certificate whose key the peer holds.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+pub struct Unverified(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
