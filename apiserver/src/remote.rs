@@ -34,6 +34,7 @@ fn is_temporary(e: &CallError) -> bool {
 pub struct Remote {
     client: Client,
     timeout: Duration,
+    first_pause: Duration,
 }
 
 impl Remote {
@@ -41,7 +42,12 @@ impl Remote {
     pub fn from_kubeconfig(path: &Path, timeout: Duration) -> Result<Self, String> {
         let agent = concat!("kube-apiserver/", env!("CARGO_PKG_VERSION"));
         let client = Client::from_kubeconfig(path, agent).map_err(|e| e.to_string())?;
-        Ok(Self { client, timeout })
+        Ok(Self { client, timeout, first_pause: FIRST_PAUSE })
+    }
+
+    /// The same with another pause before the second attempt; later pauses grow from it.
+    pub fn with_pause(self, first_pause: Duration) -> Self {
+        Self { first_pause, ..self }
     }
 
     /// Posts a review and returns the answer, with some patience for failures that pass. `observe` hears of each
@@ -52,7 +58,7 @@ impl Remote {
         mut observe: impl FnMut(&Result<Value, CallError>, Duration),
     ) -> Result<Value, CallError> {
         let body = review.to_string();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = self.first_pause;
         let mut attempt = 1;
         loop {
             let started = Instant::now();

@@ -642,3 +642,58 @@ async fn calls_are_audited_and_made_with_the_configured_credentials() {
     assert!(told["mutation.webhook.admission.k8s.io/round_0_index_1"].is_string());
     assert!(told["patch.webhook.admission.k8s.io/round_0_index_1"].is_null(), "patches hold data");
 }
+
+/// CVE-2023-2727: ephemeral containers got around the policy on images.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_are_reviewed() {
+    let b = Backend::start(&[], |s: Seen| async move {
+        let mut review = s.json();
+        let images = review["spec"]["containers"].as_array().cloned().unwrap_or_default();
+        if images.iter().any(|i| i["image"] == "broken") {
+            return backend::answer(500, "text/plain", "out of order");
+        }
+        let bad = images.iter().any(|i| i["image"] == "bad");
+        review["status"] =
+            if bad { json!({"allowed": false, "reason": "not this one"}) } else { json!({"allowed": true}) };
+        backend::json(200, &review)
+    })
+    .await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority-data: {}}}}}]\nusers: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+        b.url("/images"),
+        b.bundle
+    );
+    std::fs::write(dir.path().join("images.kubeconfig"), kubeconfig).expect("a file");
+    let plugins = dir.path().join("plugins.yaml");
+    std::fs::write(&plugins, "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: ImagePolicyWebhook\n  configuration: {imagePolicy: {kubeConfigFile: images.kubeconfig, retryBackoff: 1}}\n").expect("a file");
+    let s = TestServer::start(&[
+        "--enable-admission-plugins=ImagePolicyWebhook",
+        &format!("--admission-control-config-file={}", plugins.display()),
+    ])
+    .await;
+    let c = &s.admin;
+    account(c).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |name: &str, image: &str| json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    let refused = c.post(pods, &pod("p", "bad")).await.expect(403);
+    let why = "pods \"p\" is forbidden: image policy webhook backend denied one or more images: not this one";
+    assert_eq!(refused["message"], why);
+    c.post(pods, &pod("p", "good")).await.expect(201);
+    let asked = b.seen().len();
+    c.post(pods, &pod("q", "good")).await.expect(201);
+    assert_eq!(b.seen().len(), asked, "the answer is remembered");
+    let q = b.seen()[0].json();
+    assert_eq!(
+        (&q["apiVersion"], &q["kind"]),
+        (&json!("imagepolicy.k8s.io/v1alpha1"), &json!("ImageReview"))
+    );
+    assert_eq!(q["spec"], json!({"containers": [{"image": "bad"}], "namespace": "default"}));
+    let kind = [("content-type", "application/strategic-merge-patch+json")];
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "bad"}]}}).to_string();
+    let refused =
+        c.send(http::Method::PATCH, &format!("{pods}/p/ephemeralcontainers"), &kind, debug).await.expect(403);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("not this one")), "{refused}");
+    // Nobody to ask: nothing is let in.
+    c.post(pods, &pod("r", "broken")).await.expect(403);
+}

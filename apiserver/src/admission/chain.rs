@@ -64,7 +64,7 @@ const KNOWN: &[Known] = &[
     ("NodeRestriction", false, Some(plugins::node_restriction::build)),
     ("TaintNodesByCondition", true, Some(plugins::taints::build_taints)),
     ("AlwaysPullImages", false, Some(plugins::always_pull_images::build)),
-    ("ImagePolicyWebhook", false, None),
+    ("ImagePolicyWebhook", false, Some(plugins::image_policy::build)),
     ("PodSecurity", true, Some(plugins::pod_security::build)),
     ("PodNodeSelector", false, Some(plugins::pod_node_selector::build)),
     ("Priority", true, Some(plugins::priority::build)),
@@ -224,7 +224,7 @@ mod tests {
         assert!(!fewer.contains(&"PodSecurity") && !fewer.contains(&"NodeRestriction"));
         assert_eq!(fewer.last(), Some(&"RBACEscalation"));
         assert!(names(&["Nonsense"], &[]).unwrap_err().contains("unknown"));
-        assert!(names(&["ImagePolicyWebhook"], &[]).unwrap_err().contains("not available in this server"));
+        assert!(names(&["ImagePolicyWebhook"], &[]).unwrap_err().contains("no config specified"));
         let only = |l: &[&str]| {
             let l: Vec<String> = l.iter().map(|s| (*s).to_owned()).collect();
             Chain::new(&environment([]).0, &[], &[], &l).map(|c| c.names())

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::plugins::{event_rate_limit, pod_security, pod_toleration_restriction, resource_quota};
+use super::plugins::{
+    event_rate_limit, image_policy, pod_security, pod_toleration_restriction, resource_quota,
+};
 
 const VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
 
@@ -20,6 +22,8 @@ pub struct Configs {
     pub pod_security: pod_security::Configuration,
     pub pod_toleration_restriction: pod_toleration_restriction::Configuration,
     pub resource_quota: resource_quota::Configuration,
+    /// None where it is not configured: the plugin does not run without.
+    pub image_policy: Option<image_policy::Configuration>,
     /// With which credentials webhooks are called: the kubeconfig files of the two webhook plugins.
     pub mutating_webhooks: Option<PathBuf>,
     pub validating_webhooks: Option<PathBuf>,
@@ -114,7 +118,7 @@ impl Configs {
         let value = read(path)?;
         // A file from before there were versions configures this plugin alone.
         if value.get("kind").is_none() && value.get("podNodeSelectorPluginConfig").is_some() {
-            return Self::of(BTreeMap::from([("PodNodeSelector".to_owned(), value)]));
+            return Self::of(BTreeMap::from([("PodNodeSelector".to_owned(), value)]), Path::new(""));
         }
         let (api_version, kind) =
             (value["apiVersion"].as_str().unwrap_or(""), value["kind"].as_str().unwrap_or(""));
@@ -136,10 +140,11 @@ impl Configs {
             // The first entry of a name counts.
             raw.entry(e.name).or_insert(v);
         }
-        Self::of(raw)
+        Self::of(raw, path.parent().unwrap_or(Path::new("")))
     }
 
-    fn of(raw: BTreeMap<String, Value>) -> Result<Self, String> {
+    /// `folder`: of the file that all this is from.
+    fn of(raw: BTreeMap<String, Value>, folder: &Path) -> Result<Self, String> {
         let mut out = Self::default();
         for (name, v) in &raw {
             match name.as_str() {
@@ -177,6 +182,11 @@ impl Configs {
                     };
                     out.resource_quota = versioned(name, v, group, kind)?;
                 }
+                "ImagePolicyWebhook" => {
+                    let c = image_policy::Configuration::read(v, folder);
+                    let c = c.map_err(|e| format!("the configuration of admission plugin {name}: {e}"))?;
+                    out.image_policy = Some(c);
+                }
                 "MutatingAdmissionWebhook" => out.mutating_webhooks = webhooks(name, v)?,
                 "ValidatingAdmissionWebhook" => out.validating_webhooks = webhooks(name, v)?,
                 _ => {}
@@ -188,8 +198,12 @@ impl Configs {
 
     /// Whether the plugin can run with what it was configured to.
     pub fn check(&self, plugin: &str) -> Result<(), String> {
-        if plugin != "EventRateLimit" {
-            return Ok(());
+        match plugin {
+            "ImagePolicyWebhook" if self.image_policy.is_none() => {
+                return Err(format!("admission plugin {plugin}: no config specified"));
+            }
+            "EventRateLimit" => {}
+            _ => return Ok(()),
         }
         let errors = self.event_rate_limit.validate();
         if errors.is_empty() {

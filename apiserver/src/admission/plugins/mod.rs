@@ -6,6 +6,7 @@ pub mod anti_affinity;
 pub mod certificates;
 pub mod event_rate_limit;
 pub mod extended_resource_toleration;
+pub mod image_policy;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod namespaces;
