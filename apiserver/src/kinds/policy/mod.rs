@@ -5,7 +5,7 @@ use k8s_openapi::api::policy::v1 as api;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of_if_given;
 use crate::kinds::semantic::spec_and_status;
-use crate::kinds::validate::{numbers, selector};
+use crate::kinds::validate::{conditions, numbers, selector};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of disruption budgets.
@@ -65,6 +65,27 @@ impl Strategy for PodDisruptionBudget {
             &path.child("unhealthyPodEvictionPolicy"),
             &mut errors,
         );
+        errors
+    }
+
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        b: &api::PodDisruptionBudget,
+        _old: &api::PodDisruptionBudget,
+    ) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let Some(s) = b.status.as_ref().filter(|_| cx.is_status()) else { return errors };
+        let path = Path::new("status");
+        errors.extend(conditions(s.conditions.as_deref().unwrap_or_default(), &path.child("conditions")));
+        for (field, n) in [
+            ("disruptionsAllowed", s.disruptions_allowed),
+            ("currentHealthy", s.current_healthy),
+            ("desiredHealthy", s.desired_healthy),
+            ("expectedPods", s.expected_pods),
+        ] {
+            errors.extend(numbers::non_negative(i64::from(n.unwrap_or(0)), &path.child(field)));
+        }
         errors
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::resource::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::device_validation as validation;
+use super::{claim_status, device_validation as validation};
 use crate::field::{ErrorList, Path};
 use crate::kinds::quantity::canonical;
 use crate::kinds::semantic::{first_generation, next_generation, same};
@@ -75,6 +75,9 @@ impl Strategy for ResourceClaim {
     fn prepare_update(&self, cx: &mut Context, c: &mut api::ResourceClaim, old: &api::ResourceClaim) {
         if cx.is_status() {
             c.spec = old.spec.clone();
+            if let (Some(new), Some(old)) = (&mut c.status, &old.status) {
+                claim_status::drop_deallocated(new, old);
+            }
         } else {
             c.status = old.status.clone();
         }
@@ -91,7 +94,10 @@ impl Strategy for ResourceClaim {
         old: &api::ResourceClaim,
     ) -> ErrorList {
         if cx.is_status() {
-            return ErrorList::new();
+            let blank = api::ResourceClaimStatus::default();
+            let (new, before) = (c.status.as_ref().unwrap_or(&blank), old.status.as_ref().unwrap_or(&blank));
+            let deleted = c.metadata.deletion_timestamp.is_some();
+            return claim_status::update(new, before, &c.spec, deleted, &Path::new("status"));
         }
         immutable(&c.spec, &old.spec, &Path::new("spec"))
     }

@@ -30,7 +30,7 @@ const COUNTERS: usize = 32;
 const CONSUMPTIONS: usize = 2;
 
 /// Bounds a list, whose items are looked at only if it is within.
-fn list<T>(
+pub(super) fn list<T>(
     all: &[T],
     max: usize,
     path: &Path,
@@ -48,7 +48,7 @@ fn list<T>(
 }
 
 /// As [`list`], and no two items have the same key.
-fn set<'a, T>(
+pub(super) fn set<'a, T>(
     all: &'a [T],
     max: usize,
     path: &Path,
@@ -66,11 +66,11 @@ fn set<'a, T>(
     }
 }
 
-fn label(name: &str, path: &Path, errors: &mut ErrorList) {
+pub(super) fn label(name: &str, path: &Path, errors: &mut ErrorList) {
     errors.extend(invalid_each(path, name, text::dns1123_label(name)));
 }
 
-fn driver(name: &str, path: &Path, errors: &mut ErrorList) {
+pub(super) fn driver(name: &str, path: &Path, errors: &mut ErrorList) {
     if name.is_empty() {
         errors.push(Error::required(path, ""));
         return;
@@ -116,7 +116,16 @@ fn fully_qualified(name: &str, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Names of the requests of a claim, each with those of its alternatives.
-type Names<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+pub(super) type Names<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+/// The names of a claim's requests.
+pub(super) fn names_of(spec: &api::ResourceClaimSpec) -> Names<'_> {
+    let requests = spec.devices.as_ref().map(|d| items(&d.requests)).unwrap_or_default();
+    requests
+        .iter()
+        .map(|r| (r.name.as_str(), items(&r.first_available).iter().map(|s| s.name.as_str()).collect()))
+        .collect()
+}
 
 /// What a claim asks for.
 pub fn claim(spec: &api::ResourceClaimSpec, path: &Path) -> ErrorList {
@@ -124,10 +133,7 @@ pub fn claim(spec: &api::ResourceClaimSpec, path: &Path) -> ErrorList {
     let Some(d) = &spec.devices else { return errors };
     let path = path.child("devices");
     let requests = items(&d.requests);
-    let names: Names<'_> = requests
-        .iter()
-        .map(|r| (r.name.as_str(), items(&r.first_available).iter().map(|s| s.name.as_str()).collect()))
-        .collect();
+    let names = names_of(spec);
     set(requests, REQUESTS, &path.child("requests"), &mut errors, |r| &r.name, device_request);
     list(items(&d.constraints), CONSTRAINTS, &path.child("constraints"), &mut errors, |c, at, errors| {
         referred(items(&c.requests), &names, &at.child("requests"), errors);
@@ -148,7 +154,7 @@ pub fn claim(spec: &api::ResourceClaimSpec, path: &Path) -> ErrorList {
 }
 
 /// Names of requests that something is about.
-fn referred(list: &[String], names: &Names<'_>, path: &Path, errors: &mut ErrorList) {
+pub(super) fn referred(list: &[String], names: &Names<'_>, path: &Path, errors: &mut ErrorList) {
     const WHY: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
     set(
         list,
@@ -175,20 +181,22 @@ fn referred(list: &[String], names: &Names<'_>, path: &Path, errors: &mut ErrorL
     );
 }
 
-fn opaque(c: Option<&api::OpaqueDeviceConfiguration>, path: &Path, errors: &mut ErrorList) {
+pub(super) fn opaque(c: Option<&api::OpaqueDeviceConfiguration>, path: &Path, errors: &mut ErrorList) {
     let Some(c) = c else {
         errors.push(Error::required(path, ""));
         return;
     };
     driver(&c.driver, &path.child("driver"), errors);
-    let at = path.child("parameters");
-    match &c.parameters.0 {
-        serde_json::Value::Null => errors.push(Error::required(&at, "")),
-        v if v.to_string().len() > PARAMETERS_BYTES => {
-            errors.push(Error::too_long(&at, PARAMETERS_BYTES as i64));
-        }
+    object(&c.parameters.0, PARAMETERS_BYTES, &path.child("parameters"), errors);
+}
+
+/// JSON that somebody else understands: an object of bounded size.
+pub(super) fn object(v: &serde_json::Value, most: usize, path: &Path, errors: &mut ErrorList) {
+    match v {
+        serde_json::Value::Null => errors.push(Error::required(path, "")),
+        v if v.to_string().len() > most => errors.push(Error::too_long(path, most as i64)),
         serde_json::Value::Object(_) => {}
-        _ => errors.push(Error::invalid(&at, "<value omitted>", "must be a valid JSON object")),
+        _ => errors.push(Error::invalid(path, "<value omitted>", "must be a valid JSON object")),
     }
 }
 
@@ -380,18 +388,21 @@ fn advanced(d: &api::Device) -> bool {
         || d.attributes.iter().flatten().any(|(_, a)| lists(a))
 }
 
-fn pool(p: &api::ResourcePool, path: &Path, errors: &mut ErrorList) {
-    let at = path.child("name");
-    if p.name.is_empty() {
-        errors.push(Error::required(&at, ""));
-    } else {
-        if p.name.len() > 253 {
-            errors.push(Error::too_long(&at, 253));
-        }
-        for part in p.name.split('/') {
-            errors.extend(invalid_each(&at, part, text::dns1123_subdomain(part)));
-        }
+pub(super) fn pool_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.push(Error::required(path, ""));
+        return;
     }
+    if name.len() > 253 {
+        errors.push(Error::too_long(path, 253));
+    }
+    for part in name.split('/') {
+        errors.extend(invalid_each(path, part, text::dns1123_subdomain(part)));
+    }
+}
+
+fn pool(p: &api::ResourcePool, path: &Path, errors: &mut ErrorList) {
+    pool_name(&p.name, &path.child("name"), errors);
     if p.resource_slice_count <= 0 {
         let at = path.child("resourceSliceCount");
         errors.push(Error::invalid(&at, p.resource_slice_count, "must be greater than zero"));

@@ -3,11 +3,13 @@
 //! [`text`] holds the rules of names and other strings (each answers with the sentences of what is wrong),
 //! [`meta`] those of `ObjectMeta`, [`selector`] those of label selectors.
 
+pub mod conditions;
 pub mod meta;
 pub mod numbers;
 pub mod selector;
 pub mod text;
 
+pub use conditions::conditions;
 pub use meta::{object_meta, object_meta_update};
 
 use serde::Serialize;
