@@ -252,6 +252,29 @@ rules:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_lists_are_audited_whole() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let policy = dir.path().join("policy.yaml");
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: RequestResponse, verbs: [list], resources: [{group: \"\", resources: [configmaps]}]}\n- {level: None}\n";
+    std::fs::write(&policy, rules).expect("a policy");
+    let log = dir.path().join("audit.log");
+    let s = TestServer::start(&[
+        &format!("--audit-policy-file={}", policy.display()),
+        &format!("--audit-log-path={}", log.display()),
+    ])
+    .await;
+    for i in 0..40 {
+        let o = json!({"metadata": {"name": format!("m{i:02}")}, "data": {"x": "x".repeat(4000)}});
+        s.admin.post(MAPS, &o).await.expect(201);
+    }
+    let list = s.admin.get(MAPS).await.expect(200);
+    let text = std::fs::read_to_string(&log).expect("a log");
+    let mut events = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
+    let event = events.find(|e| e["user"]["username"] == "admin").expect("the list");
+    assert_eq!(event["responseObject"], list);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlines_and_warnings() {
     let s = TestServer::start(&[
         "--strict-transport-security-directives=max-age=1,includeSubDomains",

@@ -169,7 +169,10 @@ impl Context {
             }
         }
         if !long_running {
+            let mut response = response;
             if self.rule.level >= Level::RequestResponse {
+                // The event holds the whole list, and so must this server for a moment.
+                response = response.map(Body::gathered);
                 let object = body_json(response.body(), &response, self.rule.omit_managed_fields);
                 self.state.lock().event.response_object = object;
             }

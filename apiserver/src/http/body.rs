@@ -27,6 +27,23 @@ pub enum Body {
 }
 
 impl Body {
+    /// The same with all its pieces in one, for those who must see the whole answer before the client does.
+    pub fn gathered(self) -> Self {
+        let Self::Pieces(pieces) = self else { return self };
+        let all: Vec<io::Result<Bytes>> = pieces.collect();
+        if all.iter().any(Result::is_err) {
+            // The client must see it end early.
+            return Self::Pieces(Box::new(all.into_iter()));
+        }
+        all.into_iter()
+            .flatten()
+            .fold(Vec::new(), |mut out, p| {
+                out.extend_from_slice(&p);
+                out
+            })
+            .into()
+    }
+
     /// The same, with something that is dropped at its end.
     pub fn followed_by(self, guard: impl Any + Send) -> Self {
         Self::Guarded(Box::new(self), Box::new(guard))
