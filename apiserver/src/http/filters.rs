@@ -232,7 +232,9 @@ async fn known(
     // Credentials have done their work; nothing behind this line needs them.
     app.authenticator.strip_credentials(&mut parts.headers);
     let span = found.span.lock().as_ref().map(trace::Span::as_parent);
-    trace::scope(span, audit::scope(context, allowed(app, parts, body, f, query, user, found))).await
+    // On the heap: the state of everything that may follow is large, and each scope would hold it anew.
+    let rest = Box::pin(allowed(app, parts, body, f, query, user, found));
+    trace::scope(span, audit::scope(context, rest)).await
 }
 
 /// Impersonation, priority and fairness, authorization, handler.
