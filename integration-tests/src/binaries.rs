@@ -36,7 +36,15 @@ pub fn kubectl(which: &str) -> PathBuf {
         let found = path.split(':').map(|d| Path::new(d).join("kubectl")).find(|p| p.exists());
         return found.unwrap_or_else(|| kubectl("1.36"));
     }
-    let path = target().join("tools/kubectl-1.36");
+    tool("kubectl-1.36")
+}
+
+/// What `scripts/install-test-tools` installed under that name.
+///
+/// # Panics
+/// If it is not installed.
+pub fn tool(name: &str) -> PathBuf {
+    let path = target().join("tools").join(name);
     assert!(path.exists(), "{} is missing: run scripts/install-test-tools", path.display());
     path
 }

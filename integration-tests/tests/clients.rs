@@ -1,6 +1,9 @@
-//! Clients that nobody here wrote: kubectl of two releases, the Python client, and kube-rs.
+//! Clients that nobody here wrote: kubectl of two releases, the clients for Python and JavaScript, the operator framework
+//! kopf, and kube-rs.
 
-use integration_tests::{TestCluster, eventually};
+use std::process::Command;
+
+use integration_tests::{TestCluster, binaries, command, eventually};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -8,9 +11,7 @@ use kube::{Api, ResourceExt};
 #[test]
 fn kubectl_works_unchanged() {
     let c = TestCluster::start();
-    let deployment =
-        std::fs::read_to_string(integration_tests::binaries::workspace().join("examples/deployment.yaml"))
-            .unwrap();
+    let deployment = std::fs::read_to_string(binaries::workspace().join("examples/deployment.yaml")).unwrap();
     for which in ["1.36", "system"] {
         let k = |args: &[&str], stdin: Option<&str>| c.kubectl(which, args, stdin);
         assert!(k(&["apply", "-f", "-"], Some(&deployment)).ok().contains("deployment.apps/web created"));
@@ -76,9 +77,27 @@ print("ok")
 "#;
     let path = c.layout().state.join("client.py");
     std::fs::write(&path, script).unwrap();
-    let mut command = std::process::Command::new("/usr/bin/python3");
+    let mut command = Command::new("/usr/bin/python3");
     command.arg(path).arg(c.layout().kubeconfig("admin"));
-    assert_eq!(integration_tests::command::run(command, None).ok(), "ok\n");
+    assert_eq!(command::run(command, None).ok(), "ok\n");
+}
+
+#[test]
+fn the_javascript_client_does_its_usual_work() {
+    let c = TestCluster::start();
+    let mut node = Command::new("node");
+    node.arg(binaries::workspace().join("integration-tests/clients/client.mjs"));
+    node.arg(c.layout().kubeconfig("admin")).arg(binaries::tool("js"));
+    assert_eq!(command::run(node, None).ok(), "ok\n");
+}
+
+#[test]
+fn an_operator_of_another_framework_operates() {
+    let c = TestCluster::start();
+    let mut python = Command::new(binaries::tool("py/bin/python"));
+    python.arg(binaries::workspace().join("integration-tests/clients/operate.py"));
+    python.arg(c.layout().kubeconfig("admin")).env("PYTHONDONTWRITEBYTECODE", "1");
+    assert_eq!(command::run(python, None).ok(), "ok\n");
 }
 
 #[test]
