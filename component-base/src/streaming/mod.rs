@@ -14,8 +14,8 @@
 pub mod backend;
 pub mod reading;
 mod relay;
-mod spdy;
-mod translate;
+pub mod spdy;
+pub mod translate;
 mod tunnel;
 mod websocket;
 

@@ -7,23 +7,16 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// What the peer sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
-    Data {
-        stream: u32,
-        data: Bytes,
-        fin: bool,
-    },
+pub enum Frame {
+    /// A piece of a stream, the last one with `fin`.
+    Data { stream: u32, data: Bytes, fin: bool },
     /// The peer accepted a stream, or will send no more on it.
-    Reply {
-        stream: u32,
-        fin: bool,
-    },
-    Reset {
-        stream: u32,
-    },
-    Ping {
-        id: u32,
-    },
+    Reply { stream: u32, fin: bool },
+    /// A stream ended before its time.
+    Reset { stream: u32 },
+    /// Wants [`pong`].
+    Ping { id: u32 },
+    /// Nothing more will come.
     GoAway,
     /// Nothing that matters here (settings, windows, headers).
     Other,
@@ -31,9 +24,11 @@ pub(super) enum Frame {
 
 /// The peer broke the protocol.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub enum Broken {
+    /// So many bytes.
     #[error("SPDY frame of {0} bytes; the most is {MAX_FRAME}")]
     TooLarge(usize),
+    /// A frame of this type lacks what it must have.
     #[error("SPDY frame of type {0} is too short")]
     Short(u16),
 }
@@ -48,8 +43,11 @@ const FLAG_FIN: u8 = 1;
 /// Frames beyond this are taken for garbage.
 const MAX_FRAME: usize = 4 << 20;
 
-/// Takes the first whole frame off `input`.
-pub(super) fn read(input: &mut BytesMut) -> Result<Option<Frame>, Broken> {
+/// Takes the first whole frame off `input`; none where there is no whole one.
+///
+/// # Errors
+/// Nothing that follows can be read, either.
+pub fn read(input: &mut BytesMut) -> Result<Option<Frame>, Broken> {
     if input.len() < 8 {
         return Ok(None);
     }
@@ -87,7 +85,7 @@ pub(super) fn read(input: &mut BytesMut) -> Result<Option<Frame>, Broken> {
 
 /// Writes frames; header blocks share one compression state, so one writer serves a whole connection.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub struct Writer {
     started: bool,
 }
 
@@ -132,14 +130,14 @@ impl Writer {
 const DICTIONARY_ADLER32: u32 = 0xe3c6_a7c2;
 
 /// A data frame; `fin` ends our side of the stream.
-pub(super) fn data(stream: u32, data: &[u8], fin: bool, out: &mut BytesMut) {
+pub fn data(stream: u32, data: &[u8], fin: bool, out: &mut BytesMut) {
     out.put_u32(stream);
     out.put_u32((u32::from(if fin { FLAG_FIN } else { 0 }) << 24) | data.len() as u32);
     out.put_slice(data);
 }
 
 /// The answer to a ping.
-pub(super) fn pong(id: u32, out: &mut BytesMut) {
+pub fn pong(id: u32, out: &mut BytesMut) {
     control(PING, 4, out);
     out.put_u32(id);
 }

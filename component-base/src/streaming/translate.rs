@@ -11,6 +11,7 @@ use futures::{SinkExt, StreamExt};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -18,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::Streams;
 use super::backend::{Answer, Backend, spdy_headers, upgrade};
 use super::spdy::{self, Frame};
-use super::websocket::{self, Socket};
+use super::websocket;
 use crate::serving::listener::Body;
 
 const STDIN: u8 = 0;
@@ -52,7 +53,14 @@ pub(super) async fn run(
 }
 
 /// Moves data both ways until the backend has sent everything or a side is gone.
-async fn shuttle(socket: Socket, far: impl AsyncRead + AsyncWrite, streams: Streams) -> anyhow::Result<()> {
+///
+/// # Errors
+/// A side went away in the middle, or the backend broke the protocol.
+pub async fn shuttle<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<S>,
+    far: impl AsyncRead + AsyncWrite,
+    streams: Streams,
+) -> anyhow::Result<()> {
     let mut session = Session::new(streams);
     let (mut to_client, mut from_client) = socket.split();
     let (mut from_far, mut to_far) = tokio::io::split(far);
