@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::status::ApiResult;
 
+pub use component_base::json::{items, text};
+
 /// A resource at the version these parts speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Resource {
@@ -91,16 +93,6 @@ pub trait ObjectWriter: ObjectLookup {
         name: &str,
         uid: Option<&str>,
     ) -> ApiResult<()>;
-}
-
-/// A string field by JSON pointer; empty where absent or of another type.
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The items of an array field by JSON pointer; none where absent.
-pub fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A map of objects for unit tests, with the registry's compare-and-swap rules.

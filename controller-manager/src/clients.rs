@@ -65,6 +65,12 @@ impl Clients {
         Ok(Self { root, config: Arc::new(config), per_controller })
     }
 
+    /// The CA that the API server is verified by, PEM; empty if the kubeconfig names none.
+    pub fn server_ca(&self) -> String {
+        let certs = self.config.root_cert.iter().flatten();
+        certs.map(|der| component_base::der::pem("CERTIFICATE", der)).collect()
+    }
+
     /// The daemon's own identity: for watches.
     pub fn root(&self) -> Client {
         self.root.clone()

@@ -5,9 +5,11 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use component_base::controller::events::EventRecorder;
 use component_base::controller::informer::Informer;
 use component_base::controller::queue::WorkQueue;
+use component_base::serving::health::Health;
 use futures::future::BoxFuture;
 use kube::Client;
 use parking_lot::Mutex;
@@ -30,6 +32,8 @@ pub struct Context {
     pub informers: Arc<Informers>,
     pub events: EventRecorder,
     pub flags: Arc<Flags>,
+    /// Controllers that run are named in it.
+    pub health: Health,
     pub stop: CancellationToken,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -42,9 +46,19 @@ impl Context {
         events: EventRecorder,
         flags: Arc<Flags>,
         metrics: Metrics,
+        health: Health,
         stop: CancellationToken,
     ) -> Self {
-        Self { clients, informers, events, flags, stop, metrics, tasks: TaskTracker::new() }
+        Self { clients, informers, events, flags, health, stop, metrics, tasks: TaskTracker::new() }
+    }
+
+    /// The CA that pods verify the API server by, PEM: of `--root-ca-file`, or the one we verify it by ourselves.
+    pub fn root_ca(&self) -> anyhow::Result<String> {
+        match self.flags.root_ca_file.as_deref() {
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("reading --root-ca-file {}", path.display())),
+            None => Ok(self.clients.server_ca()),
+        }
     }
 
     /// The client a controller writes with, by the name of its service account.

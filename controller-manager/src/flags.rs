@@ -1,6 +1,6 @@
 //! Command-line flags, named as upstream's.
 //!
-//! Flags that tune things which do not exist here (certificate signing, token secrets, volume plugins, cloud providers,
+//! Flags that tune things which do not exist here (volume plugins, cloud providers,
 //! client-side rate limits: the API server's priority and fairness does that) are in [`INERT`].
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -103,6 +103,77 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
 
+    /// Certificate of the CA that signs for all signers
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-cert-file
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+    /// Certificate of the CA that signs for kubernetes.io/kubelet-serving
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-kubelet-serving-cert-file
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+    /// Certificate of the CA that signs for kubernetes.io/kube-apiserver-client-kubelet
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-kubelet-client-cert-file
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+    /// Certificate of the CA that signs for kubernetes.io/kube-apiserver-client
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-kube-apiserver-client-cert-file
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    /// Certificate of the CA that signs for kubernetes.io/legacy-unknown
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-legacy-unknown-cert-file
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
+    /// Longest life of certificates that are signed
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(8760 * 3600))]
+    pub cluster_signing_duration: GoDuration,
+
+    /// Autoscalers looked at at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_horizontal_pod_autoscaler_syncs: u16,
+    /// How often autoscalers look at their metrics
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(15))]
+    pub horizontal_pod_autoscaler_sync_period: GoDuration,
+    /// How long fewer replicas must have been enough before there are fewer
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(300))]
+    pub horizontal_pod_autoscaler_downscale_stabilization: GoDuration,
+    /// How far metrics may be from their targets, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+    /// Time after a pod's start in which its use of CPU counts only while it is ready
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(300))]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,
+    /// Time after a pod's start in which its becoming ready counts as the first time
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(30))]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: GoDuration,
+
+    /// Services of the type LoadBalancer whose addresses are chosen at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub concurrent_service_syncs: u16,
+    /// Where services of the type LoadBalancer get addresses from, without a cloud: 'nodes', or ranges of a pool that is
+    /// routed to the nodes; without it they get none (not a flag of upstream)
+    #[arg(long, value_name = "nodes|CIDRS")]
+    pub service_lb_addresses: Option<String>,
+
+    /// Key that signs the tokens of secrets of the type kubernetes.io/service-account-token; without it there are none
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
+    /// How long a token in a secret may be unused before it becomes invalid, and then before it is deleted
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(8760 * 3600))]
+    pub legacy_service_account_token_clean_up_period: GoDuration,
+    /// Token secrets filled at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_serviceaccount_token_syncs: u16,
+
     /// Deployments synced at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_deployment_syncs: u16,
@@ -154,6 +225,12 @@ pub struct Flags {
     /// Ask provisioners for volumes that claims need
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
     pub enable_dynamic_provisioning: bool,
+    /// Resource quotas counted at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_resource_quota_syncs: u16,
+    /// How often all usage is counted anew; 0 never
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(300))]
+    pub resource_quota_sync_period: GoDuration,
     /// Endpoints per slice
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_endpoints_per_slice: usize,

@@ -11,14 +11,17 @@ use std::sync::Arc;
 
 use component_base::controller::informer::{Informer, Store};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Affinity, ConfigMap, Endpoints, Namespace, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim,
-    Pod, PodSpec, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    Pod, PodAffinityTerm, PodSpec, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
@@ -49,12 +52,30 @@ pub trait Watched:
     fn trim(&mut self) {}
 }
 
+/// Whether the pod's affinity is about pods of other namespaces: quotas of the scope `CrossNamespacePodAffinity` ask.
+fn crosses_namespaces(spec: &PodSpec) -> bool {
+    let Some(affinity) = spec.affinity.as_ref() else { return false };
+    let crosses = |t: &PodAffinityTerm| {
+        t.namespaces.as_ref().is_some_and(|n| !n.is_empty()) || t.namespace_selector.is_some()
+    };
+    let weighted = |t: &WeightedPodAffinityTerm| crosses(&t.pod_affinity_term);
+    affinity.pod_affinity.iter().any(|a| {
+        a.required_during_scheduling_ignored_during_execution.iter().flatten().any(crosses)
+            || a.preferred_during_scheduling_ignored_during_execution.iter().flatten().any(weighted)
+    }) || affinity.pod_anti_affinity.iter().any(|a| {
+        a.required_during_scheduling_ignored_during_execution.iter().flatten().any(crosses)
+            || a.preferred_during_scheduling_ignored_during_execution.iter().flatten().any(weighted)
+    })
+}
+
 impl Watched for Pod {
     fn trim(&mut self) {
         meta::drop_last_applied(self);
         let Some(spec) = self.spec.as_mut() else { return };
         trim_volumes(spec);
-        trim_affinity(spec);
+        if !crosses_namespaces(spec) {
+            trim_affinity(spec);
+        }
         spec.image_pull_secrets = None;
         spec.security_context = None;
         spec.topology_spread_constraints = None;
@@ -144,6 +165,25 @@ impl Watched for CronJob {}
 impl Watched for PodDisruptionBudget {}
 impl Watched for ResourceQuota {}
 impl Watched for CertificateSigningRequest {}
+impl Watched for ServiceCIDR {}
+impl Watched for HorizontalPodAutoscaler {
+    fn trim(&mut self) {
+        meta::drop_last_applied(self);
+    }
+}
+
+/// Only those that hold tokens of service accounts: other secrets are none of our business.
+impl Watched for Secret {
+    fn config() -> watcher::Config {
+        watcher::Config::default().fields("type=kubernetes.io/service-account-token")
+    }
+}
+
+impl Watched for IPAddress {
+    fn trim(&mut self) {
+        self.spec = IPAddressSpec::default();
+    }
+}
 impl Watched for PersistentVolume {}
 impl Watched for PersistentVolumeClaim {}
 impl Watched for StorageClass {}
@@ -153,6 +193,13 @@ impl Watched for CSIDriver {}
 impl Watched for ResourceClaim {}
 impl Watched for ResourceClaimTemplate {}
 
+/// What an informer is found by.
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Kind(TypeId),
+    Name(&'static str),
+}
+
 struct Slot {
     informer: Arc<dyn Any + Send + Sync>,
     start: Option<Box<dyn FnOnce() + Send>>,
@@ -160,7 +207,7 @@ struct Slot {
 
 #[derive(Default)]
 struct Slots {
-    by_kind: HashMap<TypeId, Slot>,
+    by_key: HashMap<Key, Slot>,
     started: bool,
 }
 
@@ -182,13 +229,36 @@ impl Informers {
     where
         K::DynamicType: Eq + Hash + Clone + Default,
     {
+        self.slot(Key::Kind(TypeId::of::<K>()), || {
+            Informer::with(K::api(self.client.clone()), K::config(), Some(K::trim))
+        })
+    }
+
+    /// A watch of some objects of a kind, for which there is another name than the kind's; made now if nobody asked for
+    /// it before.
+    pub fn selected<K: Watched>(
+        &self,
+        name: &'static str,
+        api: Api<K>,
+        config: watcher::Config,
+    ) -> Arc<Informer<K>>
+    where
+        K::DynamicType: Eq + Hash + Clone + Default,
+    {
+        self.slot(Key::Name(name), || Informer::with(api, config, Some(K::trim)))
+    }
+
+    fn slot<K: Watched>(&self, key: Key, make: impl FnOnce() -> Arc<Informer<K>>) -> Arc<Informer<K>>
+    where
+        K::DynamicType: Eq + Hash + Clone + Default,
+    {
         let mut slots = self.slots.lock();
-        if let Some(slot) = slots.by_kind.get(&TypeId::of::<K>())
+        if let Some(slot) = slots.by_key.get(&key)
             && let Ok(informer) = slot.informer.clone().downcast::<Informer<K>>()
         {
             return informer;
         }
-        let informer = Informer::with(K::api(self.client.clone()), K::config(), Some(K::trim));
+        let informer = make();
         let (running, stop) = (informer.clone(), self.stop.clone());
         let start = move || {
             tokio::spawn(running.run(stop));
@@ -199,7 +269,7 @@ impl Informers {
         } else {
             Some(Box::new(start))
         };
-        slots.by_kind.insert(TypeId::of::<K>(), Slot { informer: informer.clone(), start });
+        slots.by_key.insert(key, Slot { informer: informer.clone(), start });
         informer
     }
 
@@ -215,7 +285,7 @@ impl Informers {
     pub fn start(&self) {
         let mut slots = self.slots.lock();
         slots.started = true;
-        for slot in slots.by_kind.values_mut() {
+        for slot in slots.by_key.values_mut() {
             if let Some(start) = slot.start.take() {
                 start();
             }

@@ -37,15 +37,16 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     let clients =
         Clients::new(&kubeconfig, flags.master.clone(), flags.use_service_account_credentials).await?;
     let flags = Arc::new(flags);
-    let metrics = serve::start(&flags, shutdown.clone()).await?;
+    let (metrics, health) = serve::start(&flags, shutdown.clone()).await?;
     component_base::process::ready();
 
     let lead = |stop: Shutdown| {
-        let (clients, flags, metrics) = (clients.clone(), flags.clone(), metrics.clone());
+        let (clients, flags) = (clients.clone(), flags.clone());
+        let (metrics, health) = (metrics.clone(), health.clone());
         async move {
             let events = EventRecorder::new(clients.root(), "controller-manager", None);
             let informers = Informers::new(clients.root(), stop.clone());
-            let ctx = Context::new(clients, informers, events, flags, metrics, stop.clone());
+            let ctx = Context::new(clients, informers, events, flags, metrics, health, stop.clone());
             if let Err(e) = controllers::start(&ctx, &enabled).await {
                 tracing::error!(error = format!("{e:#}"), "can't start the controllers");
                 return;
@@ -59,6 +60,8 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
         lead(shutdown).await;
         return Ok(());
     }
+    // Losing the lease ends the process, so who answers has not lost it.
+    health.add_live("leaderElection", || Ok(()));
     let config = LeaderConfig {
         lease_duration: flags.leader_elect_lease_duration.0,
         renew_deadline: flags.leader_elect_renew_deadline.0,

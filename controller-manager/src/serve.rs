@@ -14,13 +14,14 @@ use component_base::{kubeconfig, pki};
 use crate::context::Metrics;
 use crate::flags::Flags;
 
-/// Starts the server (unless `--secure-port=0`) and returns the metrics that controllers fill.
-pub async fn start(flags: &Flags, shutdown: Shutdown) -> anyhow::Result<Metrics> {
+/// Starts the server (unless `--secure-port=0`) and returns the metrics that controllers fill, and the health that they
+/// add to.
+pub async fn start(flags: &Flags, shutdown: Shutdown) -> anyhow::Result<(Metrics, Health)> {
     let health = Health::default();
     health.set_config("kubecontrollermanager.config.k8s.io", serde_json::to_value(flags.effective())?);
     let metrics = Metrics::new(health.metrics());
     if flags.secure_port == 0 {
-        return Ok(metrics);
+        return Ok((metrics, health));
     }
     let pair = match (&flags.tls_cert_file, &flags.tls_private_key_file) {
         (Some(cert), Some(key)) => tls::read_pair(cert, key)?,
@@ -39,9 +40,9 @@ pub async fn start(flags: &Flags, shutdown: Shutdown) -> anyhow::Result<Metrics>
         None => None,
     };
     let address = SocketAddr::new(flags.bind_address, flags.secure_port);
-    let bound = health::serve(address, Some(config), health, access, shutdown).await?;
+    let bound = health::serve(address, Some(config), health.clone(), access, shutdown).await?;
     tracing::info!(address = %bound, "serving health and metrics");
-    Ok(metrics)
+    Ok((metrics, health))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

@@ -5,7 +5,7 @@
 pub mod bootstrap_token;
 pub mod impersonation;
 pub mod jwt;
-pub mod keys;
+pub use component_base::keys;
 pub mod legacy_token;
 pub mod metrics;
 pub mod request_header;

@@ -36,7 +36,6 @@ struct Watch<K> {
 pub fn events<K>(api: Api<K>, config: Config) -> Events<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    K::DynamicType: Default,
 {
     let config = Config { initial_list_strategy: InitialListStrategy::StreamingList, ..config };
     let attempts = watcher::watcher(api.clone(), config.clone()).boxed();
@@ -47,7 +46,6 @@ where
 impl<K> Watch<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    K::DynamicType: Default,
 {
     async fn next(&mut self) -> Option<Event<K>> {
         loop {
@@ -63,10 +61,13 @@ where
                 Err(e) if !self.synced && no_watch_list(&e) && self.streams() => {
                     self.config.initial_list_strategy = InitialListStrategy::ListWatch;
                     self.attempts = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
-                    tracing::debug!(kind = %kind::<K>(), "no WatchList on this server, listing first");
+                    tracing::debug!(
+                        resource = self.api.resource_url(),
+                        "no WatchList on this server, listing first"
+                    );
                 }
                 Err(error) => {
-                    tracing::warn!(kind = %kind::<K>(), %error, "watch interrupted, trying again");
+                    tracing::warn!(resource = self.api.resource_url(), %error, "watch interrupted, trying again");
                     // Jitter keeps the watches of many clients apart.
                     tokio::time::sleep(self.pause.mul_f64(1.0 + rand::random::<f64>())).await;
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -78,13 +79,6 @@ where
     fn streams(&self) -> bool {
         matches!(self.config.initial_list_strategy, InitialListStrategy::StreamingList)
     }
-}
-
-fn kind<K: Resource>() -> String
-where
-    K::DynamicType: Default,
-{
-    K::kind(&K::DynamicType::default()).into_owned()
 }
 
 /// Whether the server refused to stream the initial state: it does not know `sendInitialEvents`, or its storage is too

@@ -66,9 +66,34 @@ impl Health {
                 serde_json::Value::Object(self.0.configz.read().clone()).to_string(),
             ),
             "/version" => text(StatusCode::OK, "application/json", version()),
-            _ => return None,
+            _ => return self.single(path),
         };
         Some(response)
+    }
+
+    /// One check by its name: `/healthz/NAME`.
+    fn single(&self, path: &str) -> Option<Response<Body>> {
+        let (endpoint, name) = path.strip_prefix('/')?.split_once('/')?;
+        let ready = match endpoint {
+            "healthz" | "livez" => false,
+            "readyz" => true,
+            _ => return None,
+        };
+        let result = if name == "ping" {
+            Some(Ok(()))
+        } else {
+            let run =
+                |list: &[(String, Check)]| list.iter().find(|(n, _)| n == name).map(|(_, check)| check());
+            run(&self.0.live.read()).or_else(|| run(&self.0.ready.read()).filter(|_| ready))
+        };
+        Some(match result? {
+            Ok(()) => text(StatusCode::OK, "text/plain; charset=utf-8", "ok".into()),
+            Err(e) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "text/plain; charset=utf-8",
+                format!("internal server error: {e}\n"),
+            ),
+        })
     }
 
     fn checks(&self, endpoint: &str, query: Option<&str>, with_ready: bool) -> Response<Body> {
@@ -214,6 +239,11 @@ mod tests {
         assert_eq!(status, 200);
         assert!(text.ends_with("readyz check passed\n"), "{text}");
         assert!(h.answer("/nope", None).is_none());
+        assert_eq!(body(h.answer("/healthz/log", None).unwrap()).await, (200, "ok".into()));
+        assert_eq!(body(h.answer("/livez/ping", None).unwrap()).await, (200, "ok".into()));
+        let failed = body(h.answer("/readyz/informer-sync", None).unwrap()).await;
+        assert_eq!(failed, (500, "internal server error: not synced\n".into()));
+        assert!(h.answer("/healthz/informer-sync", None).is_none(), "it is about readiness");
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! Every namespace has a config map `kube-root-ca.crt` with the CA that pods verify the API server by.
 
-use anyhow::Context as _;
 use component_base::controller::queue::WorkQueue;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -53,12 +52,7 @@ fn plan(namespace: Option<&Namespace>, current: Option<&ConfigMap>, ca: &str) ->
 
 /// Sets the controller up.
 pub fn start(ctx: &Context) -> anyhow::Result<()> {
-    let path = ctx.flags.root_ca_file.as_deref();
-    let ca = match path {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("reading --root-ca-file {}", path.display()))?,
-        None => String::new(),
-    };
+    let ca = ctx.root_ca()?;
     let queue: WorkQueue<String> = WorkQueue::default();
     let namespaces = ctx.informers.of::<Namespace>();
     let maps = ctx.informers.of::<ConfigMap>();

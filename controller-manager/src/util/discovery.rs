@@ -1,5 +1,7 @@
 //! Which resources the server has, asked in one or two requests.
 
+use std::time::{Duration, Instant};
+
 use kube::Api;
 use kube::client::{APIGroupDiscoveryList, Client};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
@@ -64,6 +66,40 @@ pub async fn run(client: &Client) -> kube::Result<Found> {
         Ok(_) | Err(kube::Error::SerdeError(_)) => one_by_one(client).await,
         Err(kube::Error::Api(s)) if s.code == 406 => one_by_one(client).await,
         Err(e) => Err(e),
+    }
+}
+
+/// What discovery said is not asked again earlier, however much is missing in it.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Discovery that is asked again when something is missing in what it last said.
+pub struct Cached {
+    client: Client,
+    found: tokio::sync::Mutex<Option<(Instant, Vec<Kind>)>>,
+}
+
+impl Cached {
+    /// Asks nothing yet.
+    pub fn new(client: Client) -> Self {
+        Self { client, found: tokio::sync::Mutex::default() }
+    }
+
+    /// The first kind that fits.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn find(&self, fits: impl Fn(&Kind) -> bool) -> kube::Result<Option<Kind>> {
+        let mut found = self.found.lock().await;
+        if let Some((at, kinds)) = found.as_ref() {
+            let known = kinds.iter().find(|k| fits(k));
+            if known.is_some() || at.elapsed() < PAUSE {
+                return Ok(known.cloned());
+            }
+        }
+        let kinds = run(&self.client).await?.kinds;
+        let known = kinds.iter().find(|k| fits(k)).cloned();
+        *found = Some((Instant::now(), kinds));
+        Ok(known)
     }
 }
 

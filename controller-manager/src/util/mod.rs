@@ -1,5 +1,6 @@
 //! Small pure helpers that several controllers use.
 
+pub mod cidr;
 pub mod claim;
 pub mod discovery;
 pub mod errors;

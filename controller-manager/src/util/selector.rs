@@ -1,6 +1,8 @@
 //! Label selectors, compiled.
 
-use anyhow::bail;
+use std::fmt;
+
+use anyhow::{Context as _, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::meta::Map;
@@ -11,6 +13,57 @@ enum Need {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+}
+
+impl Need {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let key = |k: &str| match k.trim() {
+            k if k.is_empty() || k.contains(['!', '=', '(', ')', ' ']) => bail!("{k:?} is no label"),
+            k => Ok(k.to_owned()),
+        };
+        if let Some(list) = text.strip_suffix(')') {
+            let (head, list) = list.split_once('(').context("a parenthesis is not opened")?;
+            let values = list.split(',').map(|v| v.trim().to_owned()).collect();
+            let (k, operator) = head.trim().rsplit_once(' ').context("an operator is missing")?;
+            return match operator {
+                "in" => Ok(Self::In(key(k)?, values)),
+                "notin" => Ok(Self::NotIn(key(k)?, values)),
+                other => bail!("{other:?} is no operator"),
+            };
+        }
+        if let Some((k, v)) = text.split_once("!=") {
+            return Ok(Self::NotIn(key(k)?, vec![v.trim().to_owned()]));
+        }
+        if let Some((k, v)) = text.split_once('=') {
+            return Ok(Self::In(key(k)?, vec![v.strip_prefix('=').unwrap_or(v).trim().to_owned()]));
+        }
+        match text.strip_prefix('!') {
+            Some(k) => Ok(Self::Absent(key(k)?)),
+            None => Ok(Self::Exists(key(text)?)),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::In(k, v) if v.len() == 1 => write!(f, "{k}={}", v[0]),
+            Self::NotIn(k, v) if v.len() == 1 => write!(f, "{k}!={}", v[0]),
+            Self::In(k, v) => write!(f, "{k} in ({})", v.join(",")),
+            Self::NotIn(k, v) => write!(f, "{k} notin ({})", v.join(",")),
+            Self::Exists(k) => write!(f, "{k}"),
+            Self::Absent(k) => write!(f, "!{k}"),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, need) in self.0.iter().enumerate() {
+            write!(f, "{}{need}", if i > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 /// A label selector ready to match. Without requirements it matches everything.
@@ -33,6 +86,36 @@ impl Selector {
                 "DoesNotExist" => Need::Absent(e.key.clone()),
                 other => bail!("{other:?} is not a label selector operator"),
             });
+        }
+        Ok(Self(needs))
+    }
+
+    /// Reads the text form of query parameters: `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
+    ///
+    /// # Errors
+    /// It is no selector.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut needs = Vec::new();
+        let mut rest = text.trim();
+        while !rest.is_empty() {
+            // A comma within parentheses separates values.
+            let open = rest.find('(').unwrap_or(rest.len());
+            let end = match rest.find(',') {
+                Some(comma) if comma < open => comma,
+                _ if open < rest.len() => match rest.find(')') {
+                    Some(close) => close + 1,
+                    None => bail!("{text:?} is no label selector: a parenthesis is not closed"),
+                },
+                comma => comma.unwrap_or(rest.len()),
+            };
+            let (one, more) = rest.split_at(end);
+            needs.push(Need::parse(one.trim()).with_context(|| format!("{text:?} is no label selector"))?);
+            let more = more.trim_start();
+            rest = match more.strip_prefix(',') {
+                Some(more) if !more.trim().is_empty() => more.trim_start(),
+                None if more.is_empty() => more,
+                _ => bail!("{text:?} is no label selector: something is missing or too much at {more:?}"),
+            };
         }
         Ok(Self(needs))
     }
@@ -92,5 +175,19 @@ mod tests {
         assert!(
             Selector::new(&LabelSelector { match_expressions: Some(vec![bad]), match_labels: None }).is_err()
         );
+    }
+
+    #[test]
+    fn texts_are_read_and_written() {
+        let text = "a=b,c!=d,e in (f,g),h notin (i,j),k,!l";
+        let selector = Selector::parse(text).unwrap();
+        assert_eq!(selector.to_string(), text);
+        assert!(selector.matches(Some(&labels("a=b,e=g,k=x"))));
+        assert!(!selector.matches(Some(&labels("a=b,e=g,k=x,l=y"))));
+        assert_eq!(Selector::parse(" a == b , c in ( d , e ) ").unwrap().to_string(), "a=b,c in (d,e)");
+        assert!(Selector::parse("").unwrap().is_empty());
+        for bad in ["a in (b", "a b", "=x", "a=b,", "a ist (b)", "a,,b", "a in b)"] {
+            assert!(Selector::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,69 +1,8 @@
 //! Address ranges and the pool they are taken from. Pure.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
-
 use anyhow::bail;
 
-/// A range of addresses, as `10.0.0.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// First address, as a number of the family's width.
-    base: u128,
-    bits: u8,
-    v4: bool,
-}
-
-impl Cidr {
-    pub fn is_v4(&self) -> bool {
-        self.v4
-    }
-
-    fn width(&self) -> u8 {
-        if self.v4 { 32 } else { 128 }
-    }
-
-    /// Number of address bits below the prefix.
-    fn free(&self) -> u32 {
-        u32::from(self.width() - self.bits)
-    }
-
-    fn last(&self) -> u128 {
-        self.base | 1u128.checked_shl(self.free()).map_or(u128::MAX, |s| s - 1)
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bad = || format!("\"{s}\" is not an address range such as 10.244.0.0/16");
-        let (address, bits) = s.split_once('/').ok_or_else(bad)?;
-        let bits: u8 = bits.parse().map_err(|_| bad())?;
-        let (base, v4) = match address.parse::<IpAddr>().map_err(|_| bad())? {
-            IpAddr::V4(a) => (u128::from(u32::from(a)), true),
-            IpAddr::V6(a) => (u128::from(a), false),
-        };
-        let mut cidr = Self { base, bits, v4 };
-        if bits > cidr.width() {
-            return Err(bad());
-        }
-        let mask = 1u128.checked_shl(cidr.free()).map_or(u128::MAX, |s| s - 1);
-        cidr.base &= !mask;
-        Ok(cidr)
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.v4 {
-            write!(f, "{}/{}", Ipv4Addr::from(self.base as u32), self.bits)
-        } else {
-            write!(f, "{}/{}", Ipv6Addr::from(self.base), self.bits)
-        }
-    }
-}
+pub use crate::util::cidr::Cidr;
 
 /// A range cut into equal pieces.
 #[derive(Debug)]

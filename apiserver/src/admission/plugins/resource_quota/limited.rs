@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use component_base::quota::{Tracked, hard, scope};
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::usage::Tracked;
-use super::{hard, scope};
 use crate::admission::{Attributes, Operation};
 use crate::lookup::{items, text};
 use crate::status::{ApiError, ApiResult};
@@ -73,10 +73,10 @@ impl Configuration {
         if self.limited.is_empty() {
             return Ok(());
         }
-        let mut usage = tracked.usage(object);
+        let mut usage = tracked.usage(object, Timestamp::now());
         if let Some(old) = attrs.old.filter(|_| attrs.operation == Operation::Update) {
             // Only what comes on top counts.
-            let before = tracked.usage(old);
+            let before = tracked.usage(old, Timestamp::now());
             if usage.iter().all(|(k, v)| before.get(k).is_some_and(|b| v <= b)) {
                 return Ok(());
             }

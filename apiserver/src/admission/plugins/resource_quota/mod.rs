@@ -5,22 +5,22 @@
 //! really there and tries once more. A quota controller, where one runs, keeps the status fresh besides.
 
 mod limited;
-mod scope;
 mod usage;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use component_base::quota::pods::{Amounts, add, amounts};
+use component_base::quota::{Tracked, hard, scope};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::pod_resources::{Amounts, add, amounts};
 use crate::admission::config::Configs;
 use crate::admission::{Attributes, Environment, Operation, Plugin};
 use crate::kinds::quantity::Amount;
 use crate::lookup::{self, ObjectWriter, text};
 use crate::status::{ApiError, ApiResult};
 pub use limited::Configuration;
-use usage::Tracked;
 
 /// Attempts to write a status that others write at the same time.
 const ATTEMPTS: usize = 16;
@@ -76,10 +76,6 @@ struct Claim {
     used: Amounts,
 }
 
-fn hard(quota: &Value) -> Amounts {
-    amounts(&quota["spec"]["hard"])
-}
-
 /// Whether the status speaks of the quota as it is now.
 fn is_current(quota: &Value) -> bool {
     let (spec, status, used) =
@@ -116,10 +112,13 @@ impl Claim {
                 attrs.forbidden(Some(object), format!("failed quota: {name}: must specify {missing}"))
             );
         }
-        let mut delta = tracked.usage(object);
+        let mut delta = tracked.usage(object, Timestamp::now());
         if let Some(old) = attrs.old.filter(|_| attrs.operation == Operation::Update) {
-            let before =
-                if scope::matches(quota, tracked, old) { tracked.usage(old) } else { Amounts::new() };
+            let before = if scope::matches(quota, tracked, old) {
+                tracked.usage(old, Timestamp::now())
+            } else {
+                Amounts::new()
+            };
             delta = delta
                 .into_iter()
                 .map(|(k, v)| {

@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
 use x509_parser::public_key::PublicKey as Parsed;
 
+use crate::der::{element, sequence};
+
 const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const OID_EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const OID_P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -23,8 +25,11 @@ const NULL: &[u8] = &[0x05, 0x00];
 /// How a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
+    /// RSA with SHA-256.
     Rs256,
+    /// The curve P-256 with SHA-256.
     Es256,
+    /// The curve P-384 with SHA-384.
     Es384,
 }
 
@@ -52,6 +57,7 @@ impl Algorithm {
 pub struct PublicKey {
     /// Derived from the key, so that every server names it alike.
     pub id: String,
+    /// How it verifies.
     pub algorithm: Algorithm,
     /// The RSA key structure, or the curve point.
     bytes: Vec<u8>,
@@ -68,7 +74,7 @@ impl PublicKey {
         };
         let mut bits = vec![0];
         bits.extend_from_slice(&bytes);
-        let spki = sequence(&[&identifier, &der(0x03, &bits)]);
+        let spki = sequence(&[&identifier, &element(0x03, &bits)]);
         let id = b64(&Sha256::digest(&spki));
         let mut jwk = match algorithm {
             Algorithm::Rs256 => {
@@ -123,6 +129,9 @@ pub struct SigningKey {
 
 impl SigningKey {
     /// The first private key of a PEM file. `what` names the flag in errors.
+    ///
+    /// # Errors
+    /// The file holds no key of a supported kind.
     pub fn from_pem(what: &str, pem: &[u8]) -> Result<Self, String> {
         for (kind, der) in sections(what, pem)? {
             if let Some(key) = Self::from_section(kind, &der) {
@@ -146,7 +155,7 @@ impl SigningKey {
                     .iter()
                     .find_map(|curve| {
                         let version: &[u8] = &[0x02, 0x01, 0x00];
-                        Self::ec(&sequence(&[version, &sequence(&[OID_EC, curve]), &self::der(0x04, der)]))
+                        Self::ec(&sequence(&[version, &sequence(&[OID_EC, curve]), &element(0x04, der)]))
                     })
                     .unwrap_or_else(|| Err("the EC key is on neither P-256 nor P-384".to_owned())),
             ),
@@ -173,11 +182,15 @@ impl SigningKey {
         })
     }
 
+    /// The half that verifies.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
     /// A compact JWS over the claims.
+    ///
+    /// # Errors
+    /// Signing failed.
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
         let header = json!({"alg": self.public.algorithm.name(), "kid": self.public.id});
         let mut token = format!(
@@ -202,6 +215,9 @@ impl SigningKey {
 }
 
 /// All keys of a PEM file that verify: public keys, certificates, and the public halves of private keys.
+///
+/// # Errors
+/// The file holds none, or one of an unsupported kind.
 pub fn public_keys(what: &str, pem: &[u8]) -> Result<Vec<PublicKey>, String> {
     let mut out = Vec::new();
     for (kind, der) in sections(what, pem)? {
@@ -247,25 +263,6 @@ pub fn openid_configuration(issuer: &str, jwks_uri: &str, keys: &[PublicKey]) ->
         "issuer": issuer, "jwks_uri": jwks_uri, "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms,
     }))
-}
-
-/// One DER element.
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let length = content.len();
-    if length < 0x80 {
-        out.push(length as u8);
-    } else {
-        let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|b| *b == 0).collect();
-        out.push(0x80 | bytes.len() as u8);
-        out.extend(bytes);
-    }
-    out.extend_from_slice(content);
-    out
-}
-
-fn sequence(parts: &[&[u8]]) -> Vec<u8> {
-    der(0x30, &parts.concat())
 }
 
 fn unsigned(mut integer: &[u8]) -> &[u8] {

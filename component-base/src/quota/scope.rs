@@ -1,23 +1,50 @@
-//! Which pods a scoped quota is about. Objects that are no pods match only quotas without scopes.
+//! Which pods and volume claims a scoped quota is about. Other objects match only quotas without scopes.
 
 use serde_json::Value;
 
-use super::super::pod_resources::amounts;
-use super::usage::Tracked;
-use crate::lookup::{items, text};
+use super::Tracked;
+use super::pods::amounts;
+use crate::json::{items, text};
 
 /// Whether the quota counts the object.
 pub fn matches(quota: &Value, tracked: &Tracked, object: &Value) -> bool {
     let plain = items(quota, "/spec/scopes").iter().filter_map(Value::as_str);
     let selected = items(quota, "/spec/scopeSelector/matchExpressions");
-    if !tracked.is_pod() {
-        return items(quota, "/spec/scopes").is_empty() && selected.is_empty();
-    }
-    plain.into_iter().all(|s| holds(s, "Exists", &[], object))
+    let holds = |scope: &str, operator: &str, values: &[&str]| {
+        if tracked.is_pod() {
+            holds(scope, operator, values, object)
+        } else {
+            tracked.is_volume_claim() && claim_holds(scope, operator, values, object)
+        }
+    };
+    plain.into_iter().all(|s| holds(s, "Exists", &[]))
         && selected.iter().all(|e| {
             let values: Vec<&str> = items(e, "/values").iter().filter_map(Value::as_str).collect();
-            holds(text(e, "/scopeName"), text(e, "/operator"), &values, object)
+            holds(text(e, "/scopeName"), text(e, "/operator"), &values)
         })
+}
+
+/// Whether the claim is in the scope: by the class of attributes it has, wants, or is being changed to.
+fn claim_holds(scope: &str, operator: &str, values: &[&str], claim: &Value) -> bool {
+    if scope != "VolumeAttributesClass" {
+        return false;
+    }
+    let classes: Vec<&str> = [
+        "/spec/volumeAttributesClassName",
+        "/status/currentVolumeAttributesClassName",
+        "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
+    ]
+    .into_iter()
+    .map(|at| text(claim, at))
+    .filter(|class| !class.is_empty())
+    .collect();
+    match operator {
+        "Exists" => !classes.is_empty(),
+        "DoesNotExist" => classes.is_empty(),
+        "In" => classes.iter().any(|c| values.contains(c)),
+        "NotIn" => classes.is_empty() || classes.iter().any(|c| !values.contains(c)),
+        _ => false,
+    }
 }
 
 /// Whether the pod is in the scope.
