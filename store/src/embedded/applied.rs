@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, EntryType, SnapshotMetadata};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::apply::{Applier, Outcome};
 use super::command::{Command, decode};
 use super::hub::Hub;
+use super::members::Members;
 use super::metrics::Metrics;
 use super::node::Message;
-use super::snapshot::Snapshotter;
+use super::record::Meta;
+use super::snapshot::{self, Snapshotter};
 use super::state::State;
 use crate::StoreError;
 
@@ -34,11 +36,15 @@ pub struct Reply {
 pub struct Committed {
     pub entries: Vec<Entry>,
     pub replies: Vec<(u64, Vec<Option<Reply>>)>,
+    /// The members as these entries left them: `(index of the entry, members)`.
+    pub members: Vec<(u64, Members)>,
 }
 
 /// Work for the thread.
 pub enum Work {
     Apply(Committed),
+    /// The snapshot that ends with this entry takes the place of the state.
+    Install(u64),
     /// Finish and return; with `true` make the map durable first.
     Stop(bool),
 }
@@ -49,7 +55,30 @@ pub struct Progress {
     /// Unix seconds at which the next key expires; `u64::MAX` for none.
     pub next_expiry: AtomicU64,
     /// The last entry in a durable snapshot; the log may be truncated to here.
-    pub snapshot: parking_lot::Mutex<Option<(u64, u64)>>,
+    pub snapshot: parking_lot::Mutex<Option<SnapshotMetadata>>,
+    /// Digest of the state, and the entry it is of.
+    pub chain: parking_lot::Mutex<(u64, u64)>,
+    /// Wakes reads that wait for `index`.
+    pub reached: tokio::sync::watch::Sender<u64>,
+}
+
+impl Progress {
+    /// Of a state that ends with this entry.
+    pub fn at(meta: &Meta) -> Progress {
+        Progress {
+            index: AtomicU64::new(meta.index),
+            next_expiry: AtomicU64::new(u64::MAX),
+            snapshot: parking_lot::Mutex::new(None),
+            chain: parking_lot::Mutex::new((meta.index, meta.chain)),
+            reached: tokio::sync::watch::Sender::new(meta.index),
+        }
+    }
+
+    fn reach(&self, meta: &Meta) {
+        *self.chain.lock() = (meta.index, meta.chain);
+        self.index.store(meta.index, Ordering::Release);
+        self.reached.send_replace(meta.index);
+    }
 }
 
 /// The thread's state.
@@ -87,6 +116,7 @@ impl ApplyThread {
                         return self.stop(durable);
                     }
                 }
+                Some(Work::Install(index)) => self.install(index)?,
                 Some(Work::Stop(durable)) => return self.stop(durable),
                 None => return Ok(()),
             }
@@ -103,6 +133,7 @@ impl ApplyThread {
         let started = Instant::now();
         let mut answers = Vec::new();
         let mut stop = None;
+        let mut install = None;
         let mut expired = false;
         let mut next = Some(first);
         while let Some(committed) = next.take() {
@@ -110,6 +141,7 @@ impl ApplyThread {
             if self.applier.pending_len() < BATCH_KEYS {
                 match work.try_recv() {
                     Ok(Work::Apply(more)) => next = Some(more),
+                    Ok(Work::Install(index)) => install = Some(index),
                     Ok(Work::Stop(durable)) => stop = Some(durable),
                     Err(_) => {}
                 }
@@ -123,7 +155,7 @@ impl ApplyThread {
         self.metrics.puts.add(events.len() as u64 - deleted);
         let meta = self.applier.meta();
         self.metrics.proposals_applied.set(meta.index);
-        self.progress.index.store(meta.index, Ordering::Release);
+        self.progress.reach(&meta);
         self.hub.publish(events);
         for (reply, outcome) in answers {
             self.metrics.proposals_pending.sub(1);
@@ -140,14 +172,38 @@ impl ApplyThread {
             let _ = self.node.send(Message::Wake);
         }
         self.snapshotter.applied(&meta, &self.state)?;
+        if let Some(index) = install {
+            self.install(index)?;
+        }
         Ok(stop)
+    }
+
+    /// Takes the state of a snapshot that another member has sent.
+    fn install(&mut self, index: u64) -> Result<(), StoreError> {
+        self.snapshotter.wait();
+        let (fs, store_id) = (&*self.snapshotter.fs, self.snapshotter.store_id);
+        let meta = self.state.replace(|kv| {
+            kv.clear()?;
+            snapshot::restore(fs, kv, index, store_id)
+        })?;
+        tracing::info!(index, revision = meta.revision, "took over the state of another member");
+        self.applier.replaced(meta);
+        self.progress.reach(&meta);
+        self.hub.replaced();
+        self.publish_expiry()?;
+        let _ = self.node.send(Message::Wake);
+        Ok(())
     }
 
     /// Returns whether an expiry was among the commands.
     fn add(&mut self, committed: Committed, answers: &mut Vec<(Reply, Outcome)>) -> Result<bool, StoreError> {
         let mut expired = false;
         let mut replies = committed.replies.into_iter().peekable();
+        let mut members = committed.members.into_iter().peekable();
         for entry in committed.entries {
+            if let Some((_, changed)) = members.next_if(|(index, _)| *index == entry.index) {
+                self.applier.members(&changed);
+            }
             let commands = self.commands(&entry)?;
             expired |= commands.iter().any(|c| matches!(c, Command::Expire { .. }));
             let outcomes = self.applier.entry(entry.index, entry.term, commands)?;
@@ -164,8 +220,8 @@ impl ApplyThread {
     }
 
     fn commands(&self, entry: &Entry) -> Result<Vec<Command>, StoreError> {
-        if entry.data.is_empty() {
-            // A new leader's first entry says nothing.
+        if entry.data.is_empty() || entry.get_entry_type() != EntryType::EntryNormal {
+            // A new leader's first entry says nothing; a change of members is raft's.
             return Ok(Vec::new());
         }
         decode(&entry.data).map_err(|_| {

@@ -1,6 +1,7 @@
 //! Applying committed commands to the state. One owner, one thread: the only writer. Deterministic: the same entries
 //! give the same state, revisions and outcomes on every member and every replay.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 
 use super::command::Command;
 use super::kv::Batch;
+use super::members::{MEMBERS, Members};
 use super::record::{
     Head, META, Meta, Record, expiry_key, expiry_parts, head_key, record_key, record_revision,
 };
@@ -26,11 +28,23 @@ pub struct Applier {
     events: Vec<Event>,
     /// Keys deleted because their time had come.
     expired: u64,
+    /// The digest after each of the last entries: index and digest.
+    chains: VecDeque<(u64, u64)>,
 }
+
+/// Entries whose digest is remembered.
+const CHAINS: usize = 4096;
 
 impl Applier {
     pub fn new(state: Arc<State>, meta: Meta) -> Applier {
-        Applier { state, meta, pending: Batch::new(), events: Vec::new(), expired: 0 }
+        Applier {
+            state,
+            meta,
+            pending: Batch::new(),
+            events: Vec::new(),
+            expired: 0,
+            chains: VecDeque::new(),
+        }
     }
 
     /// As of the last entry added.
@@ -53,11 +67,46 @@ impl Applier {
                 Command::Delete { key, expected } => Ok(self.delete(key, expected)?),
                 Command::Compact { revision } => self.compact(revision),
                 Command::Expire { now, limit } => Ok(self.expire(now, limit)?),
+                Command::Check { index, chain } => {
+                    self.check(index, chain)?;
+                    Ok(TxnResult::Done(self.meta.revision))
+                }
             });
         }
         self.meta.index = index;
         self.meta.term = term;
+        self.chains.push_back((index, self.meta.chain));
+        if self.chains.len() > CHAINS {
+            self.chains.pop_front();
+        }
         Ok(outcomes)
+    }
+
+    /// Adds the members as an entry left them, or as they are known better now.
+    pub fn members(&mut self, members: &Members) {
+        self.pending.insert(MEMBERS.to_vec(), Some(members.encode()));
+    }
+
+    /// Compares the digest after the entry `index`, if it is remembered, with the leader's.
+    fn check(&self, index: u64, chain: u64) -> Result<(), StoreError> {
+        let first = self.chains.front().map_or(u64::MAX, |(i, _)| *i);
+        let ours = index.checked_sub(first).and_then(|i| self.chains.get(usize::try_from(i).ok()?));
+        match ours {
+            Some((at, ours)) if *at == index && *ours != chain => Err(StoreError::Corrupt(format!(
+                "the state of this member differs from the leader's at entry {index} of the log: it does not serve any \
+                 more; remove it from the group and add it anew, or restore the group from a backup if the leader's is \
+                 the wrong one"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on from another state, which has taken the place of this one.
+    pub fn replaced(&mut self, meta: Meta) {
+        self.meta = meta;
+        self.pending.clear();
+        self.events.clear();
+        self.chains.clear();
     }
 
     /// Whether a key with an expiry was added or removed since the last commit.
@@ -212,6 +261,7 @@ impl Applier {
         // Its own memory: the command's is shared by the whole batch, and an event may live long.
         let value = Bytes::copy_from_slice(&value);
         let record = Record { key, value, created, prev: head.modified, expiry };
+        self.meta.extend_chain(revision, &record);
         self.pending.insert(head_key(&record.key), Some(new.encode()));
         self.pending.insert(record_key(revision), Some(record.encode()));
         self.events.push(event(revision, record, prev));

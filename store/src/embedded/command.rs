@@ -31,6 +31,11 @@ pub enum Command {
         now: u64,
         limit: u64,
     },
+    /// The leader's digest after the entry `index`: a member with another one must stop.
+    Check {
+        index: u64,
+        chain: u64,
+    },
 }
 
 /// Encodes an entry's payload.
@@ -40,7 +45,7 @@ pub fn encode(commands: &[Command]) -> Vec<u8> {
         .map(|c| match c {
             Command::Put { key, value, .. } => key.len() + value.len() + 32,
             Command::Delete { key, .. } => key.len() + 16,
-            Command::Compact { .. } | Command::Expire { .. } => 24,
+            Command::Compact { .. } | Command::Expire { .. } | Command::Check { .. } => 24,
         })
         .sum();
     let mut out = Vec::with_capacity(size + 8);
@@ -69,6 +74,11 @@ pub fn encode(commands: &[Command]) -> Vec<u8> {
                 put_int(&mut out, *now);
                 put_int(&mut out, *limit);
             }
+            Command::Check { index, chain } => {
+                out.push(5);
+                put_int(&mut out, *index);
+                put_int(&mut out, *chain);
+            }
         }
     }
     out
@@ -93,6 +103,7 @@ pub fn decode(payload: &Bytes) -> Result<Vec<Command>, Malformed> {
             2 => Command::Delete { key: r.str()?.to_owned(), expected: r.int()? },
             3 => Command::Compact { revision: r.int()? },
             4 => Command::Expire { now: r.int()?, limit: r.int()? },
+            5 => Command::Check { index: r.int()?, chain: r.int()? },
             _ => return Err(Malformed),
         });
     }
@@ -115,6 +126,7 @@ mod tests {
             Command::Delete { key: "/registry/b".into(), expected: u64::MAX },
             Command::Compact { revision: 12 },
             Command::Expire { now: 1_700_000_000, limit: 500 },
+            Command::Check { index: 7, chain: u64::MAX },
         ];
         let bytes = Bytes::from(encode(&commands));
         assert_eq!(decode(&bytes), Ok(commands));

@@ -69,6 +69,13 @@ impl Hub {
         self.newest.send_replace(last);
     }
 
+    /// The state has been replaced by a newer one: watches read on in its history.
+    pub fn replaced(&self) {
+        let revision = self.state.revision();
+        *self.recent.lock() = Recent { after: revision, ..Recent::default() };
+        self.newest.send_replace(revision);
+    }
+
     /// Wakes all watches, to find the engine closed.
     pub fn wake(&self) {
         self.newest.send_modify(|_| {});

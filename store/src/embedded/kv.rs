@@ -27,6 +27,8 @@ pub trait Kv: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// All or nothing, also across a crash of the process.
     fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
+    /// Removes everything, not at once: the caller has noted elsewhere that the map is not to be trusted meanwhile.
+    fn clear(&self) -> Result<(), StoreError>;
     /// Makes everything durable, as far as a quiet file system can; only used for a clean stop.
     fn close(&self) -> Result<(), StoreError>;
     /// Bytes used on disk.
@@ -89,6 +91,10 @@ impl Kv for SledKv {
         self.db.apply_batch(b).map_err(|e| failed("writing", e))
     }
 
+    fn clear(&self) -> Result<(), StoreError> {
+        self.db.clear().map_err(|e| failed("clearing", e))
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|e| failed("flushing", e))?;
         sync_tree(&self.dir)
@@ -148,6 +154,11 @@ impl Kv for MemKv {
                 None => map.remove(k),
             };
         }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.0.lock().clear();
         Ok(())
     }
 

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub proposals_applied: Count,
     pub proposals_pending: Count,
     pub proposals_failed: Count,
+    /// Writes of this member that another one, which led, has made.
+    pub proposals_forwarded: Count,
     pub wal_fsync: Durations,
     pub backend_commit: Durations,
     pub leader_changes: Count,
@@ -82,6 +84,7 @@ impl Metrics {
             ("etcd_debugging_mvcc_range_total", &self.ranges),
             ("etcd_debugging_mvcc_events_total", &self.events_sent),
             ("etcd_debugging_lease_ttl_expired_total", &self.expired),
+            ("coxswain_store_proposals_forwarded_total", &self.proposals_forwarded),
             ("coxswain_store_watch_history_reads_total", &self.slow_reads),
             ("coxswain_store_snapshots_total", &self.snapshots),
         ];

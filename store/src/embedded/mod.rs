@@ -1,20 +1,26 @@
-//! The embedded engine: a raft group (of one, so far) over a write-ahead log, with the applied state in `sled`.
+//! The embedded engine: a raft group of one or several members over a write-ahead log, with the applied state in
+//! `sled`.
 //!
-//! A write's way: [`Engine::txn`] → [`node`] (gathers what waits into one entry, appends, syncs) → [`applied`]
-//! (revisions, compare-and-swap, history) → the answer, and [`hub`] (watches). Two threads of its own; readers run on
-//! the caller's. On-disk layout and recovery: `docs/store.md`.
+//! A write's way: [`Engine::txn`] → [`proposer`] (to the leader, over [`peer`] where that is another member) → [`node`]
+//! (gathers what waits into one entry) → [`core`] (raft: append, sync, replicate) → [`applied`] (revisions,
+//! compare-and-swap, history) → the answer, and [`hub`] (watches). Two threads of its own; readers run on the caller's.
+//! On-disk layout and recovery: `docs/store.md`.
 
 mod applied;
 mod apply;
 mod codec;
 mod command;
 mod compaction;
+mod core;
 mod fs;
 mod hub;
 mod kv;
 mod logger;
+mod members;
 mod metrics;
 mod node;
+mod peer;
+mod proposer;
 mod raftlog;
 mod record;
 mod recovery;
@@ -33,15 +39,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use self::applied::Reply;
 use self::command::Command;
 use self::hub::Hub;
 use self::metrics::Metrics;
 use self::node::Message;
+use self::proposer::Proposer;
+use self::start::Group;
 use self::state::State;
 use super::{KeyValue, Op, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchStream};
+
+pub use self::peer::{GroupConfig, TlsFiles};
 
 /// Unix seconds.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -82,9 +91,6 @@ impl Config {
     }
 }
 
-/// Writes under way, in KiB: what memory they may take before further ones wait.
-const UNDER_WAY_KIB: usize = 32 << 10;
-
 /// Whether the engine can answer.
 #[derive(Default)]
 struct Health {
@@ -112,39 +118,45 @@ pub struct Engine {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    under_way: Arc<Semaphore>,
+    proposer: Arc<Proposer>,
     max_value_bytes: usize,
     clock: Clock,
     supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Dropped, it ends what answers the other members.
+    serving: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Engine {
-    /// Opens the store in `config.dir`, or makes one. Blocks while it reads the log; ready for use when it returns.
-    /// Watches need a tokio runtime to be started in, nothing else does.
+    /// Opens the store in `config.dir`, or makes one, with this member alone. Blocks while it reads the log; ready for
+    /// use when it returns. Watches need a tokio runtime to be started in, nothing else does.
     pub fn open(config: Config) -> Result<Arc<Engine>, StoreError> {
-        start::open(config).map(Arc::new)
+        start::open(config, None).map(|(engine, _)| Arc::new(engine))
     }
 
-    async fn propose(&self, command: Command, bytes: usize) -> Result<TxnResult, StoreError> {
-        self.health.check()?;
-        let permits = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(UNDER_WAY_KIB as u32);
-        let permit = Arc::clone(&self.under_way).acquire_many_owned(permits).await;
-        let permit = permit.map_err(|_| self.stopped())?;
-        let (tx, rx) = oneshot::channel();
-        self.metrics.proposals_pending.add(1);
-        if self.messages.send(Message::Propose(command, Reply { tx, permit })).is_err() {
-            self.metrics.proposals_pending.sub(1);
-            return Err(self.stopped());
-        }
-        rx.await.unwrap_or_else(|_| Err(self.stopped()))
+    /// Opens or makes a member of a group. Calls wait for a leader, for a while; [`Engine::ready`] waits until there
+    /// is one.
+    pub async fn open_group(config: Config, group: GroupConfig) -> Result<Arc<Engine>, StoreError> {
+        group.check()?;
+        let joined = match group.join && !start::exists(&config.dir)? {
+            true => Some(peer::describe_any(&group).await?),
+            false => None,
+        };
+        let listen = group.clone();
+        let group = Group { config: group, runtime: tokio::runtime::Handle::current(), joined };
+        let opened = tokio::task::spawn_blocking(move || start::open(config, Some(group))).await;
+        let (engine, served) = opened.map_err(|e| StoreError::Unavailable(format!("opening: {e}")))??;
+        *engine.serving.lock() = Some(peer::serve(&listen, served).await?);
+        Ok(Arc::new(engine))
     }
 
-    fn stopped(&self) -> StoreError {
-        match self.health.check() {
-            Err(e) => e,
-            Ok(()) => StoreError::Unavailable(
-                "the store has stopped; whether the write happened is not known".into(),
-            ),
+    /// Returns once there is a leader and this member has caught up with it.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        loop {
+            self.health.check()?;
+            match self.proposer.catch_up().await {
+                Ok(()) => return Ok(()),
+                Err(e) => tracing::info!(error = %e, "waiting for the other members of the store"),
+            }
         }
     }
 
@@ -155,6 +167,22 @@ impl Engine {
         let _ = self.messages.send(Message::Stop(clean, tx));
         self.hub.wake();
         rx
+    }
+
+    fn hang_up(&self) {
+        if let Some(peers) = &self.proposer.peers {
+            peers.close();
+        }
+        drop(self.serving.lock().take());
+    }
+
+    /// Makes sure that a read of `revision` finds this member new enough.
+    async fn catch_up_for(&self, revision: Revision) -> Result<(), StoreError> {
+        if revision == 0 || revision > self.state.revision() {
+            self.proposer.catch_up().await
+        } else {
+            self.health.check()
+        }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -171,6 +199,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         drop(self.stop(false));
+        self.hang_up();
         if let Some(supervisor) = self.supervisor.lock().take() {
             // It only joins threads and unlocks the directory; its own panic has nobody left to be told to.
             let _ = supervisor.join();
@@ -181,19 +210,19 @@ impl Drop for Engine {
 #[async_trait]
 impl Store for Engine {
     async fn current_revision(&self) -> Result<Revision, StoreError> {
-        // Alone in its group, a leader that has applied what it acknowledged is up to date.
-        self.health.check()?;
+        self.proposer.catch_up().await?;
         Ok(self.state.revision())
     }
 
     async fn get(&self, key: &str, revision: Revision) -> Result<Option<KeyValue>, StoreError> {
-        self.health.check()?;
+        self.catch_up_for(revision).await?;
         self.metrics.ranges.add(1);
         // A handful of page look-ups, mostly in memory: cheaper than a change of threads.
         self.state.get(key, revision)
     }
 
     async fn range(&self, request: RangeRequest) -> Result<Range, StoreError> {
+        self.catch_up_for(request.revision).await?;
         self.metrics.ranges.add(1);
         self.blocking(move |state| state.range(&request)).await
     }
@@ -207,17 +236,14 @@ impl Store for Engine {
                     return Err(StoreError::TooLarge { key, size, limit: self.max_value_bytes });
                 }
                 let expiry = if ttl_seconds == 0 { 0 } else { (self.clock)().saturating_add(ttl_seconds) };
-                self.propose(Command::Put { key, expected, value, expiry }, size).await
+                self.proposer.propose(Command::Put { key, expected, value, expiry }).await
             }
-            Op::Delete => {
-                let size = key.len();
-                self.propose(Command::Delete { key, expected }, size).await
-            }
+            Op::Delete => self.proposer.propose(Command::Delete { key, expected }).await,
         }
     }
 
     async fn watch(&self, start: &str, end: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        self.health.check()?;
+        self.catch_up_for(after).await?;
         let after = if after == 0 { self.state.revision() } else { after };
         let oldest = self.state.compacted();
         if after < oldest {
@@ -228,7 +254,9 @@ impl Store for Engine {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.propose(Command::Compact { revision }, 0).await.map(|_| ())
+        self.proposer.propose(Command::Compact { revision }).await?;
+        // Reads of history at this member see the fence from now on, also if the leader is another.
+        self.proposer.catch_up().await
     }
 
     fn oldest_revision(&self) -> Revision {
@@ -236,7 +264,11 @@ impl Store for Engine {
     }
 
     fn health(&self) -> Result<(), StoreError> {
-        self.health.check()
+        self.health.check()?;
+        if self.proposer.peers.is_some() && self.proposer.leader.borrow().id == 0 {
+            return Err(proposer::no_leader());
+        }
+        Ok(())
     }
 
     fn render_metrics(&self, out: &mut String) {
@@ -248,13 +280,21 @@ impl Store for Engine {
         ] {
             out.push_str(&format!("# TYPE {name} gauge\n{name} {value}\n"));
         }
+        let leader = *self.proposer.leader.borrow();
+        for (name, value) in
+            [("etcd_server_has_leader", leader.id != 0), ("etcd_server_is_leader", leader.is_me)]
+        {
+            out.push_str(&format!("# TYPE {name} gauge\n{name} {}\n", u8::from(value)));
+        }
         let size = self.state.size_on_disk();
         out.push_str("# HELP apiserver_storage_size_bytes Size of the storage database file physically allocated in bytes.\n# TYPE apiserver_storage_size_bytes gauge\n");
         out.push_str(&format!("apiserver_storage_size_bytes{{storage_cluster_id=\"embedded\"}} {size}\n"));
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        if self.stop(true).await.is_ok() {
+        let stopped = self.stop(true).await.is_ok();
+        self.hang_up();
+        if stopped {
             return Ok(());
         }
         // The thread was gone already.

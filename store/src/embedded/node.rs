@@ -1,23 +1,22 @@
-//! The thread that drives the raft node: gathers proposals into batches, persists what the node wants persisted (one
-//! append, one sync), hands committed entries to the applier. It knows no network yet: a group of one.
+//! The thread that drives the raft node: gathers proposals into batches, gives the node its time and its messages, and
+//! carries what the node wants done to the log, the applier and the other members.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use raft::eraftpb::Entry;
-use raft::{RawNode, StateRole};
-use tokio::sync::oneshot;
+use raft::eraftpb::{Message as RaftMessage, SnapshotMetadata};
+use tokio::sync::{oneshot, watch};
 
 use super::Clock;
 use super::applied::{Committed, Progress, Reply, Work};
-use super::apply::Outcome;
-use super::command::{Command, encode};
+use super::command::Command;
 use super::compaction::AutoCompaction;
-use super::metrics::Metrics;
-use super::raftlog::RaftLog;
+use super::core::{Core, Outside, ReadReply};
+use super::fs::Fs;
+use super::members::{Change, Members};
+use super::snapshot;
 use super::state::State;
 use crate::StoreError;
 
@@ -27,53 +26,153 @@ const BATCH_COMMANDS: usize = 1024;
 const BATCH_BYTES: usize = 1 << 20;
 /// Keys deleted by one expiry command.
 const EXPIRE_LIMIT: u64 = 500;
+/// Raft's unit of time. An election begins after ten to twenty without a leader.
+pub const TICK: Duration = Duration::from_millis(50);
+/// How often the members' states are compared.
+const CHECK: Duration = Duration::from_secs(10);
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// To the thread.
 pub enum Message {
     Propose(Command, Reply),
+    /// Tell which entry a linearizable read must have seen.
+    Read(ReadReply),
+    /// From other members.
+    Raft(Vec<RaftMessage>),
+    /// A member cannot be reached.
+    Unreachable(u64),
+    /// A snapshot was sent to a member, or could not be.
+    SnapshotSent(u64, bool),
+    Change(Change, oneshot::Sender<Result<Members, StoreError>>),
+    TransferLeader(u64),
+    Describe(oneshot::Sender<Description>),
     /// Something the thread's sleep depends on has changed.
     Wake,
     /// Stop; with `true` after a clean end.
     Stop(bool, oneshot::Sender<()>),
 }
 
-/// The thread's state.
-pub struct Node {
-    pub raft: RawNode<RaftLog>,
-    pub messages: Receiver<Message>,
-    pub apply: SyncSender<Work>,
-    pub progress: Arc<Progress>,
-    pub state: Arc<State>,
-    pub metrics: Arc<Metrics>,
-    pub clock: Clock,
-    pub compaction: AutoCompaction,
-    /// Proposals in the log and not yet committed: number of the batch, its proposers.
-    pub waiting: VecDeque<(u64, Vec<Option<Reply>>)>,
-    pub batches: u64,
-    /// Index of the last expiry proposed; the next waits until it is applied.
-    pub expiring: u64,
+/// A member's view of the group.
+#[derive(Debug, Clone)]
+pub struct Description {
+    pub id: u64,
+    pub leader: u64,
+    pub term: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub members: Members,
 }
 
-fn raft_failed(e: &raft::Error) -> StoreError {
-    StoreError::Unavailable(format!("the raft node failed: {e}"))
+/// Who leads, as this member knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leader {
+    /// Zero: nobody.
+    pub id: u64,
+    pub is_me: bool,
+}
+
+/// The way to the other members.
+pub trait Network: Send {
+    fn send(&mut self, messages: Vec<RaftMessage>);
+    /// Who there is, and where.
+    fn members(&mut self, members: &Members);
+}
+
+/// Of a group without others.
+pub struct Nobody;
+
+impl Network for Nobody {
+    fn send(&mut self, _messages: Vec<RaftMessage>) {}
+    fn members(&mut self, _members: &Members) {}
+}
+
+/// What the node's output goes through.
+pub struct Ways {
+    pub apply: SyncSender<Work>,
+    pub progress: Arc<Progress>,
+    pub network: Box<dyn Network>,
+    pub snapshots: Arc<dyn Fs>,
+    pub leader: watch::Sender<Leader>,
+    /// Whether this member is all there is.
+    pub alone: Arc<AtomicBool>,
+}
+
+impl Outside for Ways {
+    fn send(&mut self, messages: Vec<RaftMessage>) {
+        self.network.send(messages);
+    }
+
+    fn apply(&mut self, committed: Committed) -> Result<(), StoreError> {
+        if let Some((_, members)) = committed.members.last() {
+            self.network.members(members);
+        }
+        self.apply.send(Work::Apply(committed)).map_err(|_| gone())
+    }
+
+    fn has_received(&self, index: u64) -> bool {
+        snapshot::has_received(&*self.snapshots, index)
+    }
+
+    fn install(&mut self, meta: &SnapshotMetadata) -> Result<(), StoreError> {
+        snapshot::adopt(&*self.snapshots, meta.index)?;
+        self.apply.send(Work::Install(meta.index)).map_err(|_| gone())
+    }
+
+    fn applied(&self) -> u64 {
+        self.progress.index.load(Ordering::Acquire)
+    }
+
+    fn leader(&mut self, leader: u64, is_me: bool) {
+        self.leader.send_replace(Leader { id: leader, is_me });
+    }
+}
+
+/// The thread's state.
+pub struct Node {
+    pub core: Core,
+    pub ways: Ways,
+    pub messages: Receiver<Message>,
+    pub state: Arc<State>,
+    pub clock: Clock,
+    pub compaction: AutoCompaction,
+    /// Index of the last expiry proposed; the next waits until it is applied.
+    pub expiring: u64,
+    pub ticked: Instant,
+    pub checked: Instant,
+    /// Since when this leader, about to stop, waits for another.
+    pub leaving: Option<(Instant, oneshot::Sender<()>)>,
+}
+
+/// What came in one turn.
+#[derive(Default)]
+struct Gathered {
+    commands: Vec<Command>,
+    replies: Vec<Option<Reply>>,
+    bytes: usize,
+    stop: Option<(bool, oneshot::Sender<()>)>,
 }
 
 impl Node {
     /// Runs until told to stop (returns whether cleanly, and whom to tell) or until something fails.
     pub fn run(&mut self) -> Result<(bool, oneshot::Sender<()>), StoreError> {
-        // Alone in the group, there is nobody to wait for.
-        self.raft.campaign().map_err(|e| raft_failed(&e))?;
+        if self.core.alone() {
+            // There is nobody to wait for.
+            self.core.campaign()?;
+        }
+        self.ways.alone.store(self.core.alone(), Ordering::Release);
+        let members = self.core.members.clone();
+        self.ways.network.members(&members);
         loop {
-            while self.raft.has_ready() {
-                self.ready()?;
-            }
+            self.settle()?;
             self.truncate()?;
             let now = (self.clock)();
-            self.housekeeping(now)?;
-            if self.raft.has_ready() {
-                continue;
+            self.housekeeping(now);
+            self.settle()?;
+            if let Some(done) = self.left() {
+                return Ok((true, done));
             }
-            let mut message = match self.sleep(now) {
+            let message = match self.sleep(now) {
                 Some(wait) => match self.messages.recv_timeout(wait) {
                     Ok(m) => Some(m),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -81,38 +180,93 @@ impl Node {
                 },
                 None => Some(self.messages.recv().map_err(|_| gone())?),
             };
-            let mut commands = Vec::new();
-            let mut replies = Vec::new();
-            let mut bytes = 0;
-            while let Some(m) = message.take() {
-                match m {
-                    Message::Propose(command, reply) => {
-                        if let Command::Put { value, .. } = &command {
-                            bytes += value.len();
-                        }
-                        commands.push(command);
-                        replies.push(Some(reply));
-                    }
-                    Message::Wake => {}
-                    Message::Stop(clean, done) => {
-                        self.propose(commands, replies)?;
-                        while self.raft.has_ready() {
-                            self.ready()?;
-                        }
-                        return Ok((clean, done));
-                    }
-                }
-                if commands.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
-                    message = self.messages.try_recv().ok();
+            self.tick();
+            let mut gathered = Gathered::default();
+            let mut next = message;
+            while let Some(m) = next.take() {
+                self.take(m, &mut gathered);
+                let full = gathered.commands.len() >= BATCH_COMMANDS || gathered.bytes >= BATCH_BYTES;
+                if !full && gathered.stop.is_none() {
+                    next = self.messages.try_recv().ok();
                 }
             }
-            self.propose(commands, replies)?;
+            self.propose(&gathered.commands, gathered.replies);
+            if let Some((clean, done)) = gathered.stop {
+                self.settle()?;
+                if !clean || !self.hand_over() {
+                    return Ok((clean, done));
+                }
+                self.leaving = Some((Instant::now(), done));
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.core.settle(&mut self.ways)?;
+        self.ways.alone.store(self.core.alone(), Ordering::Release);
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message, gathered: &mut Gathered) {
+        match message {
+            Message::Propose(command, reply) => {
+                if let Command::Put { value, .. } = &command {
+                    gathered.bytes += value.len();
+                }
+                gathered.commands.push(command);
+                gathered.replies.push(Some(reply));
+            }
+            Message::Read(reply) => self.core.read(reply),
+            Message::Raft(messages) => {
+                for m in messages {
+                    self.core.receive(m, &self.ways);
+                }
+            }
+            Message::Unreachable(id) => self.core.unreachable(id),
+            Message::SnapshotSent(id, ok) => self.core.snapshot_sent(id, ok),
+            Message::Change(change, reply) => self.core.change(&change, reply),
+            Message::TransferLeader(id) => self.core.transfer_leader(id),
+            Message::Describe(reply) => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.describe()));
+            }
+            Message::Wake => {}
+            Message::Stop(clean, done) => gathered.stop = Some((clean, done)),
+        }
+    }
+
+    fn describe(&self) -> Description {
+        let raft = &self.core.raft.raft;
+        Description {
+            id: raft.id,
+            leader: raft.leader_id,
+            term: raft.term,
+            committed: raft.raft_log.committed,
+            applied: self.ways.applied(),
+            members: self.core.members.clone(),
+        }
+    }
+
+    /// Whether there are members that need to hear of this one in time.
+    fn has_others(&self) -> bool {
+        self.core.members.peers().len() > 1 || !self.core.alone()
+    }
+
+    /// After a pause of the whole process one tick is enough: the others' clocks have gone on, and tell.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.has_others() && now.duration_since(self.ticked) >= TICK {
+            self.ticked = now;
+            self.core.tick();
         }
     }
 
     /// How long to sleep if nothing comes; none: until something comes.
     fn sleep(&self, now: u64) -> Option<Duration> {
-        let expiry = self.progress.next_expiry.load(Ordering::Acquire);
+        if self.has_others() {
+            return Some(TICK.saturating_sub(self.ticked.elapsed()));
+        }
+        let expiry = self.ways.progress.next_expiry.load(Ordering::Acquire);
         // While one is being applied, the applier says when there is more.
         let expiry = if self.is_expiring() { u64::MAX } else { expiry };
         let wake = expiry.min(self.compaction.next().unwrap_or(u64::MAX));
@@ -121,113 +275,76 @@ impl Node {
     }
 
     /// Proposes what time has made due.
-    fn housekeeping(&mut self, now: u64) -> Result<(), StoreError> {
-        let expiry = self.progress.next_expiry.load(Ordering::Acquire);
+    fn housekeeping(&mut self, now: u64) {
+        if !self.core.leads() {
+            // Whoever leads next has all of its time before it.
+            self.compaction.wrote();
+            return;
+        }
+        let expiry = self.ways.progress.next_expiry.load(Ordering::Acquire);
         if expiry <= now && !self.is_expiring() {
-            self.propose(vec![Command::Expire { now, limit: EXPIRE_LIMIT }], vec![None])?;
-            self.expiring = self.raft.raft.raft_log.last_index();
+            self.propose(&[Command::Expire { now, limit: EXPIRE_LIMIT }], vec![None]);
+            self.expiring = self.core.raft.raft.raft_log.last_index();
         }
         if let Some(revision) = self.compaction.due(now, self.state.revision())
             && revision > self.state.compacted()
         {
-            self.propose(vec![Command::Compact { revision }], vec![None])?;
+            self.propose(&[Command::Compact { revision }], vec![None]);
         }
-        Ok(())
+        if self.has_others() && self.checked.elapsed() >= CHECK {
+            self.checked = Instant::now();
+            let (index, chain) = *self.ways.progress.chain.lock();
+            self.core.propose(&[Command::Check { index, chain }], vec![None]);
+        }
     }
 
     fn is_expiring(&self) -> bool {
-        self.progress.index.load(Ordering::Acquire) < self.expiring
+        self.ways.applied() < self.expiring
     }
 
-    fn propose(&mut self, commands: Vec<Command>, replies: Vec<Option<Reply>>) -> Result<(), StoreError> {
-        if commands.is_empty() {
-            return Ok(());
+    fn propose(&mut self, commands: &[Command], replies: Vec<Option<Reply>>) {
+        if !commands.is_empty() {
+            self.compaction.wrote();
+            self.core.propose(commands, replies);
         }
-        self.compaction.wrote();
-        self.batches += 1;
-        let context = self.batches.to_le_bytes().to_vec();
-        match self.raft.propose(context, encode(&commands)) {
-            Ok(()) => self.waiting.push_back((self.batches, replies)),
-            Err(e) => {
-                self.metrics.proposals_failed.add(replies.len() as u64);
-                refuse(replies, &self.metrics, &raft_failed(&e));
-            }
-        }
-        Ok(())
-    }
-
-    /// One turn of raft's loop.
-    fn ready(&mut self) -> Result<(), StoreError> {
-        let mut ready = self.raft.ready();
-        if let Some(role) = ready.ss().map(|ss| ss.raft_state) {
-            if role == StateRole::Leader {
-                self.metrics.leader_changes.add(1);
-            } else {
-                // What was proposed may still be committed by another leader: nobody here can say.
-                for (_, replies) in self.waiting.drain(..) {
-                    let why = "leadership was lost; whether the write happened is not known";
-                    refuse(replies, &self.metrics, &StoreError::Unavailable(why.to_owned()));
-                }
-            }
-        }
-        self.commit(ready.take_committed_entries())?;
-        let entries = ready.take_entries();
-        if !entries.is_empty() || ready.hs().is_some() {
-            let started = Instant::now();
-            let hard_state = ready.hs().cloned();
-            self.raft.mut_store().append(hard_state.as_ref(), entries)?;
-            self.metrics.wal_fsync.observe(started.elapsed());
-        }
-        let mut light = self.raft.advance_append(ready);
-        if let Some(commit) = light.commit_index() {
-            self.metrics.proposals_committed.set(commit);
-        }
-        self.commit(light.take_committed_entries())?;
-        let applied = self.progress.index.load(Ordering::Acquire);
-        if applied > self.raft.raft.raft_log.applied {
-            self.raft.advance_apply_to(applied);
-        }
-        self.raft.mut_store().trim(applied);
-        Ok(())
-    }
-
-    /// Hands committed entries over to the applier; waits while it is far behind.
-    fn commit(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut replies = Vec::new();
-        for e in &entries {
-            let Ok(batch) = <[u8; 8]>::try_from(&e.context[..]).map(u64::from_le_bytes) else { continue };
-            if self.waiting.front().is_some_and(|(number, _)| *number == batch)
-                && e.term == self.raft.raft.term
-                && let Some((_, waiting)) = self.waiting.pop_front()
-            {
-                replies.push((e.index, waiting));
-            }
-        }
-        self.apply.send(Work::Apply(Committed { entries, replies })).map_err(|_| gone())
     }
 
     /// Drops what a new durable snapshot made superfluous from the log.
     fn truncate(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.progress.snapshot.lock().take();
+        let snapshot = self.ways.progress.snapshot.lock().take();
         match snapshot {
-            Some((index, term)) => self.raft.mut_store().wal_mut().truncate_front(index, term),
+            Some(meta) => {
+                let log = self.core.raft.mut_store();
+                let (index, term) = (meta.index, meta.term);
+                log.set_snapshot(meta);
+                log.wal_mut().truncate_front(index, term)
+            }
             None => Ok(()),
         }
+    }
+
+    /// Gives the lead to the voter that is furthest. False if there is nothing to give or nobody to take it.
+    fn hand_over(&mut self) -> bool {
+        if !self.core.leads() {
+            return false;
+        }
+        let (me, raft) = (self.core.id(), &self.core.raft.raft);
+        let others = self.core.members.voters().iter().filter(|v| **v != me);
+        let best = others.filter_map(|v| Some((raft.prs().get(*v)?, *v))).filter(|(p, _)| p.recent_active);
+        let Some((_, to)) = best.max_by_key(|(p, _)| p.matched) else { return false };
+        tracing::info!(to = format!("{to:016x}"), "handing the lead over");
+        self.core.transfer_leader(to);
+        true
+    }
+
+    /// Whom to tell that a leader which wanted to stop may do so now.
+    fn left(&mut self) -> Option<oneshot::Sender<()>> {
+        let over = |since: &Instant| since.elapsed() >= HAND_OVER;
+        let gone = !self.core.leads() || self.leaving.as_ref().is_some_and(|(since, _)| over(since));
+        if gone { self.leaving.take().map(|(_, done)| done) } else { None }
     }
 }
 
 fn gone() -> StoreError {
     StoreError::Unavailable("a thread of the store has stopped".to_owned())
-}
-
-/// Answers proposers whose command will not be done, or not be known to be.
-pub fn refuse(replies: Vec<Option<Reply>>, metrics: &Metrics, why: &StoreError) {
-    for reply in replies.into_iter().flatten() {
-        metrics.proposals_pending.sub(1);
-        let outcome: Outcome = Err(why.clone());
-        let _ = reply.tx.send(outcome);
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::wal::Wal;
@@ -19,6 +19,10 @@ pub struct RaftLog {
     tail_bytes: usize,
     /// Applied before the start, so known to be committed.
     committed: u64,
+    /// The members as of the applied state at the start.
+    conf: ConfState,
+    /// The newest durable snapshot.
+    snapshot: Option<SnapshotMetadata>,
 }
 
 fn cost(e: &Entry) -> usize {
@@ -30,9 +34,27 @@ fn other(e: StoreError) -> raft::Error {
 }
 
 impl RaftLog {
-    /// `applied`: the last entry in the applied state.
-    pub fn new(wal: Wal, applied: u64) -> RaftLog {
-        RaftLog { wal, tail: VecDeque::new(), tail_bytes: 0, committed: applied }
+    /// `applied`: the last entry in the applied state; `conf`: the members as of that.
+    pub fn new(wal: Wal, applied: u64, conf: ConfState) -> RaftLog {
+        RaftLog { wal, tail: VecDeque::new(), tail_bytes: 0, committed: applied, conf, snapshot: None }
+    }
+
+    /// Notes the newest durable snapshot, which members that lack what the log has forgotten are given.
+    pub fn set_snapshot(&mut self, meta: SnapshotMetadata) {
+        self.snapshot = Some(meta);
+    }
+
+    /// A received snapshot, durable already, takes the place of all entries.
+    pub fn install(
+        &mut self,
+        hard_state: Option<&HardState>,
+        meta: &SnapshotMetadata,
+    ) -> Result<(), StoreError> {
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.wal.reset(hard_state, meta.index, meta.term)?;
+        self.snapshot = Some(meta.clone());
+        Ok(())
     }
 
     pub fn wal_mut(&mut self) -> &mut Wal {
@@ -65,12 +87,10 @@ impl RaftLog {
 
 impl Storage for RaftLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let base = self.wal.base();
-        let conf_state = ConfState { voters: base.voters.clone(), ..ConfState::default() };
-        let mut hard_state = base.hard_state.clone();
+        let mut hard_state = self.wal.base().hard_state.clone();
         // That it moved is not written for its own sake.
         hard_state.commit = hard_state.commit.max(self.committed).min(self.wal.last_index());
-        Ok(RaftState::new(hard_state, conf_state))
+        Ok(RaftState::new(hard_state, self.conf.clone()))
     }
 
     fn entries(
@@ -121,8 +141,15 @@ impl Storage for RaftLog {
         Ok(self.wal.last_index())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // Only a second member could ask for one.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        match &self.snapshot {
+            // The content goes beside the message, as a file.
+            Some(meta) if meta.index >= request_index => {
+                let mut snapshot = Snapshot::default();
+                snapshot.set_metadata(meta.clone());
+                Ok(snapshot)
+            }
+            _ => Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)),
+        }
     }
 }

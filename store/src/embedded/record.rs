@@ -1,11 +1,12 @@
-//! Layout of the applied state, one ordered map with four kinds of key, told apart by their first byte:
+//! Layout of the applied state, one ordered map with five kinds of key, told apart by their first byte:
 //!
 //! | key | value |
 //! | --- | --- |
 //! | `k` + key | [`Head`]: the newest revision of the key, and where its history begins |
 //! | `v` + revision | [`Record`]: what that revision did; the records of one key are chained by `prev` |
 //! | `t` + expiry + revision | key that expires then, if still at that revision |
-//! | `m` | [`Meta`]: applied index, revision, fences |
+//! | `m` | [`Meta`]: applied index, revision, fences, digest |
+//! | `c` | [`super::members::Members`]: who belongs to the group |
 
 use bytes::Bytes;
 
@@ -141,15 +142,31 @@ pub struct Meta {
     pub compacted: Revision,
     /// Up to here history that nobody can read has been removed.
     pub scrubbed: Revision,
+    /// Digest of everything that was ever written, in order: the same on all members at the same entry.
+    pub chain: u64,
 }
 
 impl Meta {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(40);
-        for v in [FORMAT, self.index, self.term, self.revision, self.compacted, self.scrubbed] {
+        for v in [FORMAT, self.index, self.term, self.revision, self.compacted, self.scrubbed, self.chain] {
             put_int(&mut out, v);
         }
         out
+    }
+
+    /// Adds what a revision did to the digest. Where the key's history begins is left out: members forget at their own
+    /// pace.
+    pub fn extend_chain(&mut self, revision: Revision, record: &Record) {
+        let mut h = crc32fast::Hasher::new();
+        for v in [revision, record.created, record.expiry] {
+            h.update(&v.to_le_bytes());
+        }
+        h.update(record.key.as_bytes());
+        h.update(&[0]);
+        h.update(&record.value);
+        self.chain =
+            (self.chain.rotate_left(29) ^ u64::from(h.finalize())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Meta, StoreError> {
@@ -161,7 +178,19 @@ impl Meta {
                 "the store has format {format}, this program knows format {FORMAT}; use the release that wrote it"
             )));
         }
-        Ok(Meta { index: int()?, term: int()?, revision: int()?, compacted: int()?, scrubbed: int()? })
+        let meta = Meta {
+            index: int()?,
+            term: int()?,
+            revision: int()?,
+            compacted: int()?,
+            scrubbed: int()?,
+            chain: 0,
+        };
+        // Stores of before it was kept begin with zero.
+        Ok(Meta {
+            chain: if r.is_empty() { 0 } else { r.int().map_err(|_| corrupt("the store's digest"))? },
+            ..meta
+        })
     }
 }
 
@@ -181,7 +210,7 @@ mod tests {
             expiry: 0,
         };
         assert_eq!(Record::decode(&Bytes::from(record.encode())).unwrap(), record);
-        let meta = Meta { index: 9, term: 2, revision: 7, compacted: 3, scrubbed: 1 };
+        let meta = Meta { index: 9, term: 2, revision: 7, compacted: 3, scrubbed: 1, chain: u64::MAX };
         assert_eq!(Meta::decode(&meta.encode()).unwrap(), meta);
         assert_eq!(record_revision(&record_key(77)).unwrap(), 77);
         assert_eq!(expiry_parts(&expiry_key(5, 6)).unwrap(), (5, 6));

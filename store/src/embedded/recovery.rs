@@ -28,7 +28,8 @@ pub fn state(
     wal: &Wal,
     trusted: bool,
 ) -> Result<(Arc<State>, Meta), StoreError> {
-    if trusted {
+    let adopted = snapshot::recover_received(snapshots, wal.base().index)?;
+    if trusted && !adopted {
         match open(false).and_then(State::load) {
             Ok((state, meta)) if meta.index >= wal.base().index => return checked(state, meta, wal),
             Ok((_, meta)) => tracing::warn!(

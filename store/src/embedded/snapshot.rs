@@ -4,6 +4,9 @@
 //!
 //! File: chunks of `length (4) | CRC-32 (4) | payload`. The first payload is the head, the last the number of records;
 //! those between hold records.
+//!
+//! A member that lacks what the others' logs have forgotten receives the file of another: `.recv.part` while it comes,
+//! `.recv` once it is whole, checked and durable, `.snap` once the log begins after it.
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +14,13 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use raft::eraftpb::SnapshotMetadata;
 
 use super::applied::Progress;
 use super::codec::{Malformed, Reader, put_bytes, put_int};
 use super::fs::{File, Fs};
 use super::kv::{Batch, Kv};
+use super::members::{MEMBERS, Members};
 use super::metrics::Metrics;
 use super::node::Message;
 use super::record::{FORMAT, Head, META, Meta, Record, expiry_key, head_key, record_key, record_revision};
@@ -31,6 +36,14 @@ fn name(index: u64) -> String {
 
 fn index_of(file: &str) -> Option<u64> {
     u64::from_str_radix(file.strip_suffix(".snap")?, 16).ok().filter(|i| name(*i) == file)
+}
+
+fn received_name(index: u64) -> String {
+    format!("{index:016x}.recv")
+}
+
+fn part_name(index: u64) -> String {
+    format!("{index:016x}.recv.part")
 }
 
 /// Decides when a snapshot is due and has a thread of its own write it.
@@ -75,12 +88,13 @@ impl Snapshotter {
         }
         self.wait();
         self.logged = 0;
+        let members = state.members()?;
         let (fs, meta, state, store_id) = (Arc::clone(&self.fs), *meta, Arc::clone(state), self.store_id);
         let (progress, metrics, node) =
             (Arc::clone(&self.progress), Arc::clone(&self.metrics), self.node.clone());
         let last_size = Arc::clone(&self.last_size);
         let writer = std::thread::Builder::new().name("store-snapshot".to_owned()).stack_size(256 << 10);
-        let work = move || match write(&*fs, &*state.kv, store_id, &meta) {
+        let work = move || match write(&*fs, &*state.kv, store_id, &meta, &members) {
             Ok(size) => {
                 tracing::info!(
                     index = meta.index,
@@ -90,7 +104,7 @@ impl Snapshotter {
                 );
                 last_size.store(size, std::sync::atomic::Ordering::Relaxed);
                 metrics.snapshots.add(1);
-                *progress.snapshot.lock() = Some((meta.index, meta.term));
+                *progress.snapshot.lock() = Some(raft_metadata(&meta, &members));
                 // If it is gone, the engine is stopping; the next start truncates.
                 let _ = node.send(Message::Wake);
             }
@@ -124,16 +138,32 @@ impl ChunkWriter {
     }
 }
 
+/// What raft is told about a snapshot.
+pub fn raft_metadata(meta: &Meta, members: &Members) -> SnapshotMetadata {
+    let mut raft = SnapshotMetadata { index: meta.index, term: meta.term, ..SnapshotMetadata::default() };
+    raft.set_conf_state(members.conf().clone());
+    raft
+}
+
 /// Writes the state as of `meta` and makes it durable. Removes older ones. The file's size.
-pub fn write(fs: &dyn Fs, kv: &dyn Kv, store_id: u64, meta: &Meta) -> Result<u64, StoreError> {
+pub fn write(
+    fs: &dyn Fs,
+    kv: &dyn Kv,
+    store_id: u64,
+    meta: &Meta,
+    members: &Members,
+) -> Result<u64, StoreError> {
     let failed =
         |e: io::Error| StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()));
     let part = format!("{}.part", name(meta.index));
     let file = fs.create(&part, 0).map_err(failed)?;
     let mut out = ChunkWriter { file, offset: 0, chunk: Vec::new() };
-    for v in [FORMAT, store_id, meta.index, meta.term, meta.revision, meta.compacted, meta.scrubbed] {
+    for v in
+        [FORMAT, store_id, meta.index, meta.term, meta.revision, meta.compacted, meta.scrubbed, meta.chain]
+    {
         put_int(&mut out.chunk, v);
     }
+    put_bytes(&mut out.chunk, &members.encode());
     out.flush().map_err(failed)?;
     let mut count = 0u64;
     let mut at: Revision = 0;
@@ -165,12 +195,18 @@ pub fn write(fs: &dyn Fs, kv: &dyn Kv, store_id: u64, meta: &Meta) -> Result<u64
     out.file.sync().map_err(failed)?;
     fs.rename(&part, &name(meta.index)).map_err(failed)?;
     fs.sync_dir().map_err(failed)?;
-    for old in fs.list().map_err(failed)? {
-        if old.ends_with(".part") || index_of(&old).is_some_and(|i| i < meta.index) {
-            fs.remove(&old).map_err(failed)?;
+    remove_older(fs, meta.index).map_err(failed)?;
+    Ok(out.offset)
+}
+
+/// Removes snapshots from before `index`, and what writing one has left.
+fn remove_older(fs: &dyn Fs, index: u64) -> io::Result<()> {
+    for old in fs.list()? {
+        if old.ends_with(".snap.part") || index_of(&old).is_some_and(|i| i < index) {
+            fs.remove(&old)?;
         }
     }
-    Ok(out.offset)
+    Ok(())
 }
 
 /// The newest snapshot's index.
@@ -207,38 +243,82 @@ impl ChunkReader {
     }
 }
 
+/// A snapshot file that is being read.
+struct Input {
+    reader: ChunkReader,
+    place: String,
+}
+
+impl Input {
+    /// Opens it and reads its head.
+    fn open(fs: &dyn Fs, name: &str, store_id: u64) -> Result<(Input, Meta, Option<Members>), StoreError> {
+        let place = format!("snapshot {name} in {}", fs.describe());
+        let failed = |e: io::Error| StoreError::Unavailable(format!("reading {place}: {e}"));
+        let file = fs.open(name).map_err(failed)?;
+        let size = file.len().map_err(failed)?;
+        let mut input = Input { reader: ChunkReader { file, offset: 0, size }, place };
+        let head = input.next()?;
+        let mut r = Reader::new(&head);
+        let mut int = || r.int().map_err(|_| input.damaged());
+        if int()? != FORMAT {
+            return Err(StoreError::Corrupt(format!(
+                "{} has another format; use the release that wrote it",
+                input.place
+            )));
+        }
+        if int()? != store_id {
+            return Err(StoreError::Corrupt(format!(
+                "{} belongs to another store than the log beside it",
+                input.place
+            )));
+        }
+        let meta = Meta {
+            index: int()?,
+            term: int()?,
+            revision: int()?,
+            compacted: int()?,
+            scrubbed: int()?,
+            chain: 0,
+        };
+        // Snapshots of before groups had several members end here.
+        if r.is_empty() {
+            return Ok((input, meta, None));
+        }
+        let chain = r.int().map_err(|_| input.damaged())?;
+        let members = r.bytes().and_then(Members::decode).map_err(|_| input.damaged())?;
+        Ok((input, Meta { chain, ..meta }, Some(members)))
+    }
+
+    fn next(&mut self) -> Result<Bytes, StoreError> {
+        let chunk = self.reader.next();
+        chunk
+            .map_err(|e| StoreError::Unavailable(format!("reading {}: {e}", self.place)))?
+            .ok_or_else(|| self.damaged())
+    }
+
+    fn damaged(&self) -> StoreError {
+        StoreError::Corrupt(format!(
+            "{} is damaged: restore this member from a backup or replace it",
+            self.place
+        ))
+    }
+}
+
+/// What the snapshot of `index` says about itself.
+pub fn head(fs: &dyn Fs, index: u64, store_id: u64) -> Result<(Meta, Option<Members>), StoreError> {
+    Input::open(fs, &name(index), store_id).map(|(_, meta, members)| (meta, members))
+}
+
 /// Fills an empty map from the snapshot of `index`.
 pub fn restore(fs: &dyn Fs, kv: &dyn Kv, index: u64, store_id: u64) -> Result<Meta, StoreError> {
-    let place = format!("snapshot {} in {}", name(index), fs.describe());
-    let failed = |e: io::Error| StoreError::Unavailable(format!("reading {place}: {e}"));
-    let damaged = || {
-        StoreError::Corrupt(format!("{place} is damaged: restore this member from a backup or replace it"))
-    };
-    let file = fs.open(&name(index)).map_err(failed)?;
-    let size = file.len().map_err(failed)?;
-    let mut input = ChunkReader { file, offset: 0, size };
-    let mut next = || input.next().map_err(failed)?.ok_or_else(damaged);
-
-    let head = next()?;
-    let mut r = Reader::new(&head);
-    let mut int = || r.int().map_err(|_| damaged());
-    if int()? != FORMAT {
-        return Err(StoreError::Corrupt(format!(
-            "{place} has another format; use the release that wrote it"
-        )));
-    }
-    if int()? != store_id {
-        return Err(StoreError::Corrupt(format!("{place} belongs to another store than the log beside it")));
-    }
-    let meta = Meta { index: int()?, term: int()?, revision: int()?, compacted: int()?, scrubbed: int()? };
-
+    let (mut input, meta, members) = Input::open(fs, &name(index), store_id)?;
     let mut count = 0u64;
     loop {
-        let chunk = next()?;
+        let chunk = input.next()?;
         // A chunk of records is never this short: a record has more bytes than its number.
         if let Ok(total) = <[u8; 8]>::try_from(&chunk[..]) {
             if u64::from_le_bytes(total) != count {
-                return Err(damaged());
+                return Err(input.damaged());
             }
             break;
         }
@@ -247,15 +327,142 @@ pub fn restore(fs: &dyn Fs, kv: &dyn Kv, index: u64, store_id: u64) -> Result<Me
         while !r.is_empty() {
             let read =
                 || -> Result<(Revision, Bytes), Malformed> { Ok((r.int()?, chunk.slice_ref(r.bytes()?))) };
-            let (revision, bytes) = { read }().map_err(|_| damaged())?;
+            let (revision, bytes) = { read }().map_err(|_| input.damaged())?;
             restore_record(kv, &mut batch, revision, &bytes)?;
             count += 1;
         }
         kv.apply(&batch)?;
     }
     // Last: a map without it counts as empty, so a crash on the way starts over.
-    kv.apply(&Batch::from([(META.to_vec(), Some(meta.encode()))]))?;
+    let mut batch = Batch::from([(META.to_vec(), Some(meta.encode()))]);
+    if let Some(members) = members {
+        batch.insert(MEMBERS.to_vec(), Some(members.encode()));
+    }
+    kv.apply(&batch)?;
     Ok(meta)
+}
+
+/// A snapshot of another member while it comes in.
+pub struct Incoming {
+    fs: Arc<dyn Fs>,
+    file: Box<dyn File>,
+    index: u64,
+    offset: u64,
+}
+
+impl Incoming {
+    /// Goes on where an earlier attempt was broken off, if there was one; [`Incoming::offset`] says where.
+    pub fn open(fs: Arc<dyn Fs>, index: u64) -> Result<Incoming, StoreError> {
+        let failed =
+            |e: io::Error| StoreError::Unavailable(format!("receiving a snapshot in {}: {e}", fs.describe()));
+        let part = part_name(index);
+        let mut there = false;
+        for file in fs.list().map_err(failed)? {
+            there |= file == part;
+            // Of others nothing more will come.
+            if file.ends_with(".recv.part") && file != part {
+                fs.remove(&file).map_err(failed)?;
+            }
+        }
+        let file = if there { fs.open(&part) } else { fs.create(&part, 0) }.map_err(failed)?;
+        let offset = file.len().map_err(failed)?;
+        Ok(Incoming { fs, file, index, offset })
+    }
+
+    /// Bytes that are there.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub fn write(&mut self, data: &[u8]) -> Result<(), StoreError> {
+        let written = self.file.write_at(self.offset, data);
+        written.map_err(|e| StoreError::Unavailable(format!("receiving a snapshot: {e}")))?;
+        self.offset += data.len() as u64;
+        Ok(())
+    }
+
+    /// Checks the whole and makes it durable.
+    pub fn finish(self, store_id: u64) -> Result<(), StoreError> {
+        let failed = |e: io::Error| {
+            StoreError::Unavailable(format!("receiving a snapshot in {}: {e}", self.fs.describe()))
+        };
+        let part = part_name(self.index);
+        self.file.sync().map_err(failed)?;
+        if let Err(e) = check(&*self.fs, &part, self.index, store_id) {
+            // The next attempt begins anew.
+            self.fs.remove(&part).map_err(failed)?;
+            return Err(e);
+        }
+        self.fs.rename(&part, &received_name(self.index)).map_err(failed)?;
+        self.fs.sync_dir().map_err(failed)
+    }
+}
+
+/// Reads a whole file, for its checksums.
+fn check(fs: &dyn Fs, name: &str, index: u64, store_id: u64) -> Result<(), StoreError> {
+    let (mut input, meta, _) = Input::open(fs, name, store_id)?;
+    if meta.index != index {
+        return Err(input.damaged());
+    }
+    loop {
+        // The last chunk is the only one of this length.
+        if input.next()?.len() == 8 {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the snapshot of `index` has been received.
+pub fn has_received(fs: &dyn Fs, index: u64) -> bool {
+    fs.list().is_ok_and(|names| names.contains(&received_name(index)))
+}
+
+/// The received snapshot becomes this member's own.
+pub fn adopt(fs: &dyn Fs, index: u64) -> Result<(), StoreError> {
+    let failed =
+        |e: io::Error| StoreError::Unavailable(format!("keeping a snapshot in {}: {e}", fs.describe()));
+    fs.rename(&received_name(index), &name(index)).map_err(failed)?;
+    fs.sync_dir().map_err(failed)?;
+    remove_older(fs, index).map_err(failed)
+}
+
+/// Ends what a crash interrupted: the received snapshot that the log begins after is adopted, others are removed.
+pub fn recover_received(fs: &dyn Fs, base: u64) -> Result<bool, StoreError> {
+    let failed = |e: io::Error| StoreError::Unavailable(format!("reading {}: {e}", fs.describe()));
+    let names = fs.list().map_err(failed)?;
+    let adopted = names.contains(&received_name(base));
+    if adopted {
+        adopt(fs, base)?;
+    }
+    for old in names.iter().filter(|n| n.ends_with(".recv") && **n != received_name(base)) {
+        fs.remove(old).map_err(failed)?;
+    }
+    Ok(adopted)
+}
+
+/// Reads a snapshot file to be sent to another member.
+pub struct Outgoing {
+    file: Box<dyn File>,
+    size: u64,
+}
+
+impl Outgoing {
+    pub fn open(fs: &dyn Fs, index: u64) -> Result<Outgoing, StoreError> {
+        let failed = |e: io::Error| StoreError::Unavailable(format!("reading snapshot {}: {e}", name(index)));
+        let file = fs.open(&name(index)).map_err(failed)?;
+        let size = file.len().map_err(failed)?;
+        Ok(Outgoing { file, size })
+    }
+
+    /// The next piece; empty at the end.
+    pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut piece = vec![0; length.min(left)];
+        let read = self.file.read_at(offset, &mut piece);
+        let n = read.map_err(|e| StoreError::Unavailable(format!("reading a snapshot: {e}")))?;
+        piece.truncate(n);
+        Ok(piece)
+    }
 }
 
 fn restore_record(

@@ -3,31 +3,35 @@
 use std::fs::TryLockError;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use raft::RawNode;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::applied::{ApplyThread, Progress, Work};
 use super::apply::Applier;
 use super::compaction::AutoCompaction;
+use super::core::{Core, refuse};
 use super::fs::{DiskFs, Fs};
 use super::hub::Hub;
 use super::kv::{Kv, SledKv};
+use super::members::Members;
 use super::metrics::Metrics;
-use super::node::{Message, Node, refuse};
+use super::node::{Leader, Message, Network, Nobody, Node, Ways};
+use super::peer::{GroupConfig, Peers, Served, member_id, proto};
+use super::proposer::Proposer;
 use super::raftlog::RaftLog;
-use super::snapshot::Snapshotter;
+use super::snapshot::{self, Snapshotter};
 use super::wal::{Base, SEGMENT_BYTES, Wal};
-use super::{Config, Engine, Health, UNDER_WAY_KIB, logger, recovery};
+use super::{Config, Engine, Health, logger, recovery};
 use crate::StoreError;
 
-/// This member's number in its group.
-const MEMBER: u64 = 1;
+/// The number of a member that was made without a group.
+const FIRST: u64 = 1;
 /// Batches of entries waiting for the applier, before the log waits for it.
 const APPLY_QUEUE: usize = 4;
 /// Pause between two looks at a lock that another process holds.
@@ -68,22 +72,33 @@ fn lock(dir: &Path, patience: Duration) -> Result<std::fs::File, StoreError> {
     }
 }
 
+/// Which store, and which of its members, is in a directory; none if there is nothing yet.
+fn identity(dir: &Path) -> Result<Option<(u64, u64)>, StoreError> {
+    let path = dir.join("IDENTITY");
+    let Some(text) = recovery::read_mark(&path)? else { return Ok(None) };
+    let mut parts = text.split_whitespace().map(|p| u64::from_str_radix(p, 16).ok());
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Some(store)), None, None) => Ok(Some((store, FIRST))),
+        (Some(Some(store)), Some(Some(member)), None) => Ok(Some((store, member))),
+        _ => Err(StoreError::Corrupt(format!("{} cannot be read: {text:?}", path.display()))),
+    }
+}
+
 /// Opens the log. `IDENTITY` names the store once its log exists, so that a log that vanished is not taken for a new
 /// store.
-fn open_wal(dir: &Path, fs: Arc<dyn Fs>) -> Result<Wal, StoreError> {
+fn open_wal(dir: &Path, fs: Arc<dyn Fs>, me: u64, initial: Base) -> Result<Wal, StoreError> {
+    let known = identity(dir)?;
     let path = dir.join("IDENTITY");
-    let identity = recovery::read_mark(&path)?;
-    let store_id: u64 = rand::random::<u64>().max(1);
-    let initial = Base { store_id, voters: vec![MEMBER], ..Base::default() };
     let wal = Wal::open(fs, SEGMENT_BYTES, initial)?;
-    let found = format!("{:016x}", wal.base().store_id);
-    match identity {
-        None => recovery::write_mark(&path, &found)?,
-        Some(known) if known == found => {}
-        Some(known) => {
+    let found = wal.base().store_id;
+    match known {
+        None if me == FIRST => recovery::write_mark(&path, &format!("{found:016x}"))?,
+        None => recovery::write_mark(&path, &format!("{found:016x} {me:016x}"))?,
+        Some((store, _)) if store == found => {}
+        Some((store, _)) => {
             return Err(StoreError::Corrupt(format!(
-                "{} says this is store {known}, but the log is that of {found}, or missing: restore this member from a \
-                 backup or replace it",
+                "{} says this is store {store:016x}, but the log is that of {found:016x}, or missing: restore this \
+                 member from a backup or replace it",
                 path.display()
             )));
         }
@@ -91,8 +106,40 @@ fn open_wal(dir: &Path, fs: Arc<dyn Fs>) -> Result<Wal, StoreError> {
     Ok(wal)
 }
 
+/// What a member of a group knows of it before it has read its log.
+pub struct Group {
+    pub config: GroupConfig,
+    pub runtime: tokio::runtime::Handle,
+    /// What a member that is there already says, where this one joins.
+    pub joined: Option<proto::Description>,
+}
+
+impl Group {
+    /// This member's number: it keeps the one it had.
+    fn me(&self, dir: &Path) -> Result<u64, StoreError> {
+        let known = identity(dir)?.map(|(_, member)| member);
+        Ok(known.unwrap_or_else(|| member_id(&self.config.name)))
+    }
+
+    fn base(&self, me: u64) -> Base {
+        match &self.joined {
+            Some(d) => Base { store_id: d.store_id, voters: d.first_voters.clone(), ..Base::default() },
+            None => Base {
+                store_id: self.config.store_id(),
+                voters: self.config.peers(me).into_keys().collect(),
+                ..Base::default()
+            },
+        }
+    }
+}
+
+/// Whether a directory holds a member already.
+pub fn exists(dir: &Path) -> Result<bool, StoreError> {
+    Ok(identity(dir)?.is_some())
+}
+
 /// See [`Engine::open`].
-pub fn open(config: Config) -> Result<Engine, StoreError> {
+pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), StoreError> {
     let dir = config.dir.clone();
     let lock = lock(&dir, config.lock_patience)?;
     let disk = |name: &str| -> Result<Arc<dyn Fs>, StoreError> {
@@ -100,7 +147,18 @@ pub fn open(config: Config) -> Result<Engine, StoreError> {
         Ok(Arc::new(DiskFs::new(&path).map_err(|e| unavailable("making", &path, &e))?))
     };
     let snapshots = disk("snapshots")?;
-    let wal = open_wal(&dir, disk("wal")?)?;
+    let (me, initial) = match &group {
+        Some(group) => {
+            let me = group.me(&dir)?;
+            (me, group.base(me))
+        }
+        None => {
+            let store_id = rand::random::<u64>().max(1);
+            let me = identity(&dir)?.map_or(FIRST, |(_, member)| member);
+            (me, Base { store_id, voters: vec![FIRST], ..Base::default() })
+        }
+    };
+    let wal = open_wal(&dir, disk("wal")?, me, initial)?;
 
     let mark = dir.join("APPLIED");
     let map_dir = dir.join("applied");
@@ -114,19 +172,29 @@ pub fn open(config: Config) -> Result<Engine, StoreError> {
     };
     let (state, meta) = recovery::state(&open_map, &*snapshots, &wal, trusted)?;
 
+    let mut members = state.members()?;
+    if members.voters().is_empty() {
+        members = Members::of_voters(&wal.base().voters);
+    }
+    if let Some(group) = &group {
+        members.complete(&group.config.peers(me));
+    } else if members.voters() != [me] {
+        return Err(StoreError::Unavailable(format!(
+            "{} holds a member of a group of {}: say which (--store-name and --store-initial-cluster)",
+            dir.display(),
+            members.voters().len()
+        )));
+    }
+
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(Arc::clone(&state), Arc::clone(&metrics));
     let health = Arc::new(Health::default());
-    let progress = Arc::new(Progress {
-        index: AtomicU64::new(meta.index),
-        next_expiry: AtomicU64::new(u64::MAX),
-        snapshot: Mutex::new(None),
-    });
+    let progress = Arc::new(Progress::at(&meta));
     let (messages, inbox) = mpsc::channel();
     let (work, work_inbox) = mpsc::sync_channel(APPLY_QUEUE);
 
     let snapshotter = Snapshotter {
-        fs: snapshots,
+        fs: Arc::clone(&snapshots),
         store_id: wal.base().store_id,
         threshold: config.snapshot_bytes,
         progress: Arc::clone(&progress),
@@ -136,8 +204,11 @@ pub fn open(config: Config) -> Result<Engine, StoreError> {
         last_size: Arc::new(AtomicU64::new(0)),
         writer: None,
     };
+    let mut applier = Applier::new(Arc::clone(&state), meta);
+    // So that every snapshot tells them; they are written with the next entry.
+    applier.members(&members);
     let applier = ApplyThread {
-        applier: Applier::new(Arc::clone(&state), meta),
+        applier,
         state: Arc::clone(&state),
         hub: Arc::clone(&hub),
         metrics: Arc::clone(&metrics),
@@ -147,49 +218,97 @@ pub fn open(config: Config) -> Result<Engine, StoreError> {
     };
     let last = wal.last_index();
     let raft_config = raft::Config {
-        id: MEMBER,
+        id: me,
         applied: meta.index,
+        election_tick: 10,
+        heartbeat_tick: 2,
+        pre_vote: true,
+        check_quorum: true,
+        max_inflight_msgs: 64,
         max_committed_size_per_ready: 1 << 20,
-        max_size_per_msg: 1 << 20,
-        ..raft::Config::new(MEMBER)
+        max_size_per_msg: 512 << 10,
+        ..raft::Config::new(me)
     };
-    let log = RaftLog::new(wal, meta.index);
+    let base = wal.base().clone();
+    let mut log = RaftLog::new(wal, meta.index, members.conf().clone());
+    if let Some(index) = snapshot::newest(&*snapshots)? {
+        let (meta, of_snapshot) = snapshot::head(&*snapshots, index, base.store_id)?;
+        let of_snapshot = of_snapshot.unwrap_or_else(|| Members::of_voters(&base.voters));
+        log.set_snapshot(snapshot::raft_metadata(&meta, &of_snapshot));
+    }
     let raft = RawNode::new(&raft_config, log, &logger::logger())
         .map_err(|e| StoreError::Corrupt(format!("the raft log and its state do not fit together: {e}")))?;
-    let node = Node {
-        raft,
-        messages: inbox,
+    let peers = group.as_ref().map(|group| {
+        let runtime = group.runtime.clone();
+        Peers::new(&group.config, me, base.store_id, Arc::clone(&snapshots), messages.clone(), runtime)
+    });
+    let network: Box<dyn Network> = match &peers {
+        Some(peers) => Box::new(peers.clone()),
+        None => Box::new(Nobody),
+    };
+    let (leader, leader_seen) = tokio::sync::watch::channel(Leader::default());
+    let alone = Arc::new(AtomicBool::new(false));
+    let ways = Ways {
         apply: work.clone(),
         progress: Arc::clone(&progress),
+        network,
+        snapshots: Arc::clone(&snapshots),
+        leader,
+        alone: Arc::clone(&alone),
+    };
+    let waits = members.voters() == [me];
+    let node = Node {
+        core: Core::new(raft, members, Arc::clone(&metrics), rand::random()),
+        ways,
+        messages: inbox,
         state: Arc::clone(&state),
-        metrics: Arc::clone(&metrics),
         clock: Arc::clone(&config.clock),
         compaction: AutoCompaction::new(config.retention_seconds),
-        waiting: std::collections::VecDeque::new(),
-        batches: 0,
         expiring: 0,
+        ticked: Instant::now(),
+        checked: Instant::now(),
+        leaving: None,
     };
 
     let threads =
         Threads { health: Arc::clone(&health), hub: Arc::clone(&hub), metrics: Arc::clone(&metrics), mark };
     let supervisor = threads.start(node, applier, work, work_inbox, lock)?;
+    let proposer = Arc::new(Proposer {
+        node: messages.clone(),
+        health: Arc::clone(&health),
+        metrics: Arc::clone(&metrics),
+        under_way: Proposer::permits(),
+        leader: leader_seen,
+        progress: Arc::clone(&progress),
+        alone,
+        peers,
+    });
+    let served = Served {
+        store_id: base.store_id,
+        first_voters: base.voters,
+        node: messages.clone(),
+        proposer: Arc::clone(&proposer),
+        snapshots,
+        state: Arc::clone(&state),
+    };
     let engine = Engine {
         messages,
         state,
         hub,
         metrics,
         health,
-        under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB)),
+        proposer,
         max_value_bytes: config.max_value_bytes,
         clock: config.clock,
         supervisor: Mutex::new(Some(supervisor)),
+        serving: Mutex::new(None),
     };
     // The new term's first entry: once it is applied, everything before is.
-    while progress.index.load(std::sync::atomic::Ordering::Acquire) <= last {
+    while waits && progress.index.load(std::sync::atomic::Ordering::Acquire) <= last {
         engine.health.check()?;
         thread::sleep(Duration::from_micros(200));
     }
-    Ok(engine)
+    Ok((engine, served))
 }
 
 /// What the threads' end is reported to.
@@ -263,9 +382,8 @@ impl Threads {
         }
         let why = self.health.check().err();
         let why = why.unwrap_or_else(|| StoreError::Unavailable("the store has stopped".to_owned()));
-        for (_, replies) in node.waiting.drain(..) {
-            refuse(replies, &self.metrics, &why);
-        }
+        node.core.abandon(&why);
+        // Everybody else finds the other end of his reply gone.
         while let Ok(message) = node.messages.try_recv() {
             if let Message::Propose(_, reply) = message {
                 refuse(vec![Some(reply)], &self.metrics, &why);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::kv::Kv;
+use super::members::{MEMBERS, Members};
 use super::record::{Head, META, Meta, Record, head_key, record_key, record_revision};
 use crate::{Event, KeyValue, Range, RangeRequest, Revision, StoreError};
 
@@ -20,6 +21,9 @@ pub struct State {
     pub(super) gate: RwLock<()>,
     pub(super) revision: AtomicU64,
     pub(super) compacted: AtomicU64,
+    /// What is compacted is read all the same, for tests that must notice.
+    #[cfg(test)]
+    fence_broken: std::sync::atomic::AtomicBool,
 }
 
 impl State {
@@ -34,8 +38,18 @@ impl State {
             gate: RwLock::new(()),
             revision: AtomicU64::new(meta.revision),
             compacted: AtomicU64::new(meta.compacted),
+            #[cfg(test)]
+            fence_broken: Default::default(),
         };
         Ok((Arc::new(state), meta))
+    }
+
+    /// Who belongs to the group, as of the last entry applied. A store that was never told has nobody.
+    pub fn members(&self) -> Result<Members, StoreError> {
+        match self.kv.get(MEMBERS)? {
+            Some(bytes) => Members::decode(&bytes).map_err(|_| super::record::corrupt("the list of members")),
+            None => Ok(Members::default()),
+        }
     }
 
     /// The newest applied revision.
@@ -64,7 +78,28 @@ impl State {
         Ok(at)
     }
 
+    #[cfg(test)]
+    pub(super) fn break_fence(&self) {
+        self.fence_broken.store(true, Ordering::Release);
+    }
+
+    /// Another state takes the place of this one. Readers wait meanwhile.
+    pub(super) fn replace(
+        &self,
+        with: impl FnOnce(&dyn Kv) -> Result<Meta, StoreError>,
+    ) -> Result<Meta, StoreError> {
+        let _gate = self.gate.write();
+        let meta = with(&*self.kv)?;
+        self.compacted.store(meta.compacted, Ordering::Release);
+        self.revision.store(meta.revision, Ordering::Release);
+        Ok(meta)
+    }
+
     fn check_kept(&self, revision: Revision) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.fence_broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let oldest = self.compacted();
         if revision < oldest {
             return Err(StoreError::Compacted { requested: revision, oldest });

@@ -12,6 +12,7 @@ use super::sim::SimFs;
 use crate::embedded::apply::Applier;
 use crate::embedded::command::{Command, decode, encode};
 use crate::embedded::kv::{Kv, MemKv};
+use crate::embedded::members::Members;
 use crate::embedded::record::Meta;
 use crate::embedded::state::State;
 use crate::embedded::wal::{Base, Wal};
@@ -59,7 +60,7 @@ impl World {
         match rng.random_range(0..20) {
             0 => {
                 let meta = m.applier.meta();
-                snapshot::write(&self.snapshots, &self.kv, 7, &meta)?;
+                snapshot::write(&self.snapshots, &self.kv, 7, &meta, &Members::of_voters(&[1]))?;
                 if rng.random_bool(0.8) {
                     m.wal.truncate_front(meta.index, meta.term)?;
                 }

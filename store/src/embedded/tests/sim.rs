@@ -41,6 +41,8 @@ struct Disk {
     budget: Option<u64>,
     /// Whether syncing works.
     sync_fails: bool,
+    /// Whether syncing only says that it works.
+    sync_lies: bool,
 }
 
 fn change(names: &mut BTreeMap<String, u64>, change: &Change) {
@@ -96,11 +98,27 @@ impl SimFs {
         self.0.lock().sync_fails = true;
     }
 
+    /// Whether syncing says it works, and does nothing.
+    pub fn lie_about_syncs(&self, lie: bool) {
+        self.0.lock().sync_lies = lie;
+    }
+
     /// The process died: nothing that was written is lost.
     pub fn restart(&self) {
         let mut disk = self.0.lock();
         disk.budget = None;
         disk.sync_fails = false;
+    }
+
+    /// Takes over a file of another disk, as it is seen there.
+    pub fn adopt(&self, other: &SimFs, name: &str) {
+        let seen = other.content(name);
+        let disk = &mut *self.0.lock();
+        let id = disk.next;
+        disk.next += 1;
+        disk.files.insert(id, Content { durable: seen.clone(), seen, pending: Vec::new() });
+        disk.names.insert(name.to_owned(), id);
+        disk.durable_names.insert(name.to_owned(), id);
     }
 
     /// The power went: what was not synced is lost, kept, or torn.
@@ -238,6 +256,9 @@ impl File for SimFile {
         disk.spend()?;
         if disk.sync_fails {
             return Err(io::Error::other("the simulated disk does not sync"));
+        }
+        if disk.sync_lies {
+            return Ok(());
         }
         let content = disk.files.get_mut(&self.1).unwrap();
         content.pending.clear();

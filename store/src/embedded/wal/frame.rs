@@ -23,8 +23,10 @@ pub struct Base {
     pub index: u64,
     pub term: u64,
     pub hard_state: HardState,
-    /// The members that vote, as of the snapshot.
+    /// The members that voted when the group was made.
     pub voters: Vec<u64>,
+    /// Everything before is void: a snapshot of another member took its place.
+    pub reset: bool,
 }
 
 /// A frame's content.
@@ -115,6 +117,10 @@ impl Base {
         for v in &self.voters {
             put_int(out, *v);
         }
+        // Releases before this existed read no further.
+        if self.reset {
+            out.push(1);
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Base, Malformed> {
@@ -126,7 +132,8 @@ impl Base {
         let hard_state = get_hard_state(&mut r)?;
         let n = r.int()?;
         let voters = (0..n).map(|_| r.int()).collect::<Result<_, _>>()?;
-        Ok(Base { store_id, index, term, hard_state, voters })
+        let reset = !r.is_empty() && r.byte()? != 0;
+        Ok(Base { store_id, index, term, hard_state, voters, reset })
     }
 }
 

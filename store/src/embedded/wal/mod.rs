@@ -175,13 +175,18 @@ impl Wal {
         } else if base.store_id != self.base.store_id {
             return Err("it belongs to another store".to_owned());
         }
-        if base.index > self.last_index {
-            return Err(format!(
-                "it begins at entry {}, but the log reaches {} only",
-                base.index, self.last_index
-            ));
+        if base.reset || base.index > self.last_index {
+            // What is in earlier segments does not count: a snapshot of another member took its place, or the machine
+            // stopped while they were being removed and those with the entries up to the base went first.
+            self.last_index = base.index;
+            self.floor = None;
+            self.terms.clear();
+            for segment in &mut self.segments {
+                segment.notes.clear();
+            }
         }
-        self.base = base;
+        // The flag is of this segment; the next one's base is an ordinary one.
+        self.base = Base { reset: false, ..base };
         Ok(())
     }
 
@@ -213,6 +218,13 @@ impl Wal {
             self.last_index = e.index;
         }
         Ok(())
+    }
+
+    /// As if term and vote had never been written by themselves, for tests that must notice.
+    #[cfg(test)]
+    pub fn forget_vote(&mut self) {
+        self.base.hard_state.vote = 0;
+        self.base.hard_state.term = self.terms.back().map_or(self.base.term, |(_, term)| *term);
     }
 
     /// State of the log as a whole.
@@ -376,6 +388,34 @@ impl Wal {
             self.broken = Some(e.to_string());
         }
         result
+    }
+
+    /// Forgets everything: the next entry is the one after `index`, which a durable snapshot of another member holds.
+    pub fn reset(&mut self, hard_state: Option<&HardState>, index: u64, term: u64) -> Result<(), StoreError> {
+        self.check()?;
+        let hard_state = hard_state.unwrap_or(&self.base.hard_state).clone();
+        let voters = std::mem::take(&mut self.base.voters);
+        self.base = Base { index, term, hard_state, voters, store_id: self.base.store_id, reset: true };
+        self.last_index = index;
+        self.floor = None;
+        self.terms.clear();
+        let result = self.keep_newest_only();
+        self.base.reset = false;
+        if let Err(e) = &result {
+            self.broken = Some(e.to_string());
+        }
+        result
+    }
+
+    fn keep_newest_only(&mut self) -> Result<(), StoreError> {
+        self.rotate()?;
+        while self.segments.len() > 1 {
+            let Some(old) = self.segments.pop_front() else { break };
+            let name = Segment::name(old.sequence);
+            drop(old);
+            self.fs.remove(&name).map_err(|e| failed(&*self.fs, "truncating", &e))?;
+        }
+        self.fs.sync_dir().map_err(|e| failed(&*self.fs, "syncing", &e))
     }
 
     fn remove_front(&mut self) -> Result<(), StoreError> {

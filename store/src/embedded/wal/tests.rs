@@ -173,3 +173,59 @@ fn a_batch_larger_than_a_segment_fits() {
     assert_eq!(wal.entries(1, 4, u64::MAX).unwrap()[0], big);
     assert_eq!(wal.last_index(), 3);
 }
+
+#[test]
+fn a_snapshot_of_another_member_takes_the_place_of_the_log() {
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 30);
+    let hard_state = HardState { term: 9, vote: 2, commit: 500, ..HardState::default() };
+    wal.reset(Some(&hard_state), 500, 8).unwrap();
+    wal.append(None, &[entry(501, 9)]).unwrap();
+    for wal in [wal, open(&fs).unwrap()] {
+        assert_eq!((wal.first_index(), wal.last_index()), (501, 501));
+        assert_eq!((wal.term(500), wal.term(501), wal.term(30)), (Some(8), Some(9), None));
+        assert_eq!(wal.base().hard_state, hard_state);
+        assert_eq!(wal.entries(501, 502, u64::MAX).unwrap(), [entry(501, 9)]);
+    }
+    let mut wal = open(&fs).unwrap();
+    wal.truncate_front(501, 9).unwrap();
+    assert_eq!(open(&fs).unwrap().last_index(), 501);
+}
+
+/// The machine may stop anywhere on the way: the log is the old one or the new one.
+#[test]
+fn a_crash_while_the_log_is_replaced() {
+    for stop in 0..12 {
+        let fs = SimFs::default();
+        let mut wal = filled(&fs, 60);
+        fs.fail_after(stop);
+        let done = wal.reset(None, 500, 8).is_ok();
+        drop(wal);
+        fs.power_cut(&mut rand::SeedableRng::seed_from_u64(stop));
+        let wal = open(&fs).unwrap();
+        let ends = (wal.first_index(), wal.last_index());
+        assert!(ends == (501, 500) || (!done && ends == (1, 60)), "stopped after {stop}: {ends:?}");
+    }
+}
+
+/// Segments without entries may outlive those before them, when the machine stops while all of them are removed.
+#[test]
+fn a_crash_while_segments_are_removed() {
+    use crate::embedded::fs::Fs;
+    let fs = SimFs::default();
+    let mut wal = filled(&fs, 14);
+    wal.truncate_front(13, 1).unwrap();
+    wal.truncate_front(14, 1).unwrap();
+    drop(wal);
+    let newest = fs.list().unwrap().pop().unwrap();
+    // As before the last removal: the segment of the first truncation, sealed, which holds no entries.
+    let old = SimFs::default();
+    let mut wal = filled(&old, 14);
+    wal.truncate_front(13, 1).unwrap();
+    let empty = old.list().unwrap().pop().unwrap();
+    wal.rotate().unwrap();
+    assert!(empty < newest);
+    fs.adopt(&old, &empty);
+    let wal = open(&fs).unwrap();
+    assert_eq!((wal.first_index(), wal.last_index()), (15, 14));
+}

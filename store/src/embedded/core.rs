@@ -1,0 +1,431 @@
+//! The raft node of one member, without I/O of its own: inputs are proposals, messages, ticks and reads; everything
+//! that leaves goes through [`Outside`]. The thread of [`super::node`] drives it on a machine, the simulation of
+//! `tests/group` in virtual time.
+//!
+//! It must never send a message that depends on state which is not yet on disk: raft tells which messages may go
+//! before the append (`messages`) and which only after it (`persisted_messages`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, SnapshotMetadata};
+use raft::{RawNode, SnapshotStatus, StateRole};
+use tokio::sync::oneshot;
+
+use super::applied::{Committed, Reply};
+use super::apply::Outcome;
+use super::command::{Command, encode};
+use super::members::{Change, Members};
+use super::metrics::Metrics;
+use super::raftlog::RaftLog;
+use crate::StoreError;
+
+/// Ticks after which a read that has no answer is asked anew: its question, or the answer, was lost.
+const READ_PATIENCE: u64 = 10;
+
+/// Who waits for the index that a linearizable read must have seen.
+pub type ReadReply = oneshot::Sender<Result<u64, StoreError>>;
+
+/// Where the node's output goes.
+pub trait Outside {
+    /// To other members. Messages may be lost.
+    fn send(&mut self, messages: Vec<Message>);
+    /// To the applier, in order.
+    fn apply(&mut self, committed: Committed) -> Result<(), StoreError>;
+    /// Whether the snapshot that a leader announces has been received, whole and durable.
+    fn has_received(&self, index: u64) -> bool;
+    /// The received snapshot takes the place of the applied state. The log has forgotten what is before it already.
+    fn install(&mut self, meta: &SnapshotMetadata) -> Result<(), StoreError>;
+    /// Index of the last entry in the applied state.
+    fn applied(&self) -> u64;
+    /// This member leads, or follows somebody, or nobody (zero).
+    fn leader(&mut self, leader: u64, is_me: bool);
+}
+
+/// Linearizable reads. Those that come while one question is under way share the next.
+#[derive(Default)]
+struct Reads {
+    gathering: Vec<ReadReply>,
+    /// The question asked, when, and who waits for it.
+    asked: Option<(Vec<u8>, u64, Vec<ReadReply>)>,
+    /// There is another leader than the one that was asked.
+    lost: bool,
+    count: u64,
+}
+
+/// See the module.
+pub struct Core {
+    pub raft: RawNode<RaftLog>,
+    pub members: Members,
+    pub metrics: Arc<Metrics>,
+    /// Proposals in the log and not yet committed: number of the batch, its proposers.
+    waiting: VecDeque<(u64, Vec<Option<Reply>>)>,
+    batches: u64,
+    reads: Reads,
+    /// Tells this run of this member from all others, in the questions of reads.
+    incarnation: u64,
+    ticks: u64,
+    /// Who waits for the outcome of a change of members.
+    changing: Option<(u64, oneshot::Sender<Result<Members, StoreError>>)>,
+}
+
+fn raft_failed(e: &raft::Error) -> StoreError {
+    StoreError::Unavailable(format!("the raft node failed: {e}"))
+}
+
+/// What a member that does not lead says to a proposal.
+pub const NOT_LEADING: &str = "this member does not lead the store; the write was not made";
+
+/// The error of a proposal at a member that does not lead.
+pub fn not_leading() -> StoreError {
+    StoreError::Unavailable(NOT_LEADING.to_owned())
+}
+
+impl Core {
+    pub fn new(raft: RawNode<RaftLog>, members: Members, metrics: Arc<Metrics>, incarnation: u64) -> Core {
+        Core {
+            raft,
+            members,
+            metrics,
+            waiting: VecDeque::new(),
+            batches: 0,
+            reads: Reads::default(),
+            incarnation,
+            ticks: 0,
+            changing: None,
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.raft.raft.id
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether nobody else is there to be asked.
+    pub fn alone(&self) -> bool {
+        self.members.voters() == [self.id()]
+    }
+
+    /// Becomes a candidate at once; for a member that is alone.
+    pub fn campaign(&mut self) -> Result<(), StoreError> {
+        self.raft.campaign().map_err(|e| raft_failed(&e))
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        self.raft.tick();
+        if self.reads.asked.as_ref().is_some_and(|(_, at, _)| at + READ_PATIENCE <= self.ticks) {
+            self.ask_again();
+        }
+    }
+
+    /// One entry of commands, and who waits for each.
+    pub fn propose(&mut self, commands: &[Command], replies: Vec<Option<Reply>>) {
+        if commands.is_empty() {
+            return;
+        }
+        if !self.leads() {
+            refuse(replies, &self.metrics, &not_leading());
+            return;
+        }
+        self.batches += 1;
+        let context = self.batches.to_le_bytes().to_vec();
+        match self.raft.propose(context, encode(commands)) {
+            Ok(()) => self.waiting.push_back((self.batches, replies)),
+            Err(e) => {
+                self.metrics.proposals_failed.add(replies.len() as u64);
+                refuse(replies, &self.metrics, &raft_failed(&e));
+            }
+        }
+    }
+
+    /// A read wants to know which entry it must have seen.
+    pub fn read(&mut self, reply: ReadReply) {
+        self.reads.gathering.push(reply);
+    }
+
+    /// Changes who belongs to the group.
+    pub fn change(&mut self, change: &Change, reply: oneshot::Sender<Result<Members, StoreError>>) {
+        let proposed = self.try_change(change);
+        match proposed {
+            Ok(index) => self.changing = Some((index, reply)),
+            // Whoever asked may have gone.
+            Err(e) => drop(reply.send(Err(e))),
+        }
+    }
+
+    fn try_change(&mut self, change: &Change) -> Result<u64, StoreError> {
+        if !self.leads() {
+            return Err(not_leading());
+        }
+        if self.changing.is_some() || self.raft.raft.has_pending_conf() {
+            let why = "another change of members is under way; try again when it is done";
+            return Err(StoreError::Unavailable(why.to_owned()));
+        }
+        self.members.check(change)?;
+        if let Change::Promote { id } = change {
+            self.check_caught_up(*id)?;
+        }
+        let cc = change.conf_change();
+        self.raft.propose_conf_change(change.encode(), cc).map_err(|e| raft_failed(&e))?;
+        Ok(self.raft.raft.raft_log.last_index())
+    }
+
+    /// A learner that lacks much would hold up every commit once it votes.
+    fn check_caught_up(&self, id: u64) -> Result<(), StoreError> {
+        let matched = self.raft.raft.prs().get(id).map_or(0, |p| p.matched);
+        let committed = self.raft.raft.raft_log.committed;
+        // Nine tenths, as etcd has it.
+        if matched.saturating_mul(10) < committed.saturating_mul(9) {
+            return Err(StoreError::Unavailable(format!(
+                "the learner has {matched} of {committed} entries: it can be promoted once it is nearly in step"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Hands the lead over.
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.raft.transfer_leader(to);
+    }
+
+    /// A message of another member.
+    pub fn receive(&mut self, message: Message, out: &dyn Outside) {
+        let from = message.from;
+        if message.get_msg_type() == MessageType::MsgSnapshot
+            && !out.has_received(message.get_snapshot().get_metadata().index)
+        {
+            // The announcement came without the file; the leader sends both again.
+            return;
+        }
+        if let Err(e) = self.raft.step(message) {
+            tracing::debug!(from, error = %e, "raft did not take a message");
+        }
+    }
+
+    /// A message to this member could not be delivered.
+    pub fn unreachable(&mut self, id: u64) {
+        self.raft.report_unreachable(id);
+    }
+
+    /// A snapshot has been sent, or could not be.
+    pub fn snapshot_sent(&mut self, id: u64, ok: bool) {
+        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raft.report_snapshot(id, status);
+    }
+
+    /// Does what raft wants done until it wants nothing.
+    pub fn settle(&mut self, out: &mut dyn Outside) -> Result<(), StoreError> {
+        // Raft looks at what is not yet applied when it stands for election; the log may have forgotten the rest.
+        self.note_applied(out.applied());
+        self.ask();
+        while self.raft.has_ready() {
+            self.ready(out)?;
+            self.ask();
+        }
+        self.note_applied(out.applied());
+        Ok(())
+    }
+
+    fn note_applied(&mut self, applied: u64) {
+        if applied > self.raft.raft.raft_log.applied {
+            self.raft.advance_apply_to(applied.min(self.raft.raft.raft_log.committed));
+        }
+    }
+
+    /// One turn of raft's loop.
+    fn ready(&mut self, out: &mut dyn Outside) -> Result<(), StoreError> {
+        let mut ready = self.raft.ready();
+        if let Some((leader, role)) = ready.ss().map(|ss| (ss.leader_id, ss.raft_state)) {
+            self.role_changed(leader, role, out);
+        }
+        if !ready.messages().is_empty() {
+            out.send(ready.take_messages());
+        }
+        for state in ready.take_read_states() {
+            self.answer_read(&state.request_ctx, state.index);
+        }
+        let mut installed = 0;
+        if !ready.snapshot().is_empty() {
+            let meta = ready.snapshot().get_metadata().clone();
+            self.raft.mut_store().install(ready.hs(), &meta)?;
+            out.install(&meta)?;
+            self.members.set_conf(meta.get_conf_state());
+            installed = meta.index;
+        }
+        self.commit(ready.take_committed_entries(), out)?;
+        let entries = ready.take_entries();
+        // How far the others have come (the commit index) is found out again after a restart: not worth a sync.
+        if !entries.is_empty() || ready.must_sync() {
+            let started = Instant::now();
+            let hard_state = ready.hs().cloned();
+            self.raft.mut_store().append(hard_state.as_ref(), entries)?;
+            self.metrics.wal_fsync.observe(started.elapsed());
+        }
+        if !ready.persisted_messages().is_empty() {
+            out.send(ready.take_persisted_messages());
+        }
+        let mut light = self.raft.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.metrics.proposals_committed.set(commit);
+        }
+        if !light.messages().is_empty() {
+            out.send(light.take_messages());
+        }
+        self.commit(light.take_committed_entries(), out)?;
+        let applied = out.applied();
+        // The applier gets to the state of a snapshot in its turn; before it there are no entries.
+        self.note_applied(applied.max(installed));
+        self.raft.mut_store().trim(applied);
+        Ok(())
+    }
+
+    fn role_changed(&mut self, leader: u64, role: StateRole, out: &mut dyn Outside) {
+        if role == StateRole::Leader {
+            self.metrics.leader_changes.add(1);
+        } else {
+            // What was proposed may still be committed by another leader: nobody here can say.
+            let why = "leadership was lost; whether the write happened is not known";
+            let why = StoreError::Unavailable(why.to_owned());
+            for (_, replies) in self.waiting.drain(..) {
+                refuse(replies, &self.metrics, &why);
+            }
+            if let Some((_, reply)) = self.changing.take() {
+                // Whoever asked may have gone.
+                drop(reply.send(Err(why)));
+            }
+        }
+        out.leader(leader, role == StateRole::Leader);
+        // The one who was asked is gone. Raft takes no new question while it waits for this turn's end.
+        self.reads.lost = leader != raft::INVALID_ID;
+    }
+
+    /// Hands committed entries over to the applier; waits while it is far behind.
+    fn commit(&mut self, entries: Vec<Entry>, out: &mut dyn Outside) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut replies = Vec::new();
+        let mut members = Vec::new();
+        for e in &entries {
+            if e.get_entry_type() != EntryType::EntryNormal {
+                if let Some(changed) = self.members_changed(e)? {
+                    members.push((e.index, changed));
+                }
+                continue;
+            }
+            let Ok(batch) = <[u8; 8]>::try_from(&e.context[..]).map(u64::from_le_bytes) else { continue };
+            if self.waiting.front().is_some_and(|(number, _)| *number == batch)
+                && e.term == self.raft.raft.term
+                && let Some((_, waiting)) = self.waiting.pop_front()
+            {
+                replies.push((e.index, waiting));
+            }
+        }
+        out.apply(Committed { entries, replies, members })
+    }
+
+    /// A change of members is committed: it takes effect here and now.
+    fn members_changed(&mut self, entry: &Entry) -> Result<Option<Members>, StoreError> {
+        let damaged = || {
+            StoreError::Corrupt(format!(
+                "entry {} of the raft log, a change of members, cannot be read",
+                entry.index
+            ))
+        };
+        let mut cc = ConfChangeV2::default();
+        protobuf::Message::merge_from_bytes(&mut cc, &entry.data).map_err(|_| damaged())?;
+        let conf = self.raft.apply_conf_change(&cc).map_err(|e| raft_failed(&e))?;
+        self.members.set_conf(&conf);
+        if !entry.context.is_empty() {
+            self.members.note(&Change::decode(&entry.context).map_err(|_| damaged())?);
+        }
+        if self.changing.as_ref().is_some_and(|(index, _)| *index <= entry.index)
+            && let Some((_, reply)) = self.changing.take()
+        {
+            // Whoever asked may have gone.
+            drop(reply.send(Ok(self.members.clone())));
+        }
+        Ok(Some(self.members.clone()))
+    }
+
+    /// Asks which entry the reads gathered must have seen, if no question is under way.
+    fn ask(&mut self) {
+        if std::mem::take(&mut self.reads.lost) {
+            self.ask_again();
+        }
+        if self.reads.asked.is_some() || self.reads.gathering.is_empty() {
+            return;
+        }
+        if self.raft.raft.leader_id == raft::INVALID_ID {
+            // When there is one, it is asked; whoever waits has a patience of his own.
+            return;
+        }
+        let waiting = std::mem::take(&mut self.reads.gathering);
+        self.put_question(waiting);
+    }
+
+    fn put_question(&mut self, waiting: Vec<ReadReply>) {
+        self.reads.count += 1;
+        let mut context = Vec::with_capacity(24);
+        for v in [self.id(), self.incarnation, self.reads.count] {
+            context.extend_from_slice(&v.to_le_bytes());
+        }
+        self.reads.asked = Some((context.clone(), self.ticks, waiting));
+        self.raft.read_index(context);
+    }
+
+    fn ask_again(&mut self) {
+        if let Some((_, _, mut waiting)) = self.reads.asked.take() {
+            waiting.retain(|w| !w.is_closed());
+            if waiting.is_empty() {
+                return;
+            }
+            if self.raft.raft.leader_id == raft::INVALID_ID {
+                self.reads.gathering.extend(waiting);
+            } else {
+                self.put_question(waiting);
+            }
+        }
+    }
+
+    fn answer_read(&mut self, context: &[u8], index: u64) {
+        if self.reads.asked.as_ref().is_some_and(|(asked, ..)| asked == context)
+            && let Some((_, _, waiting)) = self.reads.asked.take()
+        {
+            for reply in waiting {
+                // A reader that went away does not need its answer.
+                drop(reply.send(Ok(index)));
+            }
+        }
+    }
+
+    /// Answers everybody who waits, with an error.
+    pub fn abandon(&mut self, why: &StoreError) {
+        for (_, replies) in self.waiting.drain(..) {
+            refuse(replies, &self.metrics, why);
+        }
+        let asked = self.reads.asked.take().map(|(_, _, waiting)| waiting).unwrap_or_default();
+        for reply in asked.into_iter().chain(self.reads.gathering.drain(..)) {
+            drop(reply.send(Err(why.clone())));
+        }
+        if let Some((_, reply)) = self.changing.take() {
+            drop(reply.send(Err(why.clone())));
+        }
+    }
+}
+
+/// Answers proposers whose command will not be done, or not be known to be.
+pub fn refuse(replies: Vec<Option<Reply>>, metrics: &Metrics, why: &StoreError) {
+    for reply in replies.into_iter().flatten() {
+        metrics.proposals_pending.sub(1);
+        let outcome: Outcome = Err(why.clone());
+        // A proposer that went away does not need its answer.
+        drop(reply.tx.send(outcome));
+    }
+}
