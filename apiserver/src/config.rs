@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod etcd;
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,6 +45,8 @@ pub struct Flags {
     pub etcd_servers: Vec<String>,
     #[command(flatten)]
     pub etcd: etcd::EtcdFlags,
+    #[command(flatten)]
+    pub store: store::StoreFlags,
 
     /// The port on which to serve HTTPS
     #[arg(long, default_value_t = 6443)]
@@ -254,6 +257,9 @@ impl Flags {
     /// Checks what clap cannot.
     pub fn check(&self) -> anyhow::Result<()> {
         self.etcd.check(&self.etcd_servers)?;
+        if self.store.group()?.is_some() && !self.etcd_servers.is_empty() {
+            bail!("--store-initial-cluster is of the embedded store, --etcd-servers puts etcd in its place");
+        }
         if self.tls_cert_file.is_some() != self.tls_private_key_file.is_some() {
             bail!("--tls-cert-file and --tls-private-key-file must be given together");
         }
