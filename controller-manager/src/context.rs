@@ -116,6 +116,11 @@ impl Context {
         }
     }
 
+    /// The registry of the process, for what a controller measures itself.
+    pub fn registry(&self) -> &component_base::metrics::Metrics {
+        &self.metrics.registry
+    }
+
     /// Runs a task until the end of the process; `task` must watch [`Context::stop`] if it writes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
@@ -159,6 +164,7 @@ type Reader = Box<dyn Fn() -> (usize, u64) + Send + Sync>;
 /// Metrics of this daemon.
 #[derive(Clone)]
 pub struct Metrics {
+    registry: component_base::metrics::Metrics,
     queues: Arc<Mutex<Vec<(&'static str, Reader)>>>,
     leader: Family<Vec<(String, String)>, Gauge>,
 }
@@ -166,7 +172,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers into the daemon's registry.
     pub fn new(registry: &component_base::metrics::Metrics) -> Self {
-        let metrics = Self { queues: Arc::default(), leader: Family::default() };
+        let metrics = Self { registry: registry.clone(), queues: Arc::default(), leader: Family::default() };
         let queues = Queues(metrics.queues.clone());
         let leader = metrics.leader.clone();
         registry.register(|r| {

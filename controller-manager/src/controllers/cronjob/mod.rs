@@ -4,6 +4,9 @@
 //! and writes. A job's name comes from the time it was due, so that it is made once, whoever makes it.
 
 mod plan;
+
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +24,7 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube::api::{DeleteParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use self::plan::{Due, Event};
 use crate::context::{Context, synced};
@@ -35,6 +39,8 @@ struct Controller {
     cron_jobs: Store<CronJob>,
     jobs: Store<Job>,
     written: Written,
+    /// How late jobs are made.
+    skew: Histogram,
     queue: WorkQueue<String>,
 }
 
@@ -49,7 +55,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
         cron_jobs: cron_jobs.store(),
         jobs: jobs.store(),
         written: Written::default(),
+        skew: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
         queue: WorkQueue::default(),
+    });
+    let skew = c.skew.clone();
+    ctx.registry().register(|r| {
+        let help =
+            "Time between when a cronjob is scheduled to be run, and when the corresponding job is created";
+        r.register("cronjob_controller_job_creation_skew_duration_seconds", help, skew);
     });
     let this = c.clone();
     cron_jobs.on_change(move |d| {
@@ -172,7 +185,7 @@ impl Controller {
                         }
                     }
                 }
-                if let Some(job) = self.create(cj, &plan::job(cj, at, &named)).await? {
+                if let Some(job) = self.create(cj, at, &plan::job(cj, at, &named)).await? {
                     let active = status.active.get_or_insert_default();
                     if active.iter().all(|r| r.uid != job.metadata.uid) {
                         active.push(meta::reference(&job));
@@ -218,10 +231,12 @@ impl Controller {
     }
 
     /// The job that now runs: made, or made by us before. `None` if somebody else's has the name.
-    async fn create(&self, cj: &CronJob, job: &Job) -> anyhow::Result<Option<Job>> {
+    async fn create(&self, cj: &CronJob, at: Timestamp, job: &Job) -> anyhow::Result<Option<Job>> {
         let name = meta::name(&job.metadata);
         match self.api(cj).create(&PostParams::default(), job).await {
             Ok(made) => {
+                let late = meta::created(&made.metadata).duration_since(at);
+                self.skew.observe(late.as_secs_f64());
                 self.tell(cj, vec![(false, "SuccessfulCreate", format!("Created job {name}"))]);
                 Ok(Some(made))
             }

@@ -24,6 +24,7 @@ const MAX_UNCOUNTED: usize = 500;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
     pub made: i32,
+    pub not_made: i32,
     pub removed: i32,
     pub removed_ready: i32,
 }

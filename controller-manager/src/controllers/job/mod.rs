@@ -10,6 +10,7 @@
 mod account;
 mod backoff;
 mod indexes;
+mod metrics;
 mod model;
 mod orphans;
 mod plan;
@@ -83,6 +84,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
         queue: WorkQueue::new(RETRY),
         orphans: WorkQueue::new(RETRY),
     });
+    c.memory.metrics.register(ctx.registry());
     let this = c.clone();
     jobs.on_change(move |d| this.job_changed(d));
     let this = c.clone();
@@ -139,6 +141,8 @@ impl Controller {
     fn pod_changed(&self, d: &Delta<Pod>) {
         let pod = d.object();
         let uid = meta::uid(&pod.metadata);
+        let now = Some(pod.as_ref()).filter(|_| !d.is_deleted());
+        self.memory.metrics.pod_changed(d.old().map(Arc::as_ref), now);
         let going = d.is_deleted() || pod.metadata.deletion_timestamp.is_some();
         let free = d.is_deleted() || !model::tracked(pod);
         if let Some(old) =

@@ -29,6 +29,29 @@ pub struct Seen<'a> {
     pub now: Timestamp,
 }
 
+impl Decision {
+    /// What a look that decides this is called in metrics.
+    pub fn action(&self) -> &'static str {
+        match self.act {
+            Act::Create(_) => "pods_created",
+            Act::Remove(_) => "pods_deleted",
+            Act::Nothing if self.managed => "tracking",
+            Act::Nothing | Act::Stop(_) => "reconciling",
+        }
+    }
+
+    /// Why pods are made, for metrics.
+    pub fn creation_reason(&self) -> &'static str {
+        if self.spec.pod_replacement_policy.as_deref() == Some("Failed") && self.failed > 0 {
+            "recreate_failed"
+        } else if self.failed > 0 || self.terminating > 0 {
+            "recreate_terminating_or_failed"
+        } else {
+            "new"
+        }
+    }
+}
+
 impl Seen<'_> {
     /// Whether the pod still waits to be counted.
     pub fn held(&self, pod: &Pod) -> bool {
@@ -64,6 +87,8 @@ pub struct Decision {
     pub status: JobStatus,
     /// Succeeded so far, pods not yet counted included.
     pub succeeded: i32,
+    /// Failed so far, the same way.
+    pub failed: i32,
     /// Indexes that had succeeded by the status.
     pub done_before: Indexes,
     /// Indexes that have succeeded.
@@ -123,6 +148,7 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
     }
     let mut d = Decision {
         succeeded: status.succeeded.unwrap_or(0) + count(succeeded_now.len()) + count(old_succeeded.len()),
+        failed,
         done_before: Indexes::default(),
         done: Indexes::default(),
         failed_indexes: None,
@@ -138,7 +164,7 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
         spec,
         status,
     };
-    d.finish = noted_end(seen, &d).or_else(|| limit_reached(seen, &mut d, failed));
+    d.finish = noted_end(seen, &d).or_else(|| limit_reached(seen, &mut d));
     let mut kept = BTreeMap::new();
     if model::indexed(&d.spec) {
         count_indexes(seen, &mut d);
@@ -190,10 +216,10 @@ fn noted_end(seen: &Seen<'_>, d: &Decision) -> Option<JobCondition> {
 }
 
 /// Too many failures, or too much time.
-fn limit_reached(seen: &Seen<'_>, d: &mut Decision, failed: i32) -> Option<JobCondition> {
+fn limit_reached(seen: &Seen<'_>, d: &mut Decision) -> Option<JobCondition> {
     let failure =
         |reason, message| Some(model::new_condition(FAILURE_TARGET, "True", reason, message, seen.now));
-    if failed > d.spec.backoff_limit.unwrap_or(6)
+    if d.failed > d.spec.backoff_limit.unwrap_or(6)
         || backoff::too_many_restarts(&d.spec, seen.pods.iter().map(Arc::as_ref))
     {
         return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");

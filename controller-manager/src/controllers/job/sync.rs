@@ -16,8 +16,9 @@ use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod}
 
 use super::account::{self, Done};
 use super::backoff::Record;
+use super::metrics::JobMetrics;
 use super::model;
-use super::plan::{self, Act, NewPod, Seen};
+use super::plan::{self, Act, Decision, NewPod, Seen};
 use super::removals::Removals;
 use crate::util::{errors, meta, pod_control, pods};
 
@@ -40,6 +41,7 @@ pub trait Hands: Sync {
 pub struct Memory {
     pub expectations: Expectations,
     pub removals: Removals,
+    pub metrics: JobMetrics,
 }
 
 impl Memory {
@@ -72,20 +74,40 @@ pub async fn look(
     now: Timestamp,
     caught_up: bool,
 ) -> anyhow::Result<Looked> {
-    let key = key_of(job);
-    let stripped: HashSet<String> = memory.removals.open(&key);
+    let begun = Instant::now();
+    let stripped: HashSet<String> = memory.removals.open(&key_of(job));
     let seen = Seen { job, pods, stripped: &stripped, caught_up, record: *record, now };
-    let mut decision = plan::decide(&seen);
+    let decision = plan::decide(&seen);
+    let (spec, action) = (decision.spec.clone(), decision.action());
+    let result = carry_out(hands, memory, &seen, decision, record).await;
+    memory.metrics.synced(&spec, result.is_ok(), action, begun.elapsed());
+    result
+}
+
+async fn carry_out(
+    hands: &impl Hands,
+    memory: &Memory,
+    seen: &Seen<'_>,
+    mut decision: Decision,
+    record: &mut Record,
+) -> anyhow::Result<Looked> {
+    let (job, now, key) = (seen.job, seen.now, key_of(seen.job));
+    let spec = decision.spec.clone();
     let act = std::mem::replace(&mut decision.act, Act::Nothing);
     let (again, new_record) = (decision.again, decision.record);
     let (done, failure) = perform(hands, memory, job, &key, act).await;
+    memory.metrics.created(decision.creation_reason(), done.made, done.not_made);
+    let counted = |old: &Job, new: &Job| {
+        memory.metrics.counted(&spec, old.status.as_ref(), new.status.as_ref());
+    };
 
-    let mut account = account::account(&seen, decision, done);
+    let mut account = account::account(seen, decision, done);
     for (reason, message) in account.events.drain(..) {
         hands.event(job, false, reason, message);
     }
     if account.flush {
         let written = hands.write_status(&account.job).await.context("noting pods that ended")?;
+        counted(job, &written);
         account.flushed(written);
         *record = new_record;
     }
@@ -106,17 +128,22 @@ pub async fn look(
             }
         }
     }
+    let before = account.job.clone();
     account.settle();
     if let Some(e) = stuck {
         if account.flush {
             hands.write_status(&account.job).await.context("counting pods")?;
+            counted(&before, &account.job);
         }
         return Err(anyhow::Error::from(e).context("taking the tracking finalizer off a pod"));
     }
     let ended = account.conclude(now);
     if account.flush {
         hands.write_status(&account.job).await.context("counting pods")?;
+        counted(&before, &account.job);
         if let Some(end) = &ended {
+            let reason = end.reason.as_deref().unwrap_or_default();
+            memory.metrics.ended(&spec, end.type_ == model::COMPLETE, reason);
             tell_end(hands, &account.job, end);
         }
     }
@@ -175,6 +202,7 @@ async fn create(
         let came = made.iter().filter(|m| matches!(m, Ok(Some(_)))).count();
         memory.expectations.lower_adds(key, size - came);
         done.made = done.made.saturating_add(plan::count(came));
+        done.not_made += plan::count(made.iter().filter(|m| m.is_err()).count());
         if let Some(error) = made.into_iter().find_map(Result::err) {
             memory.expectations.lower_adds(key, left.len());
             return (done, Some(error));

@@ -3,6 +3,8 @@
 //! The result is a list of tasks, one per pod. In a set that is ordered there is at most one that changes anything,
 //! and what waits behind it is not in the list; in a parallel set tasks are independent of each other.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,6 +15,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::claims::{self, Owners};
 use super::model::{self, Replica, Wanted};
 use crate::util::{meta, pods, revisions};
+
+/// Pods made in one go, at most.
+const BURST: usize = 500;
 
 /// What is known when a set is looked at.
 pub struct Seen<'a> {
@@ -95,24 +100,30 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
 impl<'a> Look<'a> {
     fn new(seen: &'a Seen<'a>) -> Self {
         let wanted = Wanted::new(seen.set);
-        let mut places: Vec<Option<Arc<Pod>>> = vec![None; usize::try_from(wanted.replicas()).unwrap_or(0)];
+        let mut placed: BTreeMap<i32, Arc<Pod>> = BTreeMap::new();
         let mut condemned = Vec::new();
         for pod in seen.pods {
             let Some(ordinal) = wanted.ordinal(pod) else { continue };
-            let place = usize::try_from(ordinal - wanted.start()).ok();
-            match place.and_then(|p| places.get_mut(p)) {
-                Some(place) => *place = Some(pod.clone()),
-                None => condemned.push(pod.clone()),
+            if wanted.has_place(ordinal) {
+                placed.insert(ordinal, pod.clone());
+            } else {
+                condemned.push(pod.clone());
             }
         }
-        condemned.sort_by_key(|p| std::cmp::Reverse(wanted.ordinal(p)));
-        let replicas = (wanted.start()..)
-            .zip(places)
-            .map(|(ordinal, pod)| match pod {
-                Some(pod) => Replica::There(pod),
-                None => Replica::Missing(Box::new(new_pod(seen, &wanted, ordinal))),
-            })
-            .collect();
+        condemned.sort_by_key(|p| Reverse(wanted.ordinal(p)));
+        let most = if wanted.parallel() { BURST } else { 1 };
+        let (mut replicas, mut missing) = (Vec::new(), 0);
+        for ordinal in wanted.start()..wanted.start().saturating_add(wanted.replicas()) {
+            if let Some(pod) = placed.remove(&ordinal) {
+                replicas.push(Replica::There(pod));
+            } else if missing < most {
+                missing += 1;
+                replicas.push(Replica::Missing(Box::new(new_pod(seen, &wanted, ordinal))));
+            } else {
+                // Those behind wait for their turn.
+                break;
+            }
+        }
         Self { seen, wanted, replicas, condemned, tasks: Vec::new() }
     }
 

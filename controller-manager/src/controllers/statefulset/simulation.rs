@@ -325,6 +325,16 @@ fn parallel_sets_do_not_wait() {
 }
 
 #[test]
+fn a_set_of_any_size_is_made_bit_by_bit() {
+    let mut s = Sim::new(1, i32::MAX, |s| s.pod_management_policy = Some("Parallel".into()));
+    s.look();
+    assert_eq!(s.order.len(), 500);
+    let mut s = Sim::new(1, i32::MAX, |_| {});
+    s.look();
+    assert_eq!(s.order, ["web-0"]);
+}
+
+#[test]
 fn partitions_and_start_ordinals() {
     for seed in 0..10 {
         let mut s = Sim::new(seed, 4, |s| {
