@@ -31,7 +31,7 @@ use crate::{
     pod::{PodManager, api_source, file_source},
     server,
     status::StatusWriter,
-    volume::csi::Csi,
+    volume::csi::{self, Csi},
 };
 
 /// Name of the node: the override, else the host's name in lower case.
@@ -167,7 +167,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
         services: Services::start(client.clone()),
         status: StatusWriter::new(client.clone()),
         node: RwLock::new(None::<Arc<Node>>),
-        csi: Csi::default(),
+        csi: Csi::new(&flags.root_dir, &node_name),
         config,
         node_name,
         node_ips,
@@ -233,6 +233,8 @@ async fn start_node(
     let ctx = ctx.clone();
     tokio::spawn(async move {
         register::run(&ctx, &labels).await;
+        csi::node_info::initialize(&ctx).await;
+        tokio::spawn(csi::registry::run(ctx.clone()));
         tokio::spawn(watch::run(ctx.clone(), cni, labels));
         status::run(ctx).await;
     });

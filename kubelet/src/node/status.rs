@@ -163,6 +163,7 @@ pub async fn generate(ctx: &Context, old: Option<&NodeStatus>) -> NodeStatus {
         }),
         node_info: Some(machine::system_info(&runtime)),
         images: images(ctx).await,
+        volumes_in_use: Some(ctx.csi.in_use()),
         ..NodeStatus::default()
     }
 }
@@ -218,7 +219,11 @@ pub async fn run(ctx: Arc<Context>) {
         }
         let pause =
             if ready { ctx.config.node_status_update_frequency.0 } else { Duration::from_millis(500) };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Pods wait for it.
+            () = ctx.csi.in_use_changed.notified() => {}
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub async fn run(ctx: Arc<Context>, cni: Option<network::CniWriter>, labels: BTr
             watcher::Event::InitApply(mut node) | watcher::Event::Apply(mut node) => {
                 node.metadata.managed_fields = None;
                 let now = pod_cidrs(&node);
+                ctx.csi.node_changed(&node);
                 *ctx.node.write() = Some(Arc::new(node));
                 if now != cidrs {
                     cidrs = now;

@@ -49,11 +49,11 @@ pub async fn reap(ctx: Arc<Context>, uid: String) {
     });
     futures::future::join_all(stops).await;
     remove_from_runtime(&ctx, &uid).await;
-    let work = tokio::task::spawn_blocking(move || {
-        setup::tear_down(&PodDirs::new(&ctx.root_dir, &uid))
-            .and_then(|()| ctx.cgroups.remove_pod(&uid))
-            .map_err(|e| (uid, e))
-    });
+    if let Err(e) = setup::tear_down(&ctx.csi, PodDirs::new(&ctx.root_dir, &uid)).await {
+        tracing::warn!(uid, error = e, "cannot remove the volumes of an orphaned pod");
+        return;
+    }
+    let work = tokio::task::spawn_blocking(move || ctx.cgroups.remove_pod(&uid).map_err(|e| (uid, e)));
     if let Ok(Err((uid, e))) = work.await {
         tracing::warn!(uid, error = %e, "cannot clean up after an orphaned pod");
     }

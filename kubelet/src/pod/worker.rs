@@ -406,11 +406,11 @@ impl Worker {
             }
             let (ctx, uid) = (self.ctx.clone(), self.shared.uid.clone());
             self.spawn(Op::Cleanup, async move {
-                let work = tokio::task::spawn_blocking(move || {
-                    let dirs = PodDirs::new(&ctx.root_dir, &uid);
-                    crate::volume::setup::tear_down(&dirs)?;
-                    ctx.cgroups.remove_pod(&uid)
-                });
+                let dirs = PodDirs::new(&ctx.root_dir, &uid);
+                if let Err(e) = crate::volume::setup::tear_down(&ctx.csi, dirs).await {
+                    return Done::Cleanup(Err(e));
+                }
+                let work = tokio::task::spawn_blocking(move || ctx.cgroups.remove_pod(&uid));
                 Done::Cleanup(match work.await {
                     Ok(result) => result.map_err(|e| e.to_string()),
                     Err(e) => Err(e.to_string()),

@@ -210,7 +210,9 @@ fn common_user(pod: &Pod) -> Option<u32> {
     users.all(|u| u == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
-/// Removes all of a pod's volumes and files.
-pub fn tear_down(dirs: &PodDirs) -> io::Result<()> {
-    mounts::remove_tree(&dirs.root)
+/// Removes all of a pod's volumes and files; those of CSI drivers first, which only their drivers may unmount.
+pub async fn tear_down(csi: &Csi, dirs: PodDirs) -> Result<(), String> {
+    csi.tear_down(&dirs).await?;
+    let work = tokio::task::spawn_blocking(move || mounts::remove_tree(&dirs.root));
+    work.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
