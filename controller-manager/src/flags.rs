@@ -216,6 +216,9 @@ pub struct Flags {
     /// Pods with ephemeral volumes looked at at the same time
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_ephemeralvolume_syncs: u16,
+    /// Pods on tainted devices looked at at the same time
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub concurrent_device_taint_eviction_syncs: u16,
     /// Pods and resource claims looked at at the same time
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub concurrent_resourceclaim_syncs: u16,

@@ -24,7 +24,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment, VolumeAttributesClass};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -192,6 +192,7 @@ impl Watched for VolumeAttachment {}
 impl Watched for CSIDriver {}
 impl Watched for ResourceClaim {}
 impl Watched for ResourceClaimTemplate {}
+impl Watched for ResourceSlice {}
 
 /// What an informer is found by.
 #[derive(PartialEq, Eq, Hash)]

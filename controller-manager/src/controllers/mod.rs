@@ -7,6 +7,7 @@ pub mod cluster_role_aggregation;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod device_taint_eviction;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -115,6 +116,7 @@ const CONTROLLERS: &[Entry] = &[
     entry("persistentvolume-protection-controller", "pv-protection", protection::volume::start),
     entry("volumeattributesclass-protection-controller", "", protection::attributes_class::start),
     entry("ephemeral-volume-controller", "ephemeral-volume", ephemeral_volume::start),
+    entry("device-taint-eviction-controller", "", device_taint_eviction::start),
     entry("resourceclaim-controller", "resource-claim-controller", resource_claim::start),
 ];
 
@@ -142,8 +144,7 @@ const DORMANT: &[(&str, &str, &str)] = &[
 
 /// Controllers of upstream that are not here (name and old name): leaving them out is fine, asking for them is an
 /// error.
-const ABSENT: &[(&str, &str)] =
-    &[("device-taint-eviction-controller", ""), ("selinux-warning-controller", "")];
+const ABSENT: &[(&str, &str)] = &[("selinux-warning-controller", "")];
 
 /// The names of the controllers to run.
 ///

@@ -5,19 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use component_base::controller::events::EventRecorder;
-use component_base::controller::informer::{Store, key_of, split_key};
+use component_base::controller::informer::{Store, key_of};
 use component_base::controller::queue::WorkQueue;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::Client;
 
 use super::endpointslice::BY_NODE;
 use crate::context::{Context, synced};
 use crate::util::taints::{NO_EXECUTE, must_leave_at};
-use crate::util::{errors, meta, pods};
+use crate::util::{eviction, meta, pods};
 
 struct Controller {
     client: Client,
@@ -91,31 +89,10 @@ impl Controller {
     }
 
     async fn evict(&self, key: &str, pod: &Pod) -> anyhow::Result<()> {
-        let (namespace, name) = split_key(key);
-        let namespace = namespace.unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        self.events.normal(
-            &meta::reference(pod),
-            "TaintManagerEviction",
-            format!("Marking for deletion Pod {key}"),
-        );
-        let reason = pods::disruption_target(
-            "DeletionByTaintManager",
-            "Taint manager: deleting due to NoExecute taint",
-            Timestamp::now(),
-        );
-        let patch =
-            serde_json::json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [reason]}});
-        match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Err(e) if errors::not_found(&e) => return Ok(()),
-            other => {
-                other.with_context(|| format!("noting the eviction on pod {key}"))?;
-            }
-        }
-        let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        match api.delete(name, &DeleteParams::default().preconditions(same)).await {
-            Err(e) if errors::not_found(&e) => Ok(()),
-            other => other.map(|_| ()).with_context(|| format!("evicting pod {key}")),
-        }
+        let message = format!("Marking for deletion Pod {key}");
+        self.events.normal(&meta::reference(pod), "TaintManagerEviction", message);
+        let message = "Taint manager: deleting due to NoExecute taint";
+        let why = pods::disruption_target("DeletionByTaintManager", message, Timestamp::now());
+        eviction::evict(&self.client, key, pod, why).await
     }
 }

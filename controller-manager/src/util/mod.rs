@@ -4,6 +4,7 @@ pub mod cidr;
 pub mod claim;
 pub mod discovery;
 pub mod errors;
+pub mod eviction;
 pub mod hash;
 pub mod latest;
 pub mod meta;

@@ -226,7 +226,7 @@ async fn attached_volumes_are_reported_before_they_are_used_and_until_they_are_u
     let name = "kubernetes.io/csi/d^h".to_owned();
     let controller = async {
         w.csi.in_use_changed.notified().await;
-        assert_eq!(w.csi.in_use(), [name.clone()]);
+        assert_eq!(w.csi.in_use(), std::slice::from_ref(&name));
         assert_eq!(w.calls(), [""; 0], "nothing before it is attached");
         let node: Node = serde_json::from_value(json!({"status": {"volumesInUse": [name],
             "volumesAttached": [{"name": name, "devicePath": ""}]}}))
