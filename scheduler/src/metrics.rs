@@ -25,6 +25,17 @@ pub struct Incoming {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RejectedBy {
+    pub plugin: &'static str,
+    pub profile: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Operation {
+    pub operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CacheLabel {
     pub r#type: &'static str,
 }
@@ -44,6 +55,8 @@ pub struct Metrics {
     pub pod_attempts: Histogram,
     pub pending: Family<QueueLabel, Gauge>,
     pub incoming: Family<Incoming, Counter>,
+    pub unschedulable: Family<RejectedBy, Gauge>,
+    pub tasks: Family<Operation, Gauge>,
     pub cache_size: Family<CacheLabel, Gauge>,
     pub preemption_attempts: Counter,
     pub preemption_victims: Histogram,
@@ -67,6 +80,8 @@ impl Default for Metrics {
             pod_attempts: Histogram::new(exponential_buckets(1.0, 2.0, 5)),
             pending: Family::default(),
             incoming: Family::default(),
+            unschedulable: Family::default(),
+            tasks: Family::default(),
             cache_size: Family::default(),
             preemption_attempts: Counter::default(),
             preemption_victims: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
@@ -107,6 +122,16 @@ impl Metrics {
             "scheduler_queue_incoming_pods",
             "Number of pods added to the queues, by event and queue",
             self.incoming.clone(),
+        );
+        r.register(
+            "scheduler_unschedulable_pods",
+            "Number of unschedulable pods, by the plugins that rejected them; a pod counts for each of them",
+            self.unschedulable.clone(),
+        );
+        r.register(
+            "scheduler_goroutines",
+            "Number of tasks running now, by what they do: binding",
+            self.tasks.clone(),
         );
         r.register("scheduler_cache_size", "Number of nodes, pods and assumed pods", self.cache_size.clone());
         r.register(

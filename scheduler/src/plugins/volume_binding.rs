@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::volumes::{self, Stand};
+use super::volumes::{self, Delayed, Stand};
 use crate::framework::{Action, Cycle, Filter, Plugin, Rejection, Resource};
-use crate::model::volume::{Claim, Class};
 
 const NAME: &str = "VolumeBinding";
 
@@ -29,8 +28,8 @@ impl Plugin for VolumeBinding {
         if stands.iter().any(|s| matches!(s, Stand::Unbound)) {
             return Err(Rejection::unresolvable(NAME, "pod has unbound immediate PersistentVolumeClaims"));
         }
+        let delayed = Delayed::all(storage, &stands);
         Ok(Filter::Check(Box::new(move |n| {
-            let mut delayed: Vec<(&Claim, &Class)> = Vec::new();
             let (mut missing, mut elsewhere) = (false, false);
             for s in &stands {
                 match s {
@@ -38,8 +37,7 @@ impl Plugin for VolumeBinding {
                         None => missing = true,
                         Some(v) => elsewhere |= !volumes::reachable(v, n),
                     },
-                    Stand::Delayed(c, class) => delayed.push((c, class)),
-                    Stand::Unbound => {}
+                    Stand::Delayed(..) | Stand::Unbound => {}
                 }
             }
             let mut reasons: Vec<Cow<'static, str>> = Vec::new();

@@ -63,30 +63,48 @@ pub fn stands<'a>(s: &'a Storage, pod: &PodInfo) -> Result<Vec<Stand<'a>>, Strin
         .collect()
 }
 
-/// The smallest volume that satisfies a claim from a node, and is not promised to another claim.
-#[must_use]
-pub fn find<'a>(s: &'a Storage, c: &Claim, node: &NodeInfo, taken: &[Str]) -> Option<&'a Volume> {
-    let mine = |v: &Volume| {
-        v.claim.as_ref().is_some_and(|(ns, name, uid)| {
-            *ns == c.namespace && *name == c.name && uid.as_ref().is_none_or(|u| *u == c.uid)
-        })
-    };
-    let free = |v: &Volume| v.claim.is_none() && v.available && !s.promised.contains_key(&v.name);
-    s.volumes
-        .values()
-        .filter(|v| {
+/// A claim that is to be bound once a node is chosen, with the volumes that would do for it somewhere.
+#[derive(Debug)]
+pub struct Delayed<'a> {
+    pub claim: &'a Claim,
+    pub class: &'a Class,
+    /// The best first: one reserved for this claim goes before all others, then the smallest.
+    candidates: Vec<&'a Volume>,
+}
+
+impl<'a> Delayed<'a> {
+    /// Looks through all volumes once, so that it is not done for every node.
+    #[must_use]
+    pub fn new(s: &'a Storage, c: &'a Claim, class: &'a Class) -> Self {
+        let mine = |v: &Volume| {
+            v.claim.as_ref().is_some_and(|(ns, name, uid)| {
+                *ns == c.namespace && *name == c.name && uid.as_ref().is_none_or(|u| *u == c.uid)
+            })
+        };
+        let free = |v: &Volume| v.claim.is_none() && v.available && !s.promised.contains_key(&v.name);
+        let does = |v: &&Volume| {
             v.class.as_ref() == c.class.as_deref().unwrap_or("")
                 && !v.deleting
                 && v.block == c.block
                 && v.capacity >= c.request
                 && c.modes.iter().all(|m| v.modes.contains(m))
                 && c.selector.as_ref().is_none_or(|x| x.matches(&v.labels))
-                && !taken.contains(&v.name)
                 && (mine(v) || free(v))
-                && reachable(v, node)
-        })
-        // One reserved for this claim goes before all others.
-        .min_by_key(|v| (!mine(v), v.capacity))
+        };
+        let mut candidates: Vec<&Volume> = s.volumes.values().filter(does).collect();
+        candidates.sort_by_key(|v| (!mine(v), v.capacity));
+        Self { claim: c, class, candidates }
+    }
+
+    /// The claims of [`stands`] that are to be bound.
+    #[must_use]
+    pub fn all(s: &'a Storage, stands: &[Stand<'a>]) -> Vec<Self> {
+        let delayed = stands.iter().filter_map(|x| match x {
+            Stand::Delayed(c, class) => Some((*c, *class)),
+            Stand::Bound(..) | Stand::Unbound => None,
+        });
+        delayed.map(|(c, class)| Self::new(s, c, class)).collect()
+    }
 }
 
 /// Whether a volume can be used on a node.
@@ -104,10 +122,10 @@ const NO_SPACE: &str = "node(s) did not have enough free storage";
 ///
 /// # Errors
 /// A claim can't be satisfied there: why, in the words of the pod's message.
-pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Result<Vec<Plan>, &'static str> {
+pub fn plan(s: &Storage, delayed: &[Delayed<'_>], node: &NodeInfo) -> Result<Vec<Plan>, &'static str> {
     let mut taken: Vec<Str> = Vec::new();
     let mut out = Vec::new();
-    for (c, class) in delayed {
+    for Delayed { claim: c, class, candidates } in delayed {
         let claim = (c.namespace.clone(), c.name.clone());
         // A claim whose provisioning began for another node waits for that node.
         if let Some(selected) = &c.selected_node {
@@ -117,7 +135,8 @@ pub fn plan(s: &Storage, delayed: &[(&Claim, &Class)], node: &NodeInfo) -> Resul
             out.push(Plan::Provision { claim });
             continue;
         }
-        if let Some(v) = find(s, c, node, &taken) {
+        let fitting = candidates.iter().find(|v| !taken.contains(&v.name) && reachable(v, node));
+        if let Some(v) = fitting {
             taken.push(v.name.clone());
             out.push(Plan::Bind { volume: v.name.clone(), claim, claim_uid: c.uid.clone() });
             continue;

@@ -48,6 +48,9 @@ struct Entry {
     place: Place,
 }
 
+/// Where pods went, by the name of the event that sent them there: for metrics.
+pub type Moves = BTreeMap<(&'static str, &'static str), u64>;
+
 /// How many pods wait where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
@@ -68,6 +71,9 @@ pub struct Queue {
     rejected: HashMap<&'static str, HashSet<Str>>,
     unschedulable: usize,
     gated: usize,
+    /// Pods by profile and plugin that rejected them.
+    tally: BTreeMap<(Box<str>, &'static str), i64>,
+    moves: Moves,
     seq: u64,
     initial: Duration,
     max: Duration,
@@ -91,6 +97,8 @@ impl Queue {
             rejected: HashMap::new(),
             unschedulable: 0,
             gated: 0,
+            tally: BTreeMap::new(),
+            moves: Moves::new(),
             seq: 0,
             initial,
             max,
@@ -101,7 +109,9 @@ impl Queue {
     /// A new pod, or a changed one the queue does not know.
     pub fn add(&mut self, pod: Arc<PodInfo>, profile: &Profile, now: Time) {
         let q = Queued { pod, attempts: 0, first: now, since: now, rejected_by: BTreeSet::new() };
+        let uid = q.pod.uid.clone();
         self.enter(q, profile, now);
+        self.count_move("UnscheduledPodAdd", &uid);
     }
 
     fn enter(&mut self, mut q: Queued, profile: &Profile, now: Time) {
@@ -126,6 +136,7 @@ impl Queue {
         match &place {
             Place::Unschedulable => {
                 self.unschedulable += 1;
+                self.count_rejected(&q, 1);
                 for name in groups(&q) {
                     self.rejected.entry(name).or_default().insert(uid.clone());
                 }
@@ -147,6 +158,7 @@ impl Queue {
             }
             Place::Unschedulable => {
                 self.unschedulable -= 1;
+                self.count_rejected(&e.q, -1);
                 for name in groups(&e.q) {
                     if let Some(group) = self.rejected.get_mut(name) {
                         group.remove(uid);
@@ -292,9 +304,38 @@ impl Queue {
         for uid in &helped {
             if let Some(e) = self.take(uid) {
                 self.requeue(e.q, now);
+                self.count_move(event.label(), uid);
             }
         }
         helped.len()
+    }
+
+    fn count_rejected(&mut self, q: &Queued, by: i64) {
+        for name in &q.rejected_by {
+            *self.tally.entry((q.pod.want().scheduler.clone(), name)).or_default() += by;
+        }
+    }
+
+    fn count_move(&mut self, event: &'static str, uid: &str) {
+        let queue = match self.pods.get(uid).map(|e| &e.place) {
+            Some(Place::Active(_)) => "active",
+            Some(Place::Backoff(..)) => "backoff",
+            Some(Place::Gated) => "gated",
+            Some(Place::Unschedulable) => "unschedulable",
+            None => return,
+        };
+        *self.moves.entry((event, queue)).or_default() += 1;
+    }
+
+    /// Unschedulable pods by profile and plugin that rejected them; a pod counts for each of its plugins.
+    #[must_use]
+    pub fn rejections(&self) -> &BTreeMap<(Box<str>, &'static str), i64> {
+        &self.tally
+    }
+
+    /// Where pods went since this was last asked.
+    pub fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
     }
 
     /// Makes one pod active at once, whatever it waits for.

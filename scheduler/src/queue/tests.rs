@@ -116,3 +116,18 @@ fn after_five_minutes_it_is_tried_anyway() {
     assert_eq!(names(&mut q, 331.0), ["p"]);
     assert!(!q.delete("p"));
 }
+
+#[test]
+fn metrics_hear_where_pods_went_and_who_rejected_them() {
+    let (mut q, p) = new();
+    q.add(sized("a", "1", "1Gi"), &p, at(1.0));
+    let tried = q.pop(at(1.0)).expect("a");
+    q.put_unschedulable(tried, BTreeSet::from(["NodeResourcesFit"]), at(1.0));
+    let rejected = |q: &Queue| q.rejections().values().sum::<i64>();
+    assert_eq!(rejected(&q), 1);
+    let node = node("n", json!({}));
+    assert_eq!(q.on_event(&ClusterEvent::node(None, &node), |_| Some(&p), at(1.0)), 1);
+    assert_eq!(rejected(&q), 0);
+    let moves: Vec<_> = q.take_moves().into_keys().collect();
+    assert_eq!(moves, [("NodeAdd", "backoff"), ("UnscheduledPodAdd", "active")]);
+}

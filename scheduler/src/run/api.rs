@@ -109,6 +109,11 @@ impl Writer {
         self.patch_status(pod, status, "setting the PodScheduled condition").await;
     }
 
+    /// Says which node a pod is expected on while its volumes are being bound.
+    pub async fn nominate(&self, pod: &PodInfo, node: &str) {
+        self.patch_status(pod, json!({"nominatedNodeName": node}), "setting nominatedNodeName").await;
+    }
+
     /// Withdraws a pod's nomination.
     pub async fn clear_nomination(&self, pod: &PodInfo) {
         self.patch_status(pod, json!({"nominatedNodeName": null}), "clearing nominatedNodeName").await;

@@ -21,10 +21,9 @@ use crate::cache::Cache;
 use crate::config::Configuration;
 use crate::decide::{Decision, Diagnosis, Turn, compile, decide, shortlist};
 use crate::framework::{Action, ClusterEvent, Cycle, Profile, Rejection, Resource};
-use crate::metrics::{Attempt, CacheLabel, Metrics, QueueLabel, Tries};
-use crate::model::volume::{Claim, Class};
+use crate::metrics::{Attempt, CacheLabel, Incoming, Metrics, Operation, QueueLabel, RejectedBy, Tries};
 use crate::model::{PodInfo, Str};
-use crate::plugins::volumes::{Plan, Stand, plan, stands};
+use crate::plugins::volumes::{Delayed, Plan, plan, stands};
 use crate::preempt::{self, Outcome};
 use crate::queue::{Queue, Queued};
 
@@ -402,6 +401,8 @@ impl Worker {
             if !plans.is_empty() {
                 // Provisioning can take minutes: it must not hold a slot.
                 drop(permit);
+                // Others, such as a node autoscaler, see where the pod is expected (KEP-5278).
+                writer.nominate(&q.pod, &node).await;
                 result = volumes::bind(&writer.client, &plans, &node, timeout).await;
             }
             if result.is_ok() {
@@ -419,13 +420,7 @@ impl Worker {
     fn volume_plans(&self, pod: &PodInfo, node: &str) -> Vec<Plan> {
         let storage = &self.cache.storage;
         let Ok(stands) = stands(storage, pod) else { return Vec::new() };
-        let delayed: Vec<(&Claim, &Class)> = stands
-            .iter()
-            .filter_map(|s| match s {
-                Stand::Delayed(c, class) => Some((*c, *class)),
-                _ => None,
-            })
-            .collect();
+        let delayed = Delayed::all(storage, &stands);
         self.cache.node(node).and_then(|n| plan(storage, &delayed, n).ok()).unwrap_or_default()
     }
 
@@ -478,7 +473,16 @@ impl Worker {
         self.metrics.attempt_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
     }
 
-    fn update_gauges(&self) {
+    fn update_gauges(&mut self) {
+        for ((event, queue), n) in self.queue.take_moves() {
+            self.metrics.incoming.get_or_create(&Incoming { queue, event }).inc_by(n);
+        }
+        for ((profile, plugin), n) in self.queue.rejections() {
+            let label = RejectedBy { plugin, profile: profile.to_string() };
+            self.metrics.unschedulable.get_or_create(&label).set(*n);
+        }
+        let bindings = IN_FLIGHT.saturating_sub(self.slots.available_permits());
+        self.metrics.tasks.get_or_create(&Operation { operation: "binding" }).set(bindings as i64);
         let s = self.queue.sizes();
         let queues = [
             ("active", s.active),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::model::{PodInfo, convert};
-use crate::plugins::volumes::{Plan, Stand, plan, stands};
+use crate::plugins::volumes::{Delayed, Plan, plan, stands};
 use crate::testing::{choose, cluster, node, on, pod, profile};
 
 fn user(name: &str, claim: &str) -> Arc<PodInfo> {
@@ -95,13 +95,7 @@ fn delayed_claims_choose_the_smallest_reachable_volume_or_provision() {
     assert_eq!(choose(&c, &p, &user), Ok("b".into()));
     let planned = |c: &Cache, on: &str| {
         let found = stands(&c.storage, &user).expect("claims");
-        let delayed: Vec<_> = found
-            .iter()
-            .filter_map(|s| match s {
-                Stand::Delayed(a, b) => Some((*a, *b)),
-                _ => None,
-            })
-            .collect();
+        let delayed = Delayed::all(&c.storage, &found);
         plan(&c.storage, &delayed, c.node(on).expect("node"))
     };
     let found = planned(&c, "b").expect("a plan");
