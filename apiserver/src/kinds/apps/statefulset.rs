@@ -1,6 +1,9 @@
 //! Stateful sets.
 
 use k8s_openapi::api::apps::v1 as api;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume,
+};
 
 use super::validation::{self, SELECTOR};
 use crate::field::{Error, ErrorList, Path};
@@ -65,7 +68,7 @@ impl Strategy for StatefulSet {
         let selector = validation::given(cx, &s.selector);
         let at = path.child("template");
         if validation::label_selector(selector, "statefulset", &path.child("selector"), &mut errors) {
-            validation::template(&s.template, selector, "StatefulSet", &at, &mut errors);
+            validation::template(&as_pods_have_it(s), selector, "StatefulSet", &at, &mut errors);
         }
         validation::template_warnings(cx, &set.metadata, &s.template, &at, &errors);
         errors
@@ -98,6 +101,27 @@ impl Strategy for StatefulSet {
         }
         errors
     }
+}
+
+/// The template with what the controller puts into each pod: a volume per claim, and the pod's own name.
+fn as_pods_have_it(s: &api::StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = s.template.clone();
+    let Some(spec) = template.spec.as_mut() else { return template };
+    (spec.subdomain, spec.hostname) = (None, None);
+    let of_claim = |claim: &PersistentVolumeClaim| {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let source = PersistentVolumeClaimVolumeSource { claim_name: name.clone(), read_only: None };
+        Volume { name, persistent_volume_claim: Some(source), ..Volume::default() }
+    };
+    let mut volumes: Vec<Volume> = s.volume_claim_templates.iter().flatten().map(of_claim).collect();
+    if !volumes.is_empty() {
+        let own = spec.volumes.take().unwrap_or_default();
+        let others: Vec<Volume> =
+            own.into_iter().filter(|v| !volumes.iter().any(|claim| claim.name == v.name)).collect();
+        volumes.extend(others);
+        spec.volumes = Some(volumes);
+    }
+    template
 }
 
 fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
@@ -136,5 +160,40 @@ fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
                 errors.push(Error::not_supported(&at.child(field), v, &["Retain", "Delete"]));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::PodSpec;
+
+    #[test]
+    fn claims_are_volumes_of_the_pods() {
+        let mut claim = PersistentVolumeClaim::default();
+        claim.metadata.name = Some("data".into());
+        let named = |name: &str| Volume { name: name.into(), ..Volume::default() };
+        let pod = PodSpec {
+            hostname: Some("any".into()),
+            volumes: Some(vec![named("data"), named("tmp")]),
+            ..PodSpec::default()
+        };
+        let template = PodTemplateSpec { spec: Some(pod), ..PodTemplateSpec::default() };
+        let with = |claims| {
+            let volume_claim_templates = Some(claims);
+            let spec = api::StatefulSetSpec {
+                template: template.clone(),
+                volume_claim_templates,
+                ..Default::default()
+            };
+            as_pods_have_it(&spec).spec.unwrap_or_default()
+        };
+        let spec = with(vec![claim]);
+        let names = |s: &PodSpec| s.volumes.iter().flatten().map(|v| v.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&spec), ["data", "tmp"]);
+        let of_claim = spec.volumes.iter().flatten().filter(|v| v.persistent_volume_claim.is_some());
+        assert_eq!(of_claim.count(), 1);
+        assert_eq!(spec.hostname, None);
+        assert_eq!(names(&with(Vec::new())), ["data", "tmp"]);
     }
 }
