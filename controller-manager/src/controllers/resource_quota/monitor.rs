@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use component_base::controller::watching;
+use component_base::quota::Tracked;
 use futures::StreamExt;
 use kube::Client;
 use kube::runtime::watcher::{Config, Event};
@@ -36,6 +37,9 @@ pub struct Monitors {
 /// The names of a kind by namespace.
 struct Watch {
     names: Mutex<HashMap<String, HashSet<String>>>,
+    /// Whether more counts than the number of objects, so that a change of one may free something. The quotas
+    /// themselves are counted, too: a recount at each change would take back what admission has just charged.
+    content_counts: bool,
     synced: watch::Sender<bool>,
     task: Mutex<Option<AbortHandle>>,
 }
@@ -103,6 +107,7 @@ impl Monitors {
         }
         let watch = Arc::new(Watch {
             names: Mutex::default(),
+            content_counts: !Tracked::of(&kind.0, &kind.1).is_plain(),
             synced: watch::channel(false).0,
             task: Mutex::default(),
         });
@@ -173,7 +178,7 @@ impl Watch {
             Event::Apply(object) => {
                 let (namespace, name) = of(&object);
                 let new = self.names.lock().entry(namespace.clone()).or_default().insert(name);
-                if new { Vec::new() } else { vec![namespace] }
+                if new || !self.content_counts { Vec::new() } else { vec![namespace] }
             }
             Event::Delete(object) => {
                 let (namespace, name) = of(&object);
@@ -204,8 +209,12 @@ mod tests {
 
     #[test]
     fn deletions_are_told_even_if_the_watch_missed_them() {
-        let watch =
-            Watch { names: Mutex::default(), synced: watch::channel(false).0, task: Mutex::default() };
+        let watch = Watch {
+            names: Mutex::default(),
+            content_counts: false,
+            synced: watch::channel(false).0,
+            task: Mutex::default(),
+        };
         let mut seen = HashMap::new();
         let mut freed = Vec::new();
         for event in [
@@ -213,6 +222,7 @@ mod tests {
             Event::InitApply(object("a", "x")),
             Event::InitApply(object("b", "y")),
             Event::InitDone,
+            Event::Apply(object("a", "z")),
             Event::Apply(object("a", "z")),
         ] {
             freed.extend(watch.handle(event, &mut seen));
