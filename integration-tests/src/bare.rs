@@ -100,6 +100,20 @@ impl Bare {
     }
 }
 
+/// Runs a tool to its end, or until it is interrupted: then it fails, and what it started is stopped.
+///
+/// # Errors
+/// The tool's own, or the interruption.
+pub async fn or_interrupted<T>(tool: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tool => result,
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}
+
 impl Drop for Bare {
     fn drop(&mut self) {
         for daemon in DAEMONS {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
-use integration_tests::bare::Bare;
+use integration_tests::bare::{Bare, or_interrupted};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let bare = Bare::start().await?;
-        run(&bare, &upstream, seed).await.with_context(|| bare.logs())
+        or_interrupted(run(&bare, &upstream, seed)).await.with_context(|| bare.logs())
     })
 }
 

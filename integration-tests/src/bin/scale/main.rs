@@ -10,7 +10,7 @@ mod load;
 
 use anyhow::{Context, bail};
 use ctl::cluster::control_plane;
-use integration_tests::bare::Bare;
+use integration_tests::bare::{Bare, or_interrupted};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let bare = Bare::start().await?;
-        run(&bare, nodes, pods).await.with_context(|| bare.logs())
+        or_interrupted(run(&bare, nodes, pods)).await.with_context(|| bare.logs())
     })
 }
 
