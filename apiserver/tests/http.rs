@@ -337,3 +337,18 @@ async fn the_server_shows_that_it_is_alive() {
     }
     panic!("there is no lease");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_of_kinds_without_a_namespace_select() {
+    let s = TestServer::start(&[]).await;
+    let c = &s.admin;
+    c.post("/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    let count = async |selector: &str| {
+        let list = c.get(&format!("/api/v1/nodes?fieldSelector={selector}")).await.expect(200);
+        list["items"].as_array().map(Vec::len)
+    };
+    assert_eq!(count("spec.unschedulable%3Dfalse").await, Some(1));
+    assert_eq!(count("spec.unschedulable%3Dtrue").await, Some(0));
+    let active = c.get("/api/v1/namespaces?fieldSelector=status.phase%3DActive").await.expect(200);
+    assert!(active["items"].as_array().is_some_and(|i| !i.is_empty()), "{active}");
+}

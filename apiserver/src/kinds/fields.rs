@@ -110,6 +110,11 @@ pub fn indexed_field<'a>(group: &str, resource: &str, field: &'a str) -> &'a str
     }
 }
 
+/// Whether the kind has selectable fields beside name and namespace.
+pub fn has_own_fields(group: &str, resource: &str) -> bool {
+    !own(group, resource).is_empty()
+}
+
 /// The value of each selectable field.
 pub fn selectable_fields(group: &str, resource: &str, object: &Value) -> Vec<(&'static str, String)> {
     [NAME, NAMESPACE].iter().chain(own(group, resource)).map(|f| (f.1, shown(object, f.0))).collect()

@@ -28,7 +28,7 @@ impl ObjectIndexer {
         api_version: String,
         kind: &'static str,
     ) -> Self {
-        let own_fields = crate::kinds::supported_field_selectors(group, resource).len() > 2;
+        let own_fields = crate::kinds::has_own_fields(group, resource);
         Self { schema, group, resource, api_version, kind, own_fields }
     }
 }
