@@ -1,7 +1,9 @@
 //! Metadata: owners, references, times.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use component_base::controller::informer::Store;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -16,6 +18,18 @@ pub const BY_CONTROLLER: &str = "controllerUID";
 /// The owner that manages the object.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))
+}
+
+/// The object in `store` that the reference means, if it is still that one.
+pub fn find_owner<K: Resource>(store: &Store<K>, namespace: &str, owner: &OwnerReference) -> Option<Arc<K>> {
+    let found = store.find(namespace, &owner.name)?;
+    (found.meta().uid.as_ref() == Some(&owner.uid)).then_some(found)
+}
+
+/// The object in `store` that controls an object of its namespace, if its controller is of that kind.
+pub fn controller_in<K: Resource<DynamicType = ()>>(store: &Store<K>, meta: &ObjectMeta) -> Option<Arc<K>> {
+    let owner = controller_of(meta).filter(|o| o.kind == K::kind(&()))?;
+    find_owner(store, namespace(meta), owner)
 }
 
 /// Whether the object of this uid is the controller.

@@ -142,6 +142,24 @@ impl Selector {
     }
 }
 
+/// A selector as upstream's messages show it.
+pub fn shown(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".into() };
+    let labels: String = selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect();
+    let expressions: String = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|e| {
+            let values = e.values.as_deref().unwrap_or_default().join(" ");
+            format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", e.key, e.operator)
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +207,18 @@ mod tests {
         for bad in ["a in (b", "a b", "=x", "a=b,", "a ist (b)", "a,,b", "a in b)"] {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn selectors_look_as_in_upstream_messages() {
+        assert_eq!(shown(None), "nil");
+        let selector = LabelSelector {
+            match_labels: Some([("a".to_owned(), "b".to_owned())].into()),
+            match_expressions: None,
+        };
+        assert_eq!(
+            shown(Some(&selector)),
+            "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{},}"
+        );
     }
 }

@@ -130,9 +130,7 @@ impl Controller {
     }
 
     fn owner(&self, pod: &Pod) -> Option<Arc<DaemonSet>> {
-        let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == "DaemonSet")?;
-        let ds = self.sets.find(meta::namespace(&pod.metadata), &owner.name)?;
-        (ds.metadata.uid.as_ref() == Some(&owner.uid)).then_some(ds)
+        meta::controller_in(&self.sets, &pod.metadata)
     }
 
     fn pod_changed(&self, d: &Delta<Pod>) {

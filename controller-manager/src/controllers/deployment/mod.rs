@@ -73,9 +73,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
 
 impl Controller {
     fn owner(&self, rs: &ReplicaSet) -> Option<Arc<Deployment>> {
-        let owner = meta::controller_of(&rs.metadata).filter(|o| o.kind == "Deployment")?;
-        let d = self.deployments.find(meta::namespace(&rs.metadata), &owner.name)?;
-        (d.metadata.uid.as_ref() == Some(&owner.uid)).then_some(d)
+        meta::controller_in(&self.deployments, &rs.metadata)
     }
 
     fn set_changed(&self, d: &Delta<ReplicaSet>) {

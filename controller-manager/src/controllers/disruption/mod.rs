@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -27,7 +26,7 @@ use serde_json::json;
 use self::plan::Expected;
 use self::scale::Owners;
 use crate::context::{Context, synced};
-use crate::util::selector::Selector;
+use crate::util::selector::{Selector, shown};
 use crate::util::{errors, meta, pods};
 
 const NAME: &str = "disruption-controller";
@@ -197,7 +196,7 @@ impl Controller {
                 "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the \
                  status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account \
                  for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
-                show(&selector)
+                shown(Some(&selector))
             );
             self.events.warning(&meta::reference(pdb), "UnmanagedPods", message);
         }
@@ -237,22 +236,4 @@ impl Controller {
             other => other.map(|_| ()).with_context(|| format!("clearing the condition of pod {key}")),
         }
     }
-}
-
-/// A selector as upstream's messages show it.
-fn show(s: &LabelSelector) -> String {
-    let labels: String = s.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect();
-    let expressions: String = s
-        .match_expressions
-        .iter()
-        .flatten()
-        .map(|e| {
-            let values = e.values.as_deref().unwrap_or_default().join(" ");
-            format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", e.key, e.operator)
-        })
-        .collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},\
-         MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
 }

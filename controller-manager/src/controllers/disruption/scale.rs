@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::oneshot;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use parking_lot::Mutex;
 
 use crate::util::{errors, meta};
@@ -39,12 +39,6 @@ pub struct Total {
     pub pods: i32,
     /// Whether some pod has no owner.
     pub unmanaged: bool,
-}
-
-/// The object that the reference means, if it is still that one.
-fn find<K: Resource>(store: &Store<K>, namespace: &str, owner: &OwnerReference) -> Option<Arc<K>> {
-    let found = store.find(namespace, &owner.name)?;
-    (found.meta().uid.as_ref() == Some(&owner.uid)).then_some(found)
 }
 
 fn group(owner: &OwnerReference) -> &str {
@@ -85,20 +79,20 @@ impl Owners {
     fn built_in(&self, owner: &OwnerReference, namespace: &str) -> Option<(String, i32)> {
         match (group(owner), owner.kind.as_str()) {
             ("", "ReplicationController") => {
-                let rc = find(&self.controllers, namespace, owner)?;
+                let rc = meta::find_owner(&self.controllers, namespace, owner)?;
                 Some((owner.uid.clone(), rc.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)))
             }
             ("apps" | "extensions", "ReplicaSet") => {
-                let rs = find(&self.sets, namespace, owner)?;
+                let rs = meta::find_owner(&self.sets, namespace, owner)?;
                 let above = meta::controller_of(&rs.metadata).filter(|o| o.kind == "Deployment");
                 let Some(above) = above else {
                     return Some((owner.uid.clone(), rs.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)));
                 };
-                let d = find(&self.deployments, namespace, above)?;
+                let d = meta::find_owner(&self.deployments, namespace, above)?;
                 Some((above.uid.clone(), d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)))
             }
             ("apps", "StatefulSet") => {
-                let set = find(&self.stateful, namespace, owner)?;
+                let set = meta::find_owner(&self.stateful, namespace, owner)?;
                 Some((owner.uid.clone(), set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)))
             }
             _ => None,
@@ -155,6 +149,7 @@ impl Owners {
 mod tests {
     use super::*;
     use k8s_openapi::api::apps::v1::{DeploymentSpec, ReplicaSetSpec};
+    use kube::Resource;
 
     fn owners() -> Owners {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {

@@ -15,11 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::Settings;
 use super::metrics::Metrics;
-use super::status::shown;
 use super::usage::{Frame, Target, Tolerances};
 use crate::util::discovery::{Cached, Kind};
 use crate::util::errors;
-use crate::util::selector::Selector;
+use crate::util::selector::{Selector, shown};
 
 /// What a metric asks for.
 #[derive(Debug, Clone, PartialEq)]

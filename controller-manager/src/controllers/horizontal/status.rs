@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::util::meta;
 
@@ -51,24 +50,6 @@ pub fn empty() -> HorizontalPodAutoscalerStatus {
     HorizontalPodAutoscalerStatus::default()
 }
 
-/// A label selector as messages show it.
-pub fn shown(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else { return "nil".into() };
-    let labels: String = selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect();
-    let expressions: String = selector
-        .match_expressions
-        .iter()
-        .flatten()
-        .map(|e| {
-            let values = e.values.as_deref().unwrap_or_default().join(" ");
-            format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", e.key, e.operator)
-        })
-        .collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,18 +69,5 @@ mod tests {
         assert_eq!(condition(&hpa), ("c".into(), 3));
         remove(&mut hpa, "AbleToScale");
         assert!(hpa.status.unwrap().conditions.unwrap().is_empty());
-    }
-
-    #[test]
-    fn selectors_look_as_in_upstream_messages() {
-        assert_eq!(shown(None), "nil");
-        let selector = LabelSelector {
-            match_labels: Some([("a".to_owned(), "b".to_owned())].into()),
-            match_expressions: None,
-        };
-        assert_eq!(
-            shown(Some(&selector)),
-            "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{},}"
-        );
     }
 }

@@ -106,9 +106,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
 impl Controller {
     /// The job that controls the pod, if it is still the same object.
     fn owner(&self, pod: &Pod) -> Option<Arc<Job>> {
-        let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == "Job")?;
-        let job = self.jobs.find(meta::namespace(&pod.metadata), &owner.name)?;
-        (job.metadata.uid.as_ref() == Some(&owner.uid)).then_some(job)
+        meta::controller_in(&self.jobs, &pod.metadata)
     }
 
     fn job_changed(&self, d: &Delta<Job>) {

@@ -84,12 +84,7 @@ fn start<K: Replicated>(ctx: &Context, workers: u16) -> anyhow::Result<()> {
 impl<K: Replicated> Controller<K> {
     /// The set that controls the pod, if it is one of ours and still the same object.
     fn owner(&self, pod: &Pod) -> Option<Arc<K>> {
-        let owner = meta::controller_of(&pod.metadata)?;
-        if owner.kind != K::kind(&()) {
-            return None;
-        }
-        let set = self.sets.find(meta::namespace(&pod.metadata), &owner.name)?;
-        (set.meta().uid.as_ref() == Some(&owner.uid)).then_some(set)
+        meta::controller_in(&self.sets, &pod.metadata)
     }
 
     fn pod_changed(&self, d: &Delta<Pod>) {

@@ -91,9 +91,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
 
 impl Controller {
     fn owner(&self, pod: &Pod) -> Option<Arc<StatefulSet>> {
-        let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == "StatefulSet")?;
-        let set = self.sets.find(meta::namespace(&pod.metadata), &owner.name)?;
-        (set.metadata.uid.as_ref() == Some(&owner.uid)).then_some(set)
+        meta::controller_in(&self.sets, &pod.metadata)
     }
 
     fn pod_changed(&self, d: &Delta<Pod>) {
