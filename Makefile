@@ -17,11 +17,11 @@ down: ## remove the cluster with everything it left on this machine
 
 test: lint unit e2e ## run all tests
 
+PARTS ?= node api scheduler
 bench: build ## measure speed and memory: name, value, unit; PARTS="node api" chooses
 	@./scripts/install-test-tools
-	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench -- $(PARTS)
-
-	@$(CARGO) bench --locked -q -p scheduler --bench decisions
+	$(if $(filter-out scheduler,$(PARTS)),@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench -- $(filter-out scheduler,$(PARTS)))
+	$(if $(filter scheduler,$(PARTS)),@$(CARGO) bench --locked -q -p scheduler --bench decisions)
 
 NODES ?= 1000
 PODS ?= 5000
