@@ -86,7 +86,6 @@ impl Proposer {
                 peers.propose(leader.id, encode(std::slice::from_ref(&command))).await
             };
             if !is_not_leading(&outcome) {
-                // What this member answers from now on has seen it.
                 if let (Ok(_), false) = (&outcome, leader.is_me) {
                     self.metrics.proposals_forwarded.add(1);
                 }
