@@ -10,11 +10,17 @@
 pub mod conformance;
 pub mod embedded;
 pub mod etcd;
+pub mod migrate;
+mod operation;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::operation::{Member, MemberStatus, Operation, SavedSnapshot, Status};
 
 /// Revision of the whole store; grows by one with each transaction. Zero means "none".
 pub type Revision = u64;
@@ -109,6 +115,9 @@ pub enum StoreError {
     TooLarge { key: String, size: usize, limit: usize },
     #[error("{0}")]
     Corrupt(String),
+    /// What was asked for makes no sense, or not yet; the text says what to do first.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// A running watch; dropping it ends it.
@@ -141,6 +150,10 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can answer; the reason is fit for `/readyz`.
     fn health(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+    /// Operation of a store that is part of this process; none where it is a server of its own.
+    fn operation(&self) -> Option<Arc<dyn Operation>> {
+        None
     }
     /// Appends the engine's metrics in Prometheus' text format.
     fn render_metrics(&self, _out: &mut String) {}

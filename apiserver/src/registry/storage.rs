@@ -189,6 +189,7 @@ pub fn store_error(e: &StoreError) -> ApiError {
             ApiError::new(503, "ServiceUnavailable", format!("the store is not available: {m}"))
         }
         StoreError::Corrupt(m) => ApiError::internal(m),
+        StoreError::Refused(m) => ApiError::bad_request(m),
     }
 }
 

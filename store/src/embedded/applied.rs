@@ -16,7 +16,7 @@ use super::members::Members;
 use super::metrics::Metrics;
 use super::node::Message;
 use super::record::Meta;
-use super::snapshot::{self, Snapshotter};
+use super::snapshot::{self, SaveReply, Snapshotter};
 use super::state::State;
 use crate::StoreError;
 
@@ -45,6 +45,8 @@ pub enum Work {
     Apply(Committed),
     /// The snapshot that ends with this entry takes the place of the state.
     Install(u64),
+    /// Write a snapshot now.
+    Save(SaveReply),
     /// Finish and return; with `true` make the map durable first.
     Stop(bool),
 }
@@ -117,6 +119,7 @@ impl ApplyThread {
                     }
                 }
                 Some(Work::Install(index)) => self.install(index)?,
+                Some(Work::Save(reply)) => self.save(reply)?,
                 Some(Work::Stop(durable)) => return self.stop(durable),
                 None => return Ok(()),
             }
@@ -133,7 +136,7 @@ impl ApplyThread {
         let started = Instant::now();
         let mut answers = Vec::new();
         let mut stop = None;
-        let mut install = None;
+        let (mut install, mut save) = (None, None);
         let mut expired = false;
         let mut next = Some(first);
         while let Some(committed) = next.take() {
@@ -142,6 +145,7 @@ impl ApplyThread {
                 match work.try_recv() {
                     Ok(Work::Apply(more)) => next = Some(more),
                     Ok(Work::Install(index)) => install = Some(index),
+                    Ok(Work::Save(reply)) => save = Some(reply),
                     Ok(Work::Stop(durable)) => stop = Some(durable),
                     Err(_) => {}
                 }
@@ -171,11 +175,23 @@ impl ApplyThread {
             // There may be more than one command's worth.
             let _ = self.node.send(Message::Wake);
         }
-        self.snapshotter.applied(&meta, &self.state)?;
+        match save {
+            Some(reply) => self.save(reply)?,
+            None => self.snapshotter.applied(&meta, &self.state)?,
+        }
         if let Some(index) = install {
             self.install(index)?;
         }
         Ok(stop)
+    }
+
+    fn save(&mut self, reply: SaveReply) -> Result<(), StoreError> {
+        if self.snapshotter.busy() {
+            // Whoever asked may have gone.
+            drop(reply.send(Err(snapshot::busy())));
+            return Ok(());
+        }
+        self.snapshotter.start(&self.applier.meta(), &self.state, Some(reply))
     }
 
     /// Takes the state of a snapshot that another member has sent.

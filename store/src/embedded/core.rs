@@ -5,7 +5,7 @@
 //! It must never send a message that depends on state which is not yet on disk: raft tells which messages may go
 //! before the append (`messages`) and which only after it (`persisted_messages`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +24,9 @@ use crate::StoreError;
 /// Ticks after which a read that has no answer is asked anew: its question, or the answer, was lost.
 const READ_PATIENCE: u64 = 10;
 
+/// Ticks without a word after which a member counts as gone.
+const SILENCE: u64 = 40;
+
 /// Who waits for the index that a linearizable read must have seen.
 pub type ReadReply = oneshot::Sender<Result<u64, StoreError>>;
 
@@ -36,7 +39,8 @@ pub trait Outside {
     /// Whether the snapshot that a leader announces has been received, whole and durable.
     fn has_received(&self, index: u64) -> bool;
     /// The received snapshot takes the place of the applied state. The log has forgotten what is before it already.
-    fn install(&mut self, meta: &SnapshotMetadata) -> Result<(), StoreError>;
+    /// The members that it tells of, if it does.
+    fn install(&mut self, meta: &SnapshotMetadata) -> Result<Option<Members>, StoreError>;
     /// Index of the last entry in the applied state.
     fn applied(&self) -> u64;
     /// This member leads, or follows somebody, or nobody (zero).
@@ -66,6 +70,8 @@ pub struct Core {
     /// Tells this run of this member from all others, in the questions of reads.
     incarnation: u64,
     ticks: u64,
+    /// When each other member was last heard of.
+    heard: BTreeMap<u64, u64>,
     /// Who waits for the outcome of a change of members.
     changing: Option<(u64, oneshot::Sender<Result<Members, StoreError>>)>,
 }
@@ -93,6 +99,7 @@ impl Core {
             reads: Reads::default(),
             incarnation,
             ticks: 0,
+            heard: BTreeMap::new(),
             changing: None,
         }
     }
@@ -165,11 +172,17 @@ impl Core {
         }
         if self.changing.is_some() || self.raft.raft.has_pending_conf() {
             let why = "another change of members is under way; try again when it is done";
-            return Err(StoreError::Unavailable(why.to_owned()));
+            return Err(StoreError::Refused(why.to_owned()));
         }
         self.members.check(change)?;
-        if let Change::Promote { id } = change {
-            self.check_caught_up(*id)?;
+        match change {
+            Change::Add { .. } => {}
+            Change::Promote { id } => self.check_caught_up(*id)?,
+            Change::Remove { id } if *id == self.id() => {
+                let why = "this member leads, and must hand over before it can be removed";
+                return Err(StoreError::Refused(why.to_owned()));
+            }
+            Change::Remove { id } => self.check_majority_without(*id)?,
         }
         let cc = change.conf_change();
         self.raft.propose_conf_change(change.encode(), cc).map_err(|e| raft_failed(&e))?;
@@ -182,8 +195,27 @@ impl Core {
         let committed = self.raft.raft.raft_log.committed;
         // Nine tenths, as etcd has it.
         if matched.saturating_mul(10) < committed.saturating_mul(9) {
-            return Err(StoreError::Unavailable(format!(
+            return Err(StoreError::Refused(format!(
                 "the learner has {matched} of {committed} entries: it can be promoted once it is nearly in step"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Those that stay must be able to go on.
+    fn check_majority_without(&self, id: u64) -> Result<(), StoreError> {
+        let others: Vec<u64> = self.members.voters().iter().copied().filter(|v| *v != id).collect();
+        if others.len() == self.members.voters().len() {
+            return Ok(());
+        }
+        let is_there =
+            |v: &&u64| **v == self.id() || self.heard.get(v).is_some_and(|at| at + SILENCE >= self.ticks);
+        let there = others.iter().filter(is_there).count();
+        if there < others.len() / 2 + 1 {
+            return Err(StoreError::Refused(format!(
+                "without that member only {there} of {} voters could be reached, and the store would stop: start the \
+                 others first",
+                others.len()
             )));
         }
         Ok(())
@@ -197,6 +229,7 @@ impl Core {
     /// A message of another member.
     pub fn receive(&mut self, message: Message, out: &dyn Outside) {
         let from = message.from;
+        self.heard.insert(from, self.ticks);
         if message.get_msg_type() == MessageType::MsgSnapshot
             && !out.has_received(message.get_snapshot().get_metadata().index)
         {
@@ -254,7 +287,9 @@ impl Core {
         if !ready.snapshot().is_empty() {
             let meta = ready.snapshot().get_metadata().clone();
             self.raft.mut_store().install(ready.hs(), &meta)?;
-            out.install(&meta)?;
+            if let Some(members) = out.install(&meta)? {
+                self.members = members;
+            }
             self.members.set_conf(meta.get_conf_state());
             installed = meta.index;
         }

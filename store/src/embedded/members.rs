@@ -123,6 +123,10 @@ impl Members {
         &self.peers
     }
 
+    pub fn removed(&self) -> &[u64] {
+        &self.removed
+    }
+
     pub fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
     }
@@ -162,7 +166,7 @@ impl Members {
 
     /// Refuses a change that makes no sense, or would leave nobody to vote.
     pub fn check(&self, change: &Change) -> Result<(), StoreError> {
-        let refuse = |why: String| Err(StoreError::Unavailable(why));
+        let refuse = |why: String| Err(StoreError::Refused(why));
         match change {
             Change::Add { id, .. } if self.is_removed(*id) => {
                 refuse(format!("member {id:016x} was removed; a member returns as a new one"))
@@ -172,6 +176,9 @@ impl Members {
             }
             Change::Add { peer, .. } if self.peers.values().any(|p| p.address == peer.address) => {
                 refuse(format!("a member with the address {} is there already", peer.address))
+            }
+            Change::Add { peer, .. } if self.peers.values().any(|p| p.name == peer.name) => {
+                refuse(format!("a member of the name {} is there already", peer.name))
             }
             Change::Promote { id } if !self.conf.learners.contains(id) => {
                 refuse(format!("member {id:016x} is no learner"))

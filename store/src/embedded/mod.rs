@@ -19,6 +19,8 @@ mod logger;
 mod members;
 mod metrics;
 mod node;
+pub mod offline;
+mod operate;
 mod peer;
 mod proposer;
 mod raftlog;
@@ -45,10 +47,13 @@ use self::command::Command;
 use self::hub::Hub;
 use self::metrics::Metrics;
 use self::node::Message;
+use self::operate::Operator;
 use self::proposer::Proposer;
 use self::start::Group;
 use self::state::State;
-use super::{KeyValue, Op, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchStream};
+use super::{
+    KeyValue, Op, Operation, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
+};
 
 pub use self::peer::{GroupConfig, TlsFiles};
 
@@ -119,6 +124,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     proposer: Arc<Proposer>,
+    operator: Arc<Operator>,
     max_value_bytes: usize,
     clock: Clock,
     supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -137,8 +143,8 @@ impl Engine {
     /// is one.
     pub async fn open_group(config: Config, group: GroupConfig) -> Result<Arc<Engine>, StoreError> {
         group.check()?;
-        let joined = match group.join && !start::exists(&config.dir)? {
-            true => Some(peer::describe_any(&group).await?),
+        let joined = match group.join {
+            true => start::ask_to_join(&config.dir, &group).await?,
             false => None,
         };
         let listen = group.clone();
@@ -269,6 +275,10 @@ impl Store for Engine {
             return Err(proposer::no_leader());
         }
         Ok(())
+    }
+
+    fn operation(&self) -> Option<Arc<dyn Operation>> {
+        Some(Arc::clone(&self.operator) as Arc<dyn Operation>)
     }
 
     fn render_metrics(&self, out: &mut String) {

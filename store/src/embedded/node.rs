@@ -16,7 +16,7 @@ use super::compaction::AutoCompaction;
 use super::core::{Core, Outside, ReadReply};
 use super::fs::Fs;
 use super::members::{Change, Members};
-use super::snapshot;
+use super::snapshot::{self, SaveReply};
 use super::state::State;
 use crate::StoreError;
 
@@ -46,6 +46,10 @@ pub enum Message {
     SnapshotSent(u64, bool),
     Change(Change, oneshot::Sender<Result<Members, StoreError>>),
     TransferLeader(u64),
+    /// Another member says that this one was removed.
+    Removed,
+    /// Write a snapshot now.
+    Save(SaveReply),
     Describe(oneshot::Sender<Description>),
     /// Something the thread's sleep depends on has changed.
     Wake,
@@ -93,6 +97,7 @@ pub struct Ways {
     pub progress: Arc<Progress>,
     pub network: Box<dyn Network>,
     pub snapshots: Arc<dyn Fs>,
+    pub store_id: u64,
     pub leader: watch::Sender<Leader>,
     /// Whether this member is all there is.
     pub alone: Arc<AtomicBool>,
@@ -114,9 +119,14 @@ impl Outside for Ways {
         snapshot::has_received(&*self.snapshots, index)
     }
 
-    fn install(&mut self, meta: &SnapshotMetadata) -> Result<(), StoreError> {
+    fn install(&mut self, meta: &SnapshotMetadata) -> Result<Option<Members>, StoreError> {
         snapshot::adopt(&*self.snapshots, meta.index)?;
-        self.apply.send(Work::Install(meta.index)).map_err(|_| gone())
+        let (_, members) = snapshot::head(&*self.snapshots, meta.index, self.store_id)?;
+        if let Some(members) = &members {
+            self.network.members(members);
+        }
+        self.apply.send(Work::Install(meta.index)).map_err(|_| gone())?;
+        Ok(members)
     }
 
     fn applied(&self) -> u64 {
@@ -151,6 +161,8 @@ struct Gathered {
     replies: Vec<Option<Reply>>,
     bytes: usize,
     stop: Option<(bool, oneshot::Sender<()>)>,
+    removed: bool,
+    save: Option<SaveReply>,
 }
 
 impl Node {
@@ -191,6 +203,12 @@ impl Node {
                 }
             }
             self.propose(&gathered.commands, gathered.replies);
+            if let Some(reply) = gathered.save {
+                self.ways.apply.send(Work::Save(reply)).map_err(|_| gone())?;
+            }
+            if gathered.removed {
+                return Err(removed());
+            }
             if let Some((clean, done)) = gathered.stop {
                 self.settle()?;
                 if !clean || !self.hand_over() {
@@ -203,7 +221,15 @@ impl Node {
 
     fn settle(&mut self) -> Result<(), StoreError> {
         self.core.settle(&mut self.ways)?;
+        if self.core.members.is_removed(self.core.id()) {
+            return Err(removed());
+        }
         self.ways.alone.store(self.core.alone(), Ordering::Release);
+        if self.core.raft.store().lacks_snapshot() {
+            // Nobody waits for the answer: raft asks again.
+            let (reply, _) = oneshot::channel();
+            self.ways.apply.send(Work::Save(reply)).map_err(|_| gone())?;
+        }
         Ok(())
     }
 
@@ -229,6 +255,13 @@ impl Node {
             Message::Describe(reply) => {
                 // Whoever asked may have gone.
                 drop(reply.send(self.describe()));
+            }
+            Message::Removed => gathered.removed = true,
+            Message::Save(reply) => {
+                if let Some(earlier) = gathered.save.replace(reply) {
+                    // Whoever asked may have gone.
+                    drop(earlier.send(Err(snapshot::busy())));
+                }
             }
             Message::Wake => {}
             Message::Stop(clean, done) => gathered.stop = Some((clean, done)),
@@ -343,6 +376,14 @@ impl Node {
         let gone = !self.core.leads() || self.leaving.as_ref().is_some_and(|(since, _)| over(since));
         if gone { self.leaving.take().map(|(_, done)| done) } else { None }
     }
+}
+
+fn removed() -> StoreError {
+    StoreError::Unavailable(
+        "this member was removed from the store, for ever: stop this server, or give it another --store-name, an empty \
+         --data-dir and --store-initial-cluster-state=existing after ctl store add"
+            .to_owned(),
+    )
 }
 
 fn gone() -> StoreError {

@@ -21,7 +21,7 @@ use crate::StoreError;
 /// Writes under way, in KiB: what memory they may take before further ones wait.
 const UNDER_WAY_KIB: usize = 32 << 10;
 /// How long calls wait for a leader: an election, and some.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Proposer {
@@ -98,7 +98,8 @@ impl Proposer {
         }
     }
 
-    async fn leader(&self, deadline: Instant) -> Result<Leader, StoreError> {
+    /// The leader, once there is one.
+    pub async fn leader(&self, deadline: Instant) -> Result<Leader, StoreError> {
         let mut leader = self.leader.clone();
         let known = tokio::time::timeout_at(deadline, leader.wait_for(|l| l.id != 0)).await;
         self.health.check()?;

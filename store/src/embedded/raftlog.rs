@@ -1,6 +1,7 @@
 //! The raft library's view of the write-ahead log. The newest entries stay in memory, within a bound; older ones are
 //! read from the files when a member needs them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
@@ -23,6 +24,8 @@ pub struct RaftLog {
     conf: ConfState,
     /// The newest durable snapshot.
     snapshot: Option<SnapshotMetadata>,
+    /// A member needs a snapshot, and the newest is from before it was taken in.
+    lacking: Cell<bool>,
 }
 
 fn cost(e: &Entry) -> usize {
@@ -36,12 +39,25 @@ fn other(e: StoreError) -> raft::Error {
 impl RaftLog {
     /// `applied`: the last entry in the applied state; `conf`: the members as of that.
     pub fn new(wal: Wal, applied: u64, conf: ConfState) -> RaftLog {
-        RaftLog { wal, tail: VecDeque::new(), tail_bytes: 0, committed: applied, conf, snapshot: None }
+        RaftLog {
+            wal,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            committed: applied,
+            conf,
+            snapshot: None,
+            lacking: Cell::new(false),
+        }
     }
 
     /// Notes the newest durable snapshot, which members that lack what the log has forgotten are given.
     pub fn set_snapshot(&mut self, meta: SnapshotMetadata) {
         self.snapshot = Some(meta);
+    }
+
+    /// Whether a member waits for a snapshot that is newer than it. Says so once.
+    pub fn lacks_snapshot(&self) -> bool {
+        self.lacking.take()
     }
 
     /// A received snapshot, durable already, takes the place of all entries.
@@ -141,8 +157,17 @@ impl Storage for RaftLog {
         Ok(self.wal.last_index())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let knows = |meta: &SnapshotMetadata| {
+            let conf = meta.get_conf_state();
+            conf.voters.contains(&to) || conf.learners.contains(&to)
+        };
         match &self.snapshot {
+            // Nobody takes over a state in which he does not exist.
+            Some(meta) if !knows(meta) => {
+                self.lacking.set(true);
+                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
             // The content goes beside the message, as a file.
             Some(meta) if meta.index >= request_index => {
                 let mut snapshot = Snapshot::default();

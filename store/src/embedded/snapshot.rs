@@ -30,7 +30,8 @@ use crate::{Revision, StoreError};
 /// Bytes of a chunk's payload.
 const CHUNK: usize = 256 << 10;
 
-fn name(index: u64) -> String {
+/// The file of a snapshot.
+pub fn name(index: u64) -> String {
     format!("{index:016x}.snap")
 }
 
@@ -86,6 +87,16 @@ impl Snapshotter {
         if self.logged < due || self.busy() {
             return Ok(());
         }
+        self.start(meta, state, None)
+    }
+
+    /// Starts one; `reply` is given the file.
+    pub fn start(
+        &mut self,
+        meta: &Meta,
+        state: &Arc<State>,
+        reply: Option<SaveReply>,
+    ) -> Result<(), StoreError> {
         self.wait();
         self.logged = 0;
         let members = state.members()?;
@@ -93,28 +104,63 @@ impl Snapshotter {
         let (progress, metrics, node) =
             (Arc::clone(&self.progress), Arc::clone(&self.metrics), self.node.clone());
         let last_size = Arc::clone(&self.last_size);
-        let writer = std::thread::Builder::new().name("store-snapshot".to_owned()).stack_size(256 << 10);
-        let work = move || match write(&*fs, &*state.kv, store_id, &meta, &members) {
-            Ok(size) => {
-                tracing::info!(
-                    index = meta.index,
-                    revision = meta.revision,
-                    bytes = size,
-                    "wrote a snapshot"
-                );
-                last_size.store(size, std::sync::atomic::Ordering::Relaxed);
-                metrics.snapshots.add(1);
-                *progress.snapshot.lock() = Some(raft_metadata(&meta, &members));
-                // If it is gone, the engine is stopping; the next start truncates.
-                let _ = node.send(Message::Wake);
+        let work = move || {
+            let written = write(&*fs, &*state.kv, store_id, &meta, &members);
+            match &written {
+                Ok(size) => {
+                    let (index, revision) = (meta.index, meta.revision);
+                    tracing::info!(index, revision, bytes = size, "wrote a snapshot");
+                    last_size.store(*size, std::sync::atomic::Ordering::Relaxed);
+                    metrics.snapshots.add(1);
+                    *progress.snapshot.lock() = Some(raft_metadata(&meta, &members));
+                    // If it is gone, the engine is stopping; the next start truncates.
+                    let _ = node.send(Message::Wake);
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, place = %fs.describe(), "could not write a snapshot; the log grows")
+                }
             }
-            Err(e) => {
-                tracing::error!(error = %e, place = %fs.describe(), "could not write a snapshot; the log grows")
+            if let Some(reply) = reply {
+                let saved = written.and_then(|_| Outgoing::open(&*fs, meta.index));
+                // Whoever asked may have gone.
+                drop(reply.send(saved.map(|file| Saved { file, revision: meta.revision })));
             }
         };
+        let writer = std::thread::Builder::new().name("store-snapshot".to_owned()).stack_size(256 << 10);
         let spawned = writer.spawn(work);
         self.writer = Some(spawned.map_err(|e| StoreError::Unavailable(format!("starting a thread: {e}")))?);
         Ok(())
+    }
+}
+
+/// Who waits for a snapshot.
+pub type SaveReply = tokio::sync::oneshot::Sender<Result<Saved, StoreError>>;
+
+/// What is said while another snapshot is being written.
+pub fn busy() -> StoreError {
+    StoreError::Unavailable(BUSY.to_owned())
+}
+
+/// The text of [`busy`].
+pub const BUSY: &str = "a snapshot is being written already";
+
+/// A snapshot that was just written. Readable also when a newer one has taken its place.
+pub struct Saved {
+    file: Outgoing,
+    revision: Revision,
+}
+
+impl crate::SavedSnapshot for Saved {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn size(&self) -> u64 {
+        self.file.size
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        self.file.read(offset, length).map(Bytes::from)
     }
 }
 
@@ -155,16 +201,7 @@ pub fn write(
 ) -> Result<u64, StoreError> {
     let failed =
         |e: io::Error| StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()));
-    let part = format!("{}.part", name(meta.index));
-    let file = fs.create(&part, 0).map_err(failed)?;
-    let mut out = ChunkWriter { file, offset: 0, chunk: Vec::new() };
-    for v in
-        [FORMAT, store_id, meta.index, meta.term, meta.revision, meta.compacted, meta.scrubbed, meta.chain]
-    {
-        put_int(&mut out.chunk, v);
-    }
-    put_bytes(&mut out.chunk, &members.encode());
-    out.flush().map_err(failed)?;
+    let (part, mut out) = begin(fs, store_id, meta, members).map_err(failed)?;
     let mut count = 0u64;
     let mut at: Revision = 0;
     loop {
@@ -190,12 +227,32 @@ pub fn write(
         out.flush().map_err(failed)?;
         at = revision + 1;
     }
+    end(fs, &part, meta.index, out, count).map_err(failed)
+}
+
+/// The file of a snapshot while it is written, with its head in it.
+fn begin(fs: &dyn Fs, store_id: u64, meta: &Meta, members: &Members) -> io::Result<(String, ChunkWriter)> {
+    let part = format!("{}.part", name(meta.index));
+    let file = fs.create(&part, 0)?;
+    let mut out = ChunkWriter { file, offset: 0, chunk: Vec::new() };
+    for v in
+        [FORMAT, store_id, meta.index, meta.term, meta.revision, meta.compacted, meta.scrubbed, meta.chain]
+    {
+        put_int(&mut out.chunk, v);
+    }
+    put_bytes(&mut out.chunk, &members.encode());
+    out.flush()?;
+    Ok((part, out))
+}
+
+/// Ends it, makes it durable and gives it its name. Its size.
+fn end(fs: &dyn Fs, part: &str, index: u64, mut out: ChunkWriter, count: u64) -> io::Result<u64> {
     out.chunk = count.to_le_bytes().to_vec();
-    out.flush().map_err(failed)?;
-    out.file.sync().map_err(failed)?;
-    fs.rename(&part, &name(meta.index)).map_err(failed)?;
-    fs.sync_dir().map_err(failed)?;
-    remove_older(fs, meta.index).map_err(failed)?;
+    out.flush()?;
+    out.file.sync()?;
+    fs.rename(part, &name(index))?;
+    fs.sync_dir()?;
+    remove_older(fs, index)?;
     Ok(out.offset)
 }
 
@@ -211,14 +268,22 @@ fn remove_older(fs: &dyn Fs, index: u64) -> io::Result<()> {
 
 /// The newest snapshot's index.
 pub fn newest(fs: &dyn Fs) -> Result<Option<u64>, StoreError> {
+    Ok(all(fs)?.pop())
+}
+
+/// The indexes of all snapshots, ascending.
+pub fn all(fs: &dyn Fs) -> Result<Vec<u64>, StoreError> {
     let names = fs.list().map_err(|e| StoreError::Unavailable(format!("listing {}: {e}", fs.describe())))?;
-    Ok(names.iter().filter_map(|n| index_of(n)).max())
+    let mut all: Vec<u64> = names.iter().filter_map(|n| index_of(n)).collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 struct ChunkReader {
     file: Box<dyn File>,
     offset: u64,
     size: u64,
+    crcs: crc32fast::Hasher,
 }
 
 impl ChunkReader {
@@ -239,24 +304,34 @@ impl ChunkReader {
             return Ok(None);
         }
         self.offset += 8 + u64::from(length);
+        self.crcs.update(&header);
         Ok(Some(Bytes::from(payload)))
     }
 }
 
 /// A snapshot file that is being read.
-struct Input {
+pub struct Input {
     reader: ChunkReader,
     place: String,
 }
 
+/// What a snapshot says about itself.
+pub struct SnapshotHead {
+    pub store_id: u64,
+    pub meta: Meta,
+    /// None in those of before groups had several members.
+    pub members: Option<Members>,
+}
+
 impl Input {
     /// Opens it and reads its head.
-    fn open(fs: &dyn Fs, name: &str, store_id: u64) -> Result<(Input, Meta, Option<Members>), StoreError> {
+    pub fn open(fs: &dyn Fs, name: &str) -> Result<(Input, SnapshotHead), StoreError> {
         let place = format!("snapshot {name} in {}", fs.describe());
         let failed = |e: io::Error| StoreError::Unavailable(format!("reading {place}: {e}"));
         let file = fs.open(name).map_err(failed)?;
         let size = file.len().map_err(failed)?;
-        let mut input = Input { reader: ChunkReader { file, offset: 0, size }, place };
+        let mut input =
+            Input { reader: ChunkReader { file, offset: 0, size, crcs: Default::default() }, place };
         let head = input.next()?;
         let mut r = Reader::new(&head);
         let mut int = || r.int().map_err(|_| input.damaged());
@@ -266,12 +341,7 @@ impl Input {
                 input.place
             )));
         }
-        if int()? != store_id {
-            return Err(StoreError::Corrupt(format!(
-                "{} belongs to another store than the log beside it",
-                input.place
-            )));
-        }
+        let store_id = int()?;
         let meta = Meta {
             index: int()?,
             term: int()?,
@@ -280,13 +350,68 @@ impl Input {
             scrubbed: int()?,
             chain: 0,
         };
-        // Snapshots of before groups had several members end here.
         if r.is_empty() {
-            return Ok((input, meta, None));
+            return Ok((input, SnapshotHead { store_id, meta, members: None }));
         }
         let chain = r.int().map_err(|_| input.damaged())?;
         let members = r.bytes().and_then(Members::decode).map_err(|_| input.damaged())?;
-        Ok((input, Meta { chain, ..meta }, Some(members)))
+        Ok((input, SnapshotHead { store_id, meta: Meta { chain, ..meta }, members: Some(members) }))
+    }
+
+    /// Opens one of a known store.
+    fn of_store(fs: &dyn Fs, name: &str, store_id: u64) -> Result<(Input, SnapshotHead), StoreError> {
+        let (input, head) = Input::open(fs, name)?;
+        if head.store_id == store_id {
+            return Ok((input, head));
+        }
+        Err(StoreError::Corrupt(format!("{} belongs to another store than the log beside it", input.place)))
+    }
+
+    /// Bytes of the file.
+    pub fn size(&self) -> u64 {
+        self.reader.size
+    }
+
+    /// Checksum of what was read so far.
+    pub fn checksum(&self) -> u32 {
+        self.reader.crcs.clone().finalize()
+    }
+
+    /// The next chunk of records; none after the last, if there were as many as there should.
+    fn next_records(&mut self, count: &mut u64) -> Result<Option<Bytes>, StoreError> {
+        let chunk = self.next()?;
+        // A chunk of records is never this short: a record has more bytes than its number.
+        match <[u8; 8]>::try_from(&chunk[..]) {
+            Ok(total) if u64::from_le_bytes(total) == *count => return Ok(None),
+            Ok(_) => return Err(self.damaged()),
+            Err(_) => {}
+        }
+        let mut r = Reader::new(&chunk);
+        while !r.is_empty() {
+            let read = (r.int(), r.bytes());
+            if read.0.is_err() || read.1.is_err() {
+                return Err(self.damaged());
+            }
+            *count += 1;
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Calls `each` on all records; how many there are.
+    pub fn records(
+        &mut self,
+        each: &mut dyn FnMut(Revision, &Bytes) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut count = 0;
+        while let Some(chunk) = self.next_records(&mut count)? {
+            let mut r = Reader::new(&chunk);
+            while !r.is_empty() {
+                let revision = r.int().map_err(|_| self.damaged())?;
+                let bytes = r.bytes().map_err(|_| self.damaged())?;
+                each(revision, &chunk.slice_ref(bytes))?;
+            }
+        }
+        Ok(count)
     }
 
     fn next(&mut self) -> Result<Bytes, StoreError> {
@@ -306,22 +431,19 @@ impl Input {
 
 /// What the snapshot of `index` says about itself.
 pub fn head(fs: &dyn Fs, index: u64, store_id: u64) -> Result<(Meta, Option<Members>), StoreError> {
-    Input::open(fs, &name(index), store_id).map(|(_, meta, members)| (meta, members))
+    Input::of_store(fs, &name(index), store_id).map(|(_, head)| (head.meta, head.members))
 }
 
 /// Fills an empty map from the snapshot of `index`.
 pub fn restore(fs: &dyn Fs, kv: &dyn Kv, index: u64, store_id: u64) -> Result<Meta, StoreError> {
-    let (mut input, meta, members) = Input::open(fs, &name(index), store_id)?;
-    let mut count = 0u64;
-    loop {
-        let chunk = input.next()?;
-        // A chunk of records is never this short: a record has more bytes than its number.
-        if let Ok(total) = <[u8; 8]>::try_from(&chunk[..]) {
-            if u64::from_le_bytes(total) != count {
-                return Err(input.damaged());
-            }
-            break;
-        }
+    let (mut input, head) = Input::of_store(fs, &name(index), store_id)?;
+    fill(&mut input, &head, kv)
+}
+
+/// Fills an empty map.
+pub fn fill(input: &mut Input, head: &SnapshotHead, kv: &dyn Kv) -> Result<Meta, StoreError> {
+    let mut count = 0;
+    while let Some(chunk) = input.next_records(&mut count)? {
         let mut batch = Batch::new();
         let mut r = Reader::new(&chunk);
         while !r.is_empty() {
@@ -329,17 +451,35 @@ pub fn restore(fs: &dyn Fs, kv: &dyn Kv, index: u64, store_id: u64) -> Result<Me
                 || -> Result<(Revision, Bytes), Malformed> { Ok((r.int()?, chunk.slice_ref(r.bytes()?))) };
             let (revision, bytes) = { read }().map_err(|_| input.damaged())?;
             restore_record(kv, &mut batch, revision, &bytes)?;
-            count += 1;
         }
         kv.apply(&batch)?;
     }
     // Last: a map without it counts as empty, so a crash on the way starts over.
-    let mut batch = Batch::from([(META.to_vec(), Some(meta.encode()))]);
-    if let Some(members) = members {
+    let mut batch = Batch::from([(META.to_vec(), Some(head.meta.encode()))]);
+    if let Some(members) = &head.members {
         batch.insert(MEMBERS.to_vec(), Some(members.encode()));
     }
     kv.apply(&batch)?;
-    Ok(meta)
+    Ok(head.meta)
+}
+
+/// Writes the records of one as the snapshot of another store. The file's size.
+pub fn copy(
+    from: &mut Input,
+    fs: &dyn Fs,
+    store_id: u64,
+    meta: &Meta,
+    members: &Members,
+) -> Result<u64, StoreError> {
+    let failed =
+        |e: io::Error| StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()));
+    let (part, mut out) = begin(fs, store_id, meta, members).map_err(failed)?;
+    let mut count = 0u64;
+    while let Some(chunk) = from.next_records(&mut count)? {
+        out.chunk.extend_from_slice(&chunk);
+        out.flush().map_err(failed)?;
+    }
+    end(fs, &part, meta.index, out, count).map_err(failed)
 }
 
 /// A snapshot of another member while it comes in.
@@ -400,16 +540,13 @@ impl Incoming {
 
 /// Reads a whole file, for its checksums.
 fn check(fs: &dyn Fs, name: &str, index: u64, store_id: u64) -> Result<(), StoreError> {
-    let (mut input, meta, _) = Input::open(fs, name, store_id)?;
-    if meta.index != index {
+    let (mut input, head) = Input::of_store(fs, name, store_id)?;
+    if head.meta.index != index {
         return Err(input.damaged());
     }
-    loop {
-        // The last chunk is the only one of this length.
-        if input.next()?.len() == 8 {
-            return Ok(());
-        }
-    }
+    let mut count = 0;
+    while input.next_records(&mut count)?.is_some() {}
+    Ok(())
 }
 
 /// Whether the snapshot of `index` has been received.

@@ -22,7 +22,8 @@ use super::kv::{Kv, SledKv};
 use super::members::Members;
 use super::metrics::Metrics;
 use super::node::{Leader, Message, Network, Nobody, Node, Ways};
-use super::peer::{GroupConfig, Peers, Served, member_id, proto};
+use super::operate::Operator;
+use super::peer::{self, GroupConfig, Peers, Served, member_id, proto};
 use super::proposer::Proposer;
 use super::raftlog::RaftLog;
 use super::snapshot::{self, Snapshotter};
@@ -31,7 +32,7 @@ use super::{Config, Engine, Health, logger, recovery};
 use crate::StoreError;
 
 /// The number of a member that was made without a group.
-const FIRST: u64 = 1;
+pub const FIRST: u64 = 1;
 /// Batches of entries waiting for the applier, before the log waits for it.
 const APPLY_QUEUE: usize = 4;
 /// Pause between two looks at a lock that another process holds.
@@ -73,7 +74,7 @@ fn lock(dir: &Path, patience: Duration) -> Result<std::fs::File, StoreError> {
 }
 
 /// Which store, and which of its members, is in a directory; none if there is nothing yet.
-fn identity(dir: &Path) -> Result<Option<(u64, u64)>, StoreError> {
+pub fn identity(dir: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     let path = dir.join("IDENTITY");
     let Some(text) = recovery::read_mark(&path)? else { return Ok(None) };
     let mut parts = text.split_whitespace().map(|p| u64::from_str_radix(p, 16).ok());
@@ -84,6 +85,15 @@ fn identity(dir: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     }
 }
 
+/// Notes which store, and which of its members, is in a directory.
+pub fn write_identity(dir: &Path, store: u64, member: u64) -> Result<(), StoreError> {
+    let text = match member {
+        FIRST => format!("{store:016x}"),
+        member => format!("{store:016x} {member:016x}"),
+    };
+    recovery::write_mark(&dir.join("IDENTITY"), &text)
+}
+
 /// Opens the log. `IDENTITY` names the store once its log exists, so that a log that vanished is not taken for a new
 /// store.
 fn open_wal(dir: &Path, fs: Arc<dyn Fs>, me: u64, initial: Base) -> Result<Wal, StoreError> {
@@ -92,8 +102,7 @@ fn open_wal(dir: &Path, fs: Arc<dyn Fs>, me: u64, initial: Base) -> Result<Wal, 
     let wal = Wal::open(fs, SEGMENT_BYTES, initial)?;
     let found = wal.base().store_id;
     match known {
-        None if me == FIRST => recovery::write_mark(&path, &format!("{found:016x}"))?,
-        None => recovery::write_mark(&path, &format!("{found:016x} {me:016x}"))?,
+        None => write_identity(dir, found, me)?,
         Some((store, _)) if store == found => {}
         Some((store, _)) => {
             return Err(StoreError::Corrupt(format!(
@@ -110,7 +119,7 @@ fn open_wal(dir: &Path, fs: Arc<dyn Fs>, me: u64, initial: Base) -> Result<Wal, 
 pub struct Group {
     pub config: GroupConfig,
     pub runtime: tokio::runtime::Handle,
-    /// What a member that is there already says, where this one joins.
+    /// What a member that is there already says, where this one joins or has joined.
     pub joined: Option<proto::Description>,
 }
 
@@ -133,9 +142,16 @@ impl Group {
     }
 }
 
-/// Whether a directory holds a member already.
-pub fn exists(dir: &Path) -> Result<bool, StoreError> {
-    Ok(identity(dir)?.is_some())
+/// What a member that joins a group must know of it. One that has joined can do without.
+pub async fn ask_to_join(dir: &Path, group: &GroupConfig) -> Result<Option<proto::Description>, StoreError> {
+    let known = identity(dir)?;
+    let described = peer::describe_any(group).await;
+    match (described, known) {
+        (Ok(d), None) => peer::check_expected(group, &d).map(|()| Some(d)),
+        (Ok(d), Some((store, _))) => Ok((d.store_id == store).then_some(d)),
+        (Err(_), Some(_)) => Ok(None),
+        (Err(e), None) => Err(e),
+    }
 }
 
 /// See [`Engine::open`].
@@ -177,6 +193,8 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         members = Members::of_voters(&wal.base().voters);
     }
     if let Some(group) = &group {
+        // What another member says first: it knows the numbers, too.
+        members.complete(&group.joined.as_ref().map(peer::members_told).unwrap_or_default());
         members.complete(&group.config.peers(me));
     } else if members.voters() != [me] {
         return Err(StoreError::Unavailable(format!(
@@ -240,7 +258,8 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         .map_err(|e| StoreError::Corrupt(format!("the raft log and its state do not fit together: {e}")))?;
     let peers = group.as_ref().map(|group| {
         let runtime = group.runtime.clone();
-        Peers::new(&group.config, me, base.store_id, Arc::clone(&snapshots), messages.clone(), runtime)
+        let told = group.joined.as_ref().map(peer::members_told).unwrap_or_default();
+        Peers::new(&group.config, me, base.store_id, told, Arc::clone(&snapshots), messages.clone(), runtime)
     });
     let network: Box<dyn Network> = match &peers {
         Some(peers) => Box::new(peers.clone()),
@@ -253,6 +272,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         progress: Arc::clone(&progress),
         network,
         snapshots: Arc::clone(&snapshots),
+        store_id: base.store_id,
         leader,
         alone: Arc::clone(&alone),
     };
@@ -291,8 +311,10 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         snapshots,
         state: Arc::clone(&state),
     };
+    let operator = Arc::new(Operator::new(me, served.clone()));
     let engine = Engine {
         messages,
+        operator,
         state,
         hub,
         metrics,

@@ -18,6 +18,7 @@ fn to_u64(v: i64) -> u64 {
 }
 
 /// How keys are called in etcd.
+#[derive(Clone)]
 pub struct Keys {
     /// In place of [`OURS`]; none where it is the same.
     prefix: Option<String>,

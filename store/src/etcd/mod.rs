@@ -7,6 +7,7 @@
 //! | `convert.rs` | keys, values, events and errors, there and back |
 //! | `lease.rs` | which lease a key with a time to live gets |
 //! | `watch.rs` | watches that survive their connection |
+//! | `transfer.rs` | everything from and to an etcd at once, for moving |
 //! | `compaction.rs` | compaction of history, shared with all API servers of the cluster |
 //!
 //! A transaction is sent once. Where its connection breaks under it, whether it happened is not known, and that is
@@ -16,6 +17,7 @@ mod compaction;
 mod connect;
 mod convert;
 mod lease;
+mod transfer;
 mod watch;
 
 #[cfg(test)]

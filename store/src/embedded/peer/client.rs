@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::super::apply::Outcome;
-use super::super::core::not_leading;
+use super::super::core::{NOT_LEADING, not_leading};
 use super::super::fs::Fs;
 use super::super::members::{Members, Peer};
 use super::super::node::{Message, Network};
@@ -36,6 +36,8 @@ const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 const RETRY: Duration = Duration::from_millis(100);
 /// Bytes of a snapshot sent at once.
 const PIECE: usize = 256 << 10;
+/// How long a member that is asked how it is may take.
+const DESCRIBE: Duration = Duration::from_secs(3);
 /// How long a write of a follower may take.
 const PROPOSE: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,10 @@ struct Shared {
     node: Sender<Message>,
     runtime: Handle,
     peers: Mutex<BTreeMap<u64, One>>,
+    /// Members that another one has told of; a member that joins must answer before it knows the group.
+    told: BTreeMap<u64, Peer>,
+    /// As last applied.
+    members: Mutex<Members>,
 }
 
 /// The way to all others. Clones share it.
@@ -107,6 +113,7 @@ impl Peers {
         config: &GroupConfig,
         me: u64,
         store_id: u64,
+        told: BTreeMap<u64, Peer>,
         snapshots: Arc<dyn Fs>,
         node: Sender<Message>,
         runtime: Handle,
@@ -120,11 +127,59 @@ impl Peers {
             node,
             runtime,
             peers: Mutex::default(),
+            told,
+            members: Mutex::default(),
         }))
     }
 
     fn client(&self, id: u64) -> Option<PeerClient<Channel>> {
         self.0.peers.lock().get(&id).map(|p| client(p.channel.clone()))
+    }
+
+    /// Whether a member was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.0.members.lock().is_removed(id)
+    }
+
+    /// What a member says of itself and the group.
+    pub async fn describe(&self, id: u64) -> Result<proto::Description, StoreError> {
+        let Some(mut client) = self.client(id) else { return Err(unavailable("its address is not known")) };
+        match tokio::time::timeout(DESCRIBE, client.describe(proto::DescribeRequest {})).await {
+            Ok(Ok(d)) => Ok(d.into_inner()),
+            Ok(Err(status)) => Err(unavailable(status.message())),
+            Err(_) => Err(unavailable("no answer")),
+        }
+    }
+
+    /// Has the leader make a change of the members.
+    pub async fn change(&self, leader: u64, change: Vec<u8>) -> Result<(), StoreError> {
+        let Some(mut client) = self.client(leader) else { return Err(not_leading()) };
+        let request = proto::ChangeRequest { store_id: self.0.store_id, change: change.into() };
+        match tokio::time::timeout(PROPOSE, client.change(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(s)) if never_connected(&s) || s.message() == NOT_LEADING => Err(not_leading()),
+            Ok(Err(s)) if s.code() == tonic::Code::FailedPrecondition => {
+                Err(StoreError::Refused(s.message().to_owned()))
+            }
+            Ok(Err(s)) => Err(unavailable(format!(
+                "the leader failed ({}); whether the change was made is not known",
+                s.message()
+            ))),
+            Err(_) => {
+                Err(unavailable("the leader does not answer; whether the change was made is not known"))
+            }
+        }
+    }
+
+    /// Has the leader hand over.
+    pub async fn transfer_leader(&self, leader: u64, to: u64) -> Result<(), StoreError> {
+        let Some(mut client) = self.client(leader) else { return Err(not_leading()) };
+        let request = proto::TransferRequest { store_id: self.0.store_id, to };
+        match tokio::time::timeout(PROPOSE, client.transfer_leader(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(s)) => Err(unavailable(format!("the leader failed: {}", s.message()))),
+            Err(_) => Err(unavailable("the leader does not answer")),
+        }
     }
 
     /// Proposes at the leader.
@@ -173,22 +228,27 @@ impl Network for Peers {
     fn members(&mut self, members: &Members) {
         let _runtime = self.0.runtime.enter();
         let mut peers = self.0.peers.lock();
+        let told = self.0.told.iter().filter(|(id, _)| !members.is_removed(**id));
+        let mut all: BTreeMap<u64, &Peer> = told.map(|(id, peer)| (*id, peer)).collect();
+        all.extend(members.peers().iter().filter(|(_, p)| !p.address.is_empty()).map(|(id, p)| (*id, p)));
         peers.retain(|id, one| {
-            let stays = members.peers().get(id).is_some_and(|p| p.address == one.address);
+            let stays = all.get(id).is_some_and(|p| p.address == one.address);
             if !stays {
                 one.task.abort();
             }
             stays
         });
-        for (id, peer) in members.peers() {
-            if *id == self.0.me || peer.address.is_empty() || peers.contains_key(id) {
+        for (id, peer) in all {
+            if id == self.0.me || peer.address.is_empty() || peers.contains_key(&id) {
                 continue;
             }
-            match self.one(*id, peer) {
-                Ok(one) => drop(peers.insert(*id, one)),
+            match self.one(id, peer) {
+                Ok(one) => drop(peers.insert(id, one)),
                 Err(e) => tracing::error!(member = %peer.name, error = %e, "a member cannot be reached"),
             }
         }
+        drop(peers);
+        *self.0.members.lock() = members.clone();
     }
 }
 
@@ -231,6 +291,13 @@ async fn talk(shared: Arc<Shared>, id: u64, channel: Channel, mut inbox: mpsc::R
                 ended = &mut call => break ended,
             }
         };
+        if let Err(s) = &ended
+            && s.code() == tonic::Code::PermissionDenied
+        {
+            // The others go on without this member. If the node has gone, it knows.
+            let _ = shared.node.send(Message::Removed);
+            return;
+        }
         let why = ended.err().map_or_else(|| "it ended the stream".to_owned(), |s| s.message().to_owned());
         if std::mem::replace(&mut told, true) {
             tracing::debug!(member = format!("{id:016x}"), error = %why, "a member cannot be reached");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use super::super::members::Peer;
+use super::proto;
 use crate::StoreError;
 
 /// PEM files of a member. The certificate is used as server and as client.
@@ -94,6 +95,31 @@ impl GroupConfig {
     }
 }
 
+/// Whether the group expects this member, which has nothing yet.
+pub fn check_expected(config: &GroupConfig, group: &proto::Description) -> Result<(), StoreError> {
+    let refuse = |what: String| Err(StoreError::Refused(what));
+    let (name, id) = (&config.name, member_id(&config.name));
+    if group.removed.contains(&id) {
+        return refuse(format!(
+            "the member {name} was removed from the store, and a name is used once: add a member of another name \
+             (ctl store add) and start this server with that --store-name"
+        ));
+    }
+    let Some(expected) = group.members.iter().find(|m| m.id == id) else {
+        let own = config.initial.get(name).map_or("HOST:PORT", String::as_str);
+        return refuse(format!(
+            "the store does not know a member {name}: tell it first, with ctl store add {name} --address={own}"
+        ));
+    };
+    match config.initial.get(name) {
+        Some(own) if *own != expected.address => refuse(format!(
+            "the store was told that {name} is reached at {}, but this server's --store-initial-cluster says {own}",
+            expected.address
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn read(path: &PathBuf) -> Result<Vec<u8>, StoreError> {
     std::fs::read(path).map_err(|e| StoreError::Unavailable(format!("reading {}: {e}", path.display())))
 }
@@ -121,6 +147,34 @@ mod tests {
         for wrong in ["a", "a=x", "=x:1", "a=x:port", "a=x:1,a=y:2"] {
             assert!(GroupConfig::parse_members(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_joins_must_be_expected() {
+        let config = GroupConfig {
+            name: "b".to_owned(),
+            listen: "127.0.0.1:2".parse().unwrap(),
+            initial: GroupConfig::parse_members("a=127.0.0.1:1,b=127.0.0.1:2").unwrap(),
+            join: true,
+            tls: None,
+            snapshot_rate: 1,
+        };
+        let member = |name: &str, address: &str| proto::Member {
+            id: member_id(name),
+            name: name.to_owned(),
+            address: address.to_owned(),
+            learner: true,
+        };
+        let mut group =
+            proto::Description { members: vec![member("a", "127.0.0.1:1")], ..Default::default() };
+        let refused = |group: &proto::Description| check_expected(&config, group).unwrap_err().to_string();
+        assert!(refused(&group).contains("ctl store add b --address=127.0.0.1:2"));
+        group.members.push(member("b", "127.0.0.1:3"));
+        assert!(refused(&group).contains("reached at 127.0.0.1:3"));
+        group.members[1].address = "127.0.0.1:2".to_owned();
+        check_expected(&config, &group).unwrap();
+        group.removed.push(member_id("b"));
+        assert!(refused(&group).contains("was removed"));
     }
 
     #[test]

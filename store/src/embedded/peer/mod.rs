@@ -19,5 +19,6 @@ pub mod proto {
 }
 
 pub use self::client::{Peers, describe_any};
-pub use self::config::{GroupConfig, TlsFiles, member_id};
+pub use self::config::{GroupConfig, TlsFiles, check_expected, member_id};
 pub use self::server::{Served, serve};
+pub use self::wire::told as members_told;

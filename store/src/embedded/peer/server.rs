@@ -76,7 +76,12 @@ impl Served {
         self.node.send(message).map_err(|_| Status::unavailable("the store has stopped"))
     }
 
-    async fn describe_now(&self) -> Result<proto::Description, Status> {
+    fn is_removed(&self, id: u64) -> bool {
+        self.proposer.peers.as_ref().is_some_and(|peers| peers.is_removed(id))
+    }
+
+    /// What this member knows of itself and the group.
+    pub async fn describe_now(&self) -> Result<proto::Description, Status> {
         let (tx, rx) = oneshot::channel();
         self.tell(Message::Describe(tx))?;
         let d: Description = rx.await.map_err(|_| Status::unavailable("the store has stopped"))?;
@@ -93,6 +98,8 @@ impl Served {
             compacted: self.state.compacted(),
             size: self.state.size_on_disk(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            removed: d.members.removed().to_vec(),
+            alarms: Vec::new(),
         })
     }
 }
@@ -110,6 +117,9 @@ impl Peer for Served {
             let messages: Vec<_> = batch.messages.iter().filter_map(|m| wire::decode(m)).collect();
             if messages.len() < batch.messages.len() {
                 return Err(Status::invalid_argument("a message cannot be read"));
+            }
+            if let Some(m) = messages.iter().find(|m| self.is_removed(m.from)) {
+                return Err(Status::permission_denied(format!("member {:016x} was removed", m.from)));
             }
             self.tell(Message::Raft(messages))?;
         }

@@ -4,6 +4,7 @@ use raft::eraftpb::Message;
 
 use super::super::apply::Outcome;
 use super::super::core::{NOT_LEADING, not_leading};
+use super::super::members::Peer;
 use super::super::node::Description;
 use super::proto;
 use crate::{KeyValue, StoreError, TxnResult};
@@ -63,8 +64,14 @@ pub fn outcome_of_wire(o: proto::Outcome) -> Outcome {
     }
 }
 
+/// Number, name and address of each member that a description tells of.
+pub fn told(d: &proto::Description) -> std::collections::BTreeMap<u64, Peer> {
+    let peer = |m: &proto::Member| (m.id, Peer { name: m.name.clone(), address: m.address.clone() });
+    d.members.iter().map(peer).collect()
+}
+
 pub fn members(d: &Description) -> Vec<proto::Member> {
-    let member = |(id, peer): (&u64, &super::super::members::Peer)| proto::Member {
+    let member = |(id, peer): (&u64, &Peer)| proto::Member {
         id: *id,
         name: peer.name.clone(),
         address: peer.address.clone(),

@@ -1,6 +1,7 @@
 //! The engine over a real etcd: Debian's `etcd-server`, or the program that `COXSWAIN_ETCD` names.
 
 mod cluster;
+mod migrate;
 mod server;
 
 use std::path::Path;

@@ -77,10 +77,10 @@ impl Outside for Ways {
         snapshot::has_received(&self.snapshots, index)
     }
 
-    fn install(&mut self, meta: &SnapshotMetadata) -> Result<(), StoreError> {
+    fn install(&mut self, meta: &SnapshotMetadata) -> Result<Option<Members>, StoreError> {
         snapshot::adopt(&self.snapshots, meta.index)?;
         self.work.push_back(Work::Install(meta.index));
-        Ok(())
+        Ok(None)
     }
 
     fn applied(&self) -> u64 {
