@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::cmd::{change, create, describe, get, image, info, rollout, stream, up, why, write};
+use crate::cmd::{change, create, describe, get, image, info, rollout, store, stream, up, why, write};
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +38,8 @@ pub enum Command {
     Down(up::Down),
     /// Work with the images of a node
     Image(image::ImageCommand),
+    /// Operate the store inside the API servers
+    Store(store::StoreCommand),
 
     /// Show objects
     Get(Box<get::Get>),

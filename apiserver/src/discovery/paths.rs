@@ -10,6 +10,7 @@ use crate::aggregator::openapi as aggregated;
 use crate::app::App;
 use crate::http::debug;
 use crate::http::negotiate::{Offer, Wanted};
+use crate::http::operation;
 use crate::http::router::Call;
 use crate::http::{Response, respond};
 use crate::openapi;
@@ -18,6 +19,9 @@ use crate::status::ApiResult;
 /// Answers a request for no resource.
 pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     if let Some(r) = debug::answer(app, &mut call).await? {
+        return Ok(r);
+    }
+    if let Some(r) = operation::answer(app, &mut call).await? {
         return Ok(r);
     }
     let path = call.parts.uri.path();

@@ -11,6 +11,7 @@ pub mod flags;
 pub mod inflight;
 pub mod lifecycle;
 pub mod negotiate;
+pub mod operation;
 pub mod pretty;
 pub mod query;
 pub mod request_info;

@@ -96,7 +96,7 @@ fn single_name(selector: &str) -> Option<&str> {
 /// Requests that may run longer than the request timeout.
 pub fn is_long_running(info: &RequestInfo) -> bool {
     if !info.is_resource {
-        return info.path.starts_with("/debug/pprof/");
+        return info.path.starts_with("/debug/pprof/") || super::operation::is_long_running(&info.path);
     }
     info.verb == "watch"
         || info.verb == "proxy"

@@ -159,6 +159,14 @@ impl Rest {
         ))
     }
 
+    /// A GET whose body is no text, to be read as it arrives.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the server refuses.
+    pub async fn fetch(&self, path: &str) -> anyhow::Result<Response<Body>> {
+        self.send(Method::GET, path, Media { accept: Some("*/*"), ..Media::default() }, None).await
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -8,6 +8,7 @@ pub mod get;
 pub mod image;
 pub mod info;
 pub mod rollout;
+pub mod store;
 pub mod stream;
 pub mod up;
 pub mod why;
@@ -30,6 +31,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(c) => c.run().await?,
         Command::Down(c) => c.run().await?,
         Command::Image(c) => c.run().await?,
+        Command::Store(c) => c.run(global).await?,
         Command::Get(c) => c.run(&rest().await?).await?,
         Command::Describe(c) => c.run(&rest().await?).await?,
         Command::Why(c) => c.run(&rest().await?).await?,

@@ -22,7 +22,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    KeyValue, Op, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchBatch, WatchStream,
+    KeyValue, Op, Operation, Range, RangeRequest, Revision, Store, StoreError, Txn, TxnResult, WatchBatch,
+    WatchStream,
 };
 use config::{Configuration, GroupResource, group_resource};
 use metrics::Metrics;
@@ -192,6 +193,10 @@ impl Store for Encrypted {
 
     fn health(&self) -> Result<(), StoreError> {
         self.inner.health()
+    }
+
+    fn operation(&self) -> Option<Arc<dyn Operation>> {
+        self.inner.operation()
     }
 
     fn render_metrics(&self, out: &mut String) {
