@@ -5,7 +5,7 @@
 //!
 //! Handlers run inside the informer's task, in order, and must only note keys: they never wait and never write.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,12 +13,16 @@ use std::sync::Arc;
 use futures::StreamExt;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::watching;
+
+mod store;
+
+pub use store::{BY_NAMESPACE, Store};
 
 /// A change of one object, as handlers see it.
 pub enum Delta<K> {
@@ -52,7 +56,6 @@ impl<K> Delta<K> {
     }
 }
 
-type IndexFn<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
 type Handler<K> = Box<dyn Fn(&Delta<K>) + Send + Sync>;
 
 /// `namespace/name`, or `name` for cluster-scoped objects.
@@ -74,140 +77,6 @@ pub fn split_key(key: &str) -> (Option<&str>, &str) {
     match key.split_once('/') {
         Some((ns, name)) => (Some(ns), name),
         None => (None, key),
-    }
-}
-
-/// Name of the index by namespace, which every store has.
-pub const BY_NAMESPACE: &str = "namespace";
-
-struct Index<K> {
-    of: IndexFn<K>,
-    keys: HashMap<String, HashSet<String>>,
-}
-
-struct Inner<K> {
-    objects: HashMap<String, Arc<K>>,
-    indexes: HashMap<&'static str, Index<K>>,
-}
-
-impl<K> Inner<K> {
-    fn unindex(&mut self, key: &str, obj: &K) {
-        for index in self.indexes.values_mut() {
-            for value in (index.of)(obj) {
-                if let Some(keys) = index.keys.get_mut(&value) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        index.keys.remove(&value);
-                    }
-                }
-            }
-        }
-    }
-
-    fn index(&mut self, key: &str, obj: &K) {
-        for index in self.indexes.values_mut() {
-            for value in (index.of)(obj) {
-                index.keys.entry(value).or_default().insert(key.to_owned());
-            }
-        }
-    }
-}
-
-/// The objects an informer has seen. Cheap to clone; reads never wait for the network.
-pub struct Store<K> {
-    inner: Arc<RwLock<Inner<K>>>,
-}
-
-impl<K> Clone for Store<K> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
-    }
-}
-
-impl<K: kube::Resource> Default for Store<K> {
-    fn default() -> Self {
-        let store =
-            Self { inner: Arc::new(RwLock::new(Inner { objects: HashMap::new(), indexes: HashMap::new() })) };
-        store.add_index(BY_NAMESPACE, |o: &K| o.meta().namespace.clone().into_iter().collect());
-        store
-    }
-}
-
-impl<K> Store<K> {
-    /// The object under `key` (`namespace/name` or `name`).
-    pub fn get(&self, key: &str) -> Option<Arc<K>> {
-        self.inner.read().objects.get(key).cloned()
-    }
-
-    /// The object of that namespace and name.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.get(&key(Some(namespace), name))
-    }
-
-    /// Every object.
-    pub fn list(&self) -> Vec<Arc<K>> {
-        self.inner.read().objects.values().cloned().collect()
-    }
-
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.inner.read().objects.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The objects whose index `name` holds `value`; empty when there is no such index.
-    pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
-        let inner = self.inner.read();
-        let Some(keys) = inner.indexes.get(name).and_then(|i| i.keys.get(value)) else {
-            return Vec::new();
-        };
-        keys.iter().filter_map(|k| inner.objects.get(k).cloned()).collect()
-    }
-
-    /// The objects of a namespace.
-    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.by_index(BY_NAMESPACE, namespace)
-    }
-
-    /// Adds an index; a second one of the same name is ignored.
-    pub fn add_index(&self, name: &'static str, of: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
-        let mut inner = self.inner.write();
-        if inner.indexes.contains_key(name) {
-            return;
-        }
-        let mut keys: HashMap<String, HashSet<String>> = HashMap::new();
-        for (key, obj) in &inner.objects {
-            for value in of(obj) {
-                keys.entry(value).or_default().insert(key.clone());
-            }
-        }
-        inner.indexes.insert(name, Index { of: Box::new(of), keys });
-    }
-}
-
-impl<K: kube::Resource> Store<K> {
-    /// Puts an object in; returns the state before. Informers do this; tests may.
-    pub fn insert(&self, obj: Arc<K>) -> Option<Arc<K>> {
-        let key = key_of(obj.as_ref());
-        let mut inner = self.inner.write();
-        let old = inner.objects.insert(key.clone(), obj.clone());
-        if let Some(old) = &old {
-            inner.unindex(&key, old);
-        }
-        inner.index(&key, &obj);
-        old
-    }
-
-    /// Takes an object out.
-    pub fn remove(&self, key: &str) -> Option<Arc<K>> {
-        let mut inner = self.inner.write();
-        let old = inner.objects.remove(key)?;
-        inner.unindex(key, &old);
-        Some(old)
     }
 }
 
@@ -294,9 +163,7 @@ where
                 self.upsert(obj);
             }
             Event::InitDone => {
-                let gone: Vec<String> =
-                    self.store.inner.read().objects.keys().filter(|k| !seen.contains(*k)).cloned().collect();
-                for key in gone {
+                for key in self.store.keys_outside(seen) {
                     self.remove(&key, None);
                 }
                 *seen = HashSet::new();

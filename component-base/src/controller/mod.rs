@@ -11,4 +11,5 @@ pub mod expectations;
 pub mod informer;
 pub mod leader;
 pub mod queue;
+mod raw;
 pub mod watching;

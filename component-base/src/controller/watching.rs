@@ -2,15 +2,18 @@
 //!
 //! A watch opens with a WatchList stream (`sendInitialEvents`, KEP-3157) and, on a server that refuses that, with a
 //! list. Failures are logged and tried again after a pause that grows while nothing comes through.
+//!
+//! All kinds share one compiled watch, whose objects are text ([`super::raw`]): per kind there is only their reader.
 
-use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use kube::runtime::watcher::{self, Config, Error, Event, InitialListStrategy};
-use kube::{Api, Resource};
+use kube::runtime::watcher::{Config, Error, Event, InitialListStrategy};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+
+use super::raw::{self, Attempts, Text};
 
 /// First pause after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
@@ -21,33 +24,52 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// may have been missed.
 pub type Events<K> = Pin<Box<dyn Stream<Item = Event<K>> + Send>>;
 
-type Attempts<K> = Pin<Box<dyn Stream<Item = Result<Event<K>, Error>> + Send>>;
+/// Watches what `config` selects. Nothing is sent before the stream is polled. An object that cannot be read as a `K`
+/// is logged and left out.
+pub fn events<K>(api: Api<K>, config: Config) -> Events<K>
+where
+    K: Resource + DeserializeOwned + Send + 'static,
+{
+    let open = if K::metadata_api() { raw::attempts::<true> } else { raw::attempts::<false> };
+    let url = api.resource_url().to_owned();
+    let texts = Watch::new(open, api.into_client(), url, config).events();
+    texts.filter_map(|event| std::future::ready(typed(event))).boxed()
+}
 
-struct Watch<K> {
-    api: Api<K>,
+/// The event with its object read.
+fn typed<K: DeserializeOwned>(event: Event<Text>) -> Option<Event<K>> {
+    Some(match event {
+        Event::Init => Event::Init,
+        Event::InitApply(text) => Event::InitApply(raw::read(&text)?),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(text) => Event::Apply(raw::read(&text)?),
+        Event::Delete(text) => Event::Delete(raw::read(&text)?),
+    })
+}
+
+struct Watch {
+    open: fn(Client, &str, Config) -> Attempts,
+    client: Client,
+    url: String,
     config: Config,
-    attempts: Attempts<K>,
+    attempts: Attempts,
     /// A complete state has been seen.
     synced: bool,
     pause: Duration,
 }
 
-/// Watches what `config` selects. Nothing is sent before the stream is polled.
-pub fn events<K>(api: Api<K>, config: Config) -> Events<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let config = Config { initial_list_strategy: InitialListStrategy::StreamingList, ..config };
-    let attempts = watcher::watcher(api.clone(), config.clone()).boxed();
-    let watch = Watch { api, config, attempts, synced: false, pause: SHORTEST_PAUSE };
-    futures::stream::unfold(watch, |mut w| async move { w.next().await.map(|event| (event, w)) }).boxed()
-}
+impl Watch {
+    fn new(open: fn(Client, &str, Config) -> Attempts, client: Client, url: String, config: Config) -> Self {
+        let config = Config { initial_list_strategy: InitialListStrategy::StreamingList, ..config };
+        let attempts = open(client.clone(), &url, config.clone());
+        Self { open, client, url, config, attempts, synced: false, pause: SHORTEST_PAUSE }
+    }
 
-impl<K> Watch<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    async fn next(&mut self) -> Option<Event<K>> {
+    fn events(self) -> Events<Text> {
+        futures::stream::unfold(self, |mut w| async move { w.next().await.map(|event| (event, w)) }).boxed()
+    }
+
+    async fn next(&mut self) -> Option<Event<Text>> {
         loop {
             match self.attempts.next().await? {
                 Ok(event) => {
@@ -60,14 +82,11 @@ where
                 }
                 Err(e) if !self.synced && no_watch_list(&e) && self.streams() => {
                     self.config.initial_list_strategy = InitialListStrategy::ListWatch;
-                    self.attempts = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
-                    tracing::debug!(
-                        resource = self.api.resource_url(),
-                        "no WatchList on this server, listing first"
-                    );
+                    self.attempts = (self.open)(self.client.clone(), &self.url, self.config.clone());
+                    tracing::debug!(resource = self.url, "no WatchList on this server, listing first");
                 }
                 Err(error) => {
-                    tracing::warn!(resource = self.api.resource_url(), %error, "watch interrupted, trying again");
+                    tracing::warn!(resource = self.url, %error, "watch interrupted, trying again");
                     // Jitter keeps the watches of many clients apart.
                     tokio::time::sleep(self.pause.mul_f64(1.0 + rand::random::<f64>())).await;
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);

@@ -25,7 +25,7 @@ fn version<K: Resource>(obj: &K) -> u64 {
     obj.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-impl<K: Resource> Latest<K> {
+impl<K: Resource + Send + Sync + 'static> Latest<K> {
     /// Nothing written yet.
     pub fn new(store: Store<K>) -> Self {
         Self { store, written: Arc::default() }

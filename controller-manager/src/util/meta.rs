@@ -21,13 +21,20 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// The object in `store` that the reference means, if it is still that one.
-pub fn find_owner<K: Resource>(store: &Store<K>, namespace: &str, owner: &OwnerReference) -> Option<Arc<K>> {
+pub fn find_owner<K: Resource + Send + Sync + 'static>(
+    store: &Store<K>,
+    namespace: &str,
+    owner: &OwnerReference,
+) -> Option<Arc<K>> {
     let found = store.find(namespace, &owner.name)?;
     (found.meta().uid.as_ref() == Some(&owner.uid)).then_some(found)
 }
 
 /// The object in `store` that controls an object of its namespace, if its controller is of that kind.
-pub fn controller_in<K: Resource<DynamicType = ()>>(store: &Store<K>, meta: &ObjectMeta) -> Option<Arc<K>> {
+pub fn controller_in<K: Resource<DynamicType = ()> + Send + Sync + 'static>(
+    store: &Store<K>,
+    meta: &ObjectMeta,
+) -> Option<Arc<K>> {
     let owner = controller_of(meta).filter(|o| o.kind == K::kind(&()))?;
     find_owner(store, namespace(meta), owner)
 }

@@ -1,0 +1,141 @@
+//! Objects that are not read yet: what lets all kinds share one compiled watch.
+//!
+//! kube's watcher is generic over the object, and is compiled again for every kind: its state machine, the reader of
+//! lists and two readers of every type that the kind contains. [`Raw`] is the one kind it is compiled for here. Of an
+//! object the watcher needs nothing but the resource version; the rest stays text until [`read`].
+
+use std::borrow::Cow;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::{self, Config, Event};
+use kube::{Api, Client, Resource};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// An object in JSON, as the server sent it.
+pub(super) type Text = Box<RawValue>;
+
+/// What kube's watcher tells, errors included.
+pub(super) type Attempts = BoxStream<'static, Result<Event<Text>, watcher::Error>>;
+
+/// Watches the collection at `url`; only the metadata of its objects if `METADATA`.
+pub(super) fn attempts<const METADATA: bool>(client: Client, url: &str, config: Config) -> Attempts {
+    let api = Api::<Raw<METADATA>>::all_with(client, &Collection(url.to_owned()));
+    watcher::watcher(api, config).map(|event| event.map(text)).boxed()
+}
+
+fn text<const METADATA: bool>(event: Event<Raw<METADATA>>) -> Event<Text> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(o) => Event::InitApply(o.text),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(o) => Event::Apply(o.text),
+        Event::Delete(o) => Event::Delete(o.text),
+    }
+}
+
+/// The object that `text` is; `None`, and a line in the log, if it is not one of that kind.
+pub(super) fn read<K: DeserializeOwned>(text: &RawValue) -> Option<K> {
+    serde_json::from_str(text.get()).map_err(|e| unreadable(&e)).ok()
+}
+
+fn unreadable(error: &serde_json::Error) {
+    tracing::warn!(%error, "cannot read an object of a watch, leaving it out");
+}
+
+/// Path of a collection.
+struct Collection(String);
+
+#[derive(Clone, Debug)]
+struct Raw<const METADATA: bool> {
+    text: Text,
+    /// Holds the resource version only.
+    meta: ObjectMeta,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: Version,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    resource_version: Option<String>,
+}
+
+impl<'de, const METADATA: bool> Deserialize<'de> for Raw<METADATA> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Text::deserialize(from)?;
+        let head: Head = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let resource_version = head.metadata.resource_version;
+        Ok(Self { text, meta: ObjectMeta { resource_version, ..ObjectMeta::default() } })
+    }
+}
+
+/// Its path is all that is known of the collection.
+impl<const METADATA: bool> Resource for Raw<METADATA> {
+    type DynamicType = Collection;
+    type Scope = kube::core::DynamicResourceScope;
+
+    fn kind(_: &Collection) -> Cow<'_, str> {
+        Cow::default()
+    }
+
+    fn group(_: &Collection) -> Cow<'_, str> {
+        Cow::default()
+    }
+
+    fn version(_: &Collection) -> Cow<'_, str> {
+        Cow::default()
+    }
+
+    fn plural(c: &Collection) -> Cow<'_, str> {
+        Cow::Borrowed(&c.0)
+    }
+
+    fn metadata_api() -> bool {
+        METADATA
+    }
+
+    fn url_path(c: &Collection, _namespace: Option<&str>) -> String {
+        c.0.clone()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::WatchEvent;
+
+    #[test]
+    fn an_object_is_kept_as_it_came() {
+        let line = r#"{"type":"MODIFIED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","resourceVersion":"7"},"data":{"a":"1"}}}"#;
+        let WatchEvent::Modified(raw) = serde_json::from_str::<WatchEvent<Raw<false>>>(line).unwrap() else {
+            panic!("another event");
+        };
+        assert_eq!(raw.meta().resource_version.as_deref(), Some("7"));
+        let map: ConfigMap = read(&raw.text).unwrap();
+        assert_eq!(map.data.unwrap()["a"], "1");
+    }
+
+    #[test]
+    fn what_is_no_object_is_left_out() {
+        let text =
+            RawValue::from_string(r#"{"kind":"ConfigMap","apiVersion":"v1","data":7}"#.into()).unwrap();
+        assert!(read::<ConfigMap>(&text).is_none());
+    }
+}
