@@ -10,7 +10,8 @@ use component_base::controller::events::EventRecorder;
 use component_base::controller::informer::Informer;
 use component_base::controller::queue::WorkQueue;
 use component_base::serving::health::Health;
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -81,39 +82,31 @@ impl Context {
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         self.metrics.watch_queue(name, queue.clone());
-        let reconcile = Arc::new(reconcile);
-        let ready = Arc::new(tokio::sync::OnceCell::new());
-        let synced = Arc::new(Mutex::new(Some(synced)));
+        let reconcile: Arc<Reconcile<T>> = Arc::new(move |item| Box::pin(reconcile(item)));
+        let ready = self.when_all(synced);
         for _ in 0..workers.max(1) {
-            let (queue, reconcile) = (queue.clone(), reconcile.clone());
-            let (ready, synced, stop) = (ready.clone(), synced.clone(), self.stop.clone());
-            self.tasks.spawn(async move {
-                let all = ready.get_or_init(|| async {
-                    let waits = synced.lock().take().unwrap_or_default();
-                    futures::future::join_all(waits).await;
-                });
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = all => {}
-                }
-                loop {
-                    let item = tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        item = queue.get() => item,
-                    };
-                    let Some(item) = item else { return };
-                    match reconcile(item.clone()).await {
-                        Ok(()) => queue.forget(&item),
-                        Err(error) => {
-                            note_failure(name, &item, &error);
-                            queue.add_rate_limited(item.clone());
-                        }
-                    }
-                    queue.done(&item);
-                }
-            });
+            let worker = Worker {
+                name,
+                queue: queue.clone(),
+                reconcile: reconcile.clone(),
+                ready: ready.clone(),
+                stop: self.stop.clone(),
+            };
+            self.track(Box::pin(worker.run()));
         }
+    }
+
+    /// Ends when all of `waits` have.
+    fn when_all(&self, waits: Vec<BoxFuture<'static, ()>>) -> Ready {
+        let all: BoxFuture<'static, ()> = Box::pin(async move {
+            futures::future::join_all(waits).await;
+        });
+        all.shared()
+    }
+
+    /// Starts a task. Boxed, since the runtime's part of a task is compiled for each type of future.
+    fn track(&self, task: BoxFuture<'static, ()>) {
+        self.tasks.spawn(task);
     }
 
     /// The registry of the process, for what a controller measures itself.
@@ -123,13 +116,7 @@ impl Context {
 
     /// Runs a task until the end of the process; `task` must watch [`Context::stop`] if it writes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
+        self.track(Box::pin(until(self.stop.clone(), Box::pin(task))));
     }
 
     /// Waits until all workers have ended, at most `limit`.
@@ -137,6 +124,52 @@ impl Context {
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
             tracing::warn!("some workers did not end in time");
+        }
+    }
+}
+
+async fn until(stop: CancellationToken, task: BoxFuture<'static, ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = task => {}
+    }
+}
+
+type Reconcile<T> = dyn Fn(T) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync;
+type Ready = Shared<BoxFuture<'static, ()>>;
+
+/// One of the workers of a queue. Knows the kind of key, but not the controller: most keys are of one type, and what
+/// is generic over the controller is compiled for each.
+struct Worker<T> {
+    name: &'static str,
+    queue: WorkQueue<T>,
+    reconcile: Arc<Reconcile<T>>,
+    ready: Ready,
+    stop: CancellationToken,
+}
+
+impl<T: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static> Worker<T> {
+    async fn run(self) {
+        let Self { name, queue, reconcile, ready, stop } = self;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = ready => {}
+        }
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                item = queue.get() => item,
+            };
+            let Some(item) = item else { return };
+            match reconcile(item.clone()).await {
+                Ok(()) => queue.forget(&item),
+                Err(error) => {
+                    note_failure(name, &item, &error);
+                    queue.add_rate_limited(item.clone());
+                }
+            }
+            queue.done(&item);
         }
     }
 }
