@@ -13,6 +13,7 @@ pub mod config;
 pub mod config_file;
 pub mod connect;
 pub mod crd;
+pub mod daemon;
 pub mod discovery;
 pub mod feeds;
 pub mod field;

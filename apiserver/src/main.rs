@@ -1,45 +1,7 @@
-//! `kube-apiserver`: flags to server.
+//! `kube-apiserver`: see [`apiserver::daemon`].
 
 use std::process::ExitCode;
-use std::sync::Arc;
-
-use anyhow::Context as _;
-use apiserver::config::Flags;
-use apiserver::server::Server;
-use apiserver::store::Store;
-use apiserver::store::embedded::{Config, Engine};
-use apiserver::store::etcd::Etcd;
-use component_base::process;
 
 fn main() -> ExitCode {
-    let (flags, unused) = Flags::of_process();
-    process::run("kube-apiserver", &flags.logs.clone(), move |shutdown| async move {
-        component_base::flags::warn(&unused);
-        flags.check()?;
-        let store = open(&flags).await?;
-        let server = Server::build(&flags, Arc::clone(&store), &shutdown).await?;
-        server.run(shutdown, process::ready).await?;
-        store.close().await.context("closing the store")
-    })
-}
-
-/// etcd where there is one, the embedded store otherwise.
-async fn open(flags: &Flags) -> anyhow::Result<Arc<dyn Store>> {
-    if let Some(config) = flags.etcd.config(&flags.etcd_servers) {
-        let store = Etcd::connect(config).await;
-        return Ok(store.with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")))?);
-    }
-    let dir = flags.data_dir.clone();
-    std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;
-    if let Some(group) = flags.store.group()? {
-        let engine = Engine::open_group(Config::new(&dir), group).await;
-        let engine = engine.with_context(|| format!("opening the store in {}", dir.display()))?;
-        engine.ready().await?;
-        return Ok(engine);
-    }
-    let open = tokio::task::spawn_blocking({
-        let dir = dir.clone();
-        move || Engine::open(Config::new(dir))
-    });
-    Ok(open.await?.with_context(|| format!("opening the store in {}", dir.display()))?)
+    apiserver::daemon::main()
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -21,6 +22,12 @@ where
     F: FnOnce(Shutdown) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    run_boxed(component, flags, Box::new(|shutdown| Box::pin(main(shutdown))))
+}
+
+type Main<'a> = Box<dyn FnOnce(Shutdown) -> LocalBoxFuture<'a, anyhow::Result<()>> + 'a>;
+
+fn run_boxed(component: &'static str, flags: &LogFlags, main: Main<'_>) -> ExitCode {
     logs::init(flags);
     install_crypto();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {

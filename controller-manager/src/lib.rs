@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod context;
 pub mod controllers;
+pub mod daemon;
 pub mod flags;
 pub mod informers;
 mod serve;

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod conntrack;
+pub mod daemon;
 pub mod health;
 pub mod iptables;
 pub mod metrics;

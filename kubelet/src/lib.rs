@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod context;
 pub mod cri;
+pub mod daemon;
 pub mod events;
 pub mod eviction;
 pub mod gc;

@@ -8,6 +8,7 @@
 
 pub mod cache;
 pub mod config;
+pub mod daemon;
 pub mod decide;
 pub mod explain;
 pub mod framework;

@@ -1,0 +1,48 @@
+//! The process: flags to server. It is here and not in `main.rs` because async code is compiled into whatever awaits
+//! it first: awaited in the program, nearly everything would be compiled a second time, at every link.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use component_base::process;
+
+use crate::config::Flags;
+use crate::server::Server;
+use crate::store::Store;
+use crate::store::embedded::{Config, Engine};
+use crate::store::etcd::Etcd;
+
+/// Runs the API server as the process's flags say, until SIGTERM or SIGINT.
+pub fn main() -> ExitCode {
+    let (flags, unused) = Flags::of_process();
+    process::run("kube-apiserver", &flags.logs.clone(), move |shutdown| async move {
+        component_base::flags::warn(&unused);
+        flags.check()?;
+        let store = open(&flags).await?;
+        let server = Server::build(&flags, Arc::clone(&store), &shutdown).await?;
+        server.run(shutdown, process::ready).await?;
+        store.close().await.context("closing the store")
+    })
+}
+
+/// etcd where there is one, the embedded store otherwise.
+async fn open(flags: &Flags) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(config) = flags.etcd.config(&flags.etcd_servers) {
+        let store = Etcd::connect(config).await;
+        return Ok(store.with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")))?);
+    }
+    let dir = flags.data_dir.clone();
+    std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;
+    if let Some(group) = flags.store.group()? {
+        let engine = Engine::open_group(Config::new(&dir), group).await;
+        let engine = engine.with_context(|| format!("opening the store in {}", dir.display()))?;
+        engine.ready().await?;
+        return Ok(engine);
+    }
+    let open = tokio::task::spawn_blocking({
+        let dir = dir.clone();
+        move || Engine::open(Config::new(dir))
+    });
+    Ok(open.await?.with_context(|| format!("opening the store in {}", dir.display()))?)
+}
