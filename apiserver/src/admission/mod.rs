@@ -71,7 +71,9 @@ impl Attributes<'_> {
         if !self.name.is_empty() {
             return self.name;
         }
-        object.map(|o| crate::lookup::text(o, "/metadata/name")).unwrap_or_default()
+        let of = |field: &str| object.map(|o| crate::lookup::text(o, field)).filter(|s| !s.is_empty());
+        // A name is generated only after admission.
+        of("/metadata/name").or_else(|| of("/metadata/generateName")).unwrap_or("Unknown")
     }
 
     /// Whether this is a write of exactly this resource and subresource.

@@ -130,7 +130,9 @@ impl Registry {
             scx.updating = true;
             errors.extend(step(r, s.validate(&mut scx, o))?);
             errors.extend(step(r, s.validate_update(&mut scx, o, old))?);
-            cx.warnings.append(&mut scx.warnings);
+            if errors.is_empty() {
+                cx.warnings.append(&mut scx.warnings);
+            }
         }
         ensure_valid(r, object::name(o), &errors)
     }

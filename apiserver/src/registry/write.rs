@@ -214,7 +214,9 @@ impl Registry {
         if let Some(s) = r.strategy() {
             let mut scx = context(cx, o);
             errors.extend(step(r, s.validate(&mut scx, o))?);
-            cx.warnings.append(&mut scx.warnings);
+            if errors.is_empty() {
+                cx.warnings.append(&mut scx.warnings);
+            }
         }
         ensure_valid(r, object::name(o), &errors)
     }

@@ -118,6 +118,26 @@ pub fn interpret(bytes: &[u8]) -> Result<(String, String), DecodeError> {
     }
 }
 
+/// Where Go's decoder of base64 finds a text wrong that is known to be.
+fn corrupt_at(text: &[u8]) -> usize {
+    let is_symbol = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let Some(at) = text.iter().position(|b| !is_symbol(b)) else {
+        // The last group is not whole: it is wrong from its beginning.
+        return text.len() - text.len() % 4;
+    };
+    if text[at] != b'=' {
+        return at;
+    }
+    // Padding stands for the last one or two symbols of the last group.
+    match (at % 4, text.get(at + 1)) {
+        (0 | 1, _) => at,
+        (2, None) => text.len(),
+        (2, Some(b'=')) => at + 2,
+        (2, Some(_)) => at + 1,
+        _ => at + 1,
+    }
+}
+
 /// What upstream calls a value that starts with `c`.
 fn token(c: Option<u8>) -> &'static str {
     match c {
@@ -295,13 +315,8 @@ impl Decoder<'_> {
         };
         match STANDARD.decode(text) {
             Ok(_) => Some(Value::String(text.to_owned())),
-            Err(e) => {
-                let at = match e {
-                    base64::DecodeError::InvalidByte(i, _) | base64::DecodeError::InvalidLastSymbol(i, _) => {
-                        i
-                    }
-                    base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
-                };
+            Err(_) => {
+                let at = corrupt_at(text.as_bytes());
                 if self.saved.is_none() && self.fatal.is_none() {
                     self.saved = Some(format!("illegal base64 data at input byte {at}"));
                 }

@@ -15,8 +15,12 @@ impl Strategy for ControllerRevision {
     fn validate(&self, _cx: &mut Context, r: &api::ControllerRevision) -> ErrorList {
         let mut errors = ErrorList::new();
         errors.extend(numbers::non_negative(r.revision, &Path::new("revision")));
-        if r.data.is_none() {
-            errors.push(Error::required(&Path::new("data"), "data is mandatory"));
+        match &r.data {
+            None => errors.push(Error::required(&Path::new("data"), "data is mandatory")),
+            Some(data) if !data.0.is_object() => {
+                errors.push(Error::required(&Path::new("data"), "data must be a valid JSON object"));
+            }
+            Some(_) => {}
         }
         errors
     }

@@ -7,7 +7,7 @@ use super::validation::{self, SELECTOR};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, first_generation, next_generation, same, text};
-use crate::kinds::validate::selector::{is_empty, label_selector, matches};
+use crate::kinds::validate::selector::{invalid as invalid_selector, is_empty, label_selector, matches};
 use crate::kinds::validate::{immutable, numbers};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -78,24 +78,21 @@ impl Strategy for DaemonSet {
         let Some(s) = &d.spec else { return errors };
         let path = Path::new("spec");
         let selector = validation::given(cx, &s.selector);
-        if let Some(l) = selector {
-            errors.extend(label_selector(Some(l), &path.child("selector")));
-        }
+        let wrong = selector.map(|l| label_selector(Some(l), &path.child("selector"))).unwrap_or_default();
+        let well_formed = wrong.is_empty();
+        errors.extend(wrong);
         let at = path.child("template");
         let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-        if selector.is_none_or(|l| !is_empty(l) && !matches(l, labels)) {
+        if well_formed && selector.is_none_or(|l| !is_empty(l) && !matches(l, labels)) {
             errors.push(Error::invalid(
                 &at.child("metadata").child("labels"),
                 labels,
                 "`selector` does not match template `labels`",
             ));
         }
-        if selector.is_some_and(is_empty) {
-            errors.push(Error::invalid(
-                &path.child("selector"),
-                selector,
-                "empty selector is invalid for daemonset",
-            ));
+        if let Some(l) = selector.filter(|l| is_empty(l)) {
+            let why = "empty selector is invalid for daemonset";
+            errors.push(invalid_selector(l, &path.child("selector"), why));
         }
         errors.extend(crate::kinds::podspec::validate::template(&s.template, &at));
         validation::always_restarts(&s.template, "DaemonSet", &at, &mut errors);
@@ -105,7 +102,7 @@ impl Strategy for DaemonSet {
         }
         errors
             .extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
-        validation::template_warnings(cx, &d.metadata, &s.template, &at, &errors);
+        validation::template_warnings(cx, &d.metadata, &s.template, &at);
         errors
     }
 
@@ -147,7 +144,11 @@ fn strategy(s: &api::DaemonSetUpdateStrategy, path: &Path, errors: &mut ErrorLis
             }
         }
         other => {
-            errors.push(Error::not_supported(&path.child("type"), other, &["RollingUpdate", "OnDelete"]));
+            // Upstream shows its internal form of the whole strategy.
+            let mut e = Error::not_supported(path, "", &["RollingUpdate", "OnDelete"]);
+            let r = s.rolling_update.as_ref().map(|r| (r.max_unavailable.as_ref(), r.max_surge.as_ref()));
+            e.value = validation::shown_strategy(other, r);
+            errors.push(e);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Strategy for Deployment {
                 errors.push(Error::invalid(&at, n, "must be greater than minReadySeconds"));
             }
         }
-        validation::template_warnings(cx, &d.metadata, &s.template, &path.child("template"), &errors);
+        validation::template_warnings(cx, &d.metadata, &s.template, &path.child("template"));
         errors
     }
 
@@ -123,11 +123,8 @@ fn strategy(s: &api::DeploymentStrategy, path: &Path, errors: &mut ErrorList) {
         other => {
             // Upstream shows its internal form of the whole strategy.
             let mut e = Error::not_supported(path, "", &["Recreate", "RollingUpdate"]);
-            let rolling = s.rolling_update.as_ref().map(|r| {
-                serde_json::json!({"MaxSurge": r.max_surge, "MaxUnavailable": r.max_unavailable}).to_string()
-            });
-            e.value =
-                format!("{{\"Type\":{other:?},\"RollingUpdate\":{}}}", rolling.as_deref().unwrap_or("null"));
+            let r = s.rolling_update.as_ref().map(|r| (r.max_unavailable.as_ref(), r.max_surge.as_ref()));
+            e.value = validation::shown_strategy(other, r);
             errors.push(e);
         }
     }

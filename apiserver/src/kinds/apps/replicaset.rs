@@ -42,7 +42,7 @@ impl Strategy for ReplicaSet {
             if well_formed {
                 validation::template(t, selector, "ReplicaSet", &at, &mut errors);
             }
-            validation::template_warnings(cx, &rs.metadata, t, &at, &errors);
+            validation::template_warnings(cx, &rs.metadata, t, &at);
         }
         errors
     }

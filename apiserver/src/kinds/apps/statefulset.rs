@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{
 
 use super::validation::{self, SELECTOR};
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::core::claim_validation;
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::podspec::volume_defaults::default_claim_spec;
-use crate::kinds::semantic::{fill, same, spec_and_status, text};
-use crate::kinds::validate::numbers;
+use crate::kinds::semantic::{fill, first_generation, items, next_generation, same, text};
+use crate::kinds::validate::{invalid_each, numbers, text as rules};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of stateful sets.
@@ -48,7 +49,22 @@ impl Strategy for StatefulSet {
         status.available_replicas.get_or_insert(0);
     }
 
-    spec_and_status!(blank_status());
+    fn prepare_create(&self, _cx: &mut Context, set: &mut api::StatefulSet) {
+        set.status = blank_status();
+        first_generation(&mut set.metadata);
+        gate_max_unavailable(set, None);
+    }
+
+    fn prepare_update(&self, cx: &mut Context, set: &mut api::StatefulSet, old: &api::StatefulSet) {
+        if cx.is_status() {
+            set.spec = old.spec.clone();
+        } else {
+            set.status = old.status.clone();
+            gate_max_unavailable(set, Some(old));
+        }
+        let changed = !same(&set.spec, &old.spec);
+        next_generation(&mut set.metadata, &old.metadata, changed);
+    }
 
     fn optional(&self) -> &'static [&'static str] {
         &[SELECTOR]
@@ -59,18 +75,35 @@ impl Strategy for StatefulSet {
         let Some(s) = &set.spec else { return errors };
         let path = Path::new("spec");
         policies(s, &path, &mut errors);
+        if !cx.updating {
+            for (i, claim) in items(&s.volume_claim_templates).iter().enumerate() {
+                let at = path.child("volumeClaimTemplates").index(i).child("spec");
+                errors.extend(claim_validation::spec(&claim.spec.clone().unwrap_or_default(), &at));
+            }
+        }
         errors.extend(numbers::non_negative_opt(s.replicas, &path.child("replicas")));
         errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
         if let Some(o) = &s.ordinals {
             let at = path.child("ordinals").child("start");
             errors.extend(numbers::non_negative_opt(o.start, &at));
         }
+        let service = text(&s.service_name);
+        if !cx.updating && !service.is_empty() {
+            errors.extend(invalid_each(&path.child("serviceName"), service, rules::dns1123_label(service)));
+        }
         let selector = validation::given(cx, &s.selector);
         let at = path.child("template");
         if validation::label_selector(selector, "statefulset", &path.child("selector"), &mut errors) {
             validation::template(&as_pods_have_it(s), selector, "StatefulSet", &at, &mut errors);
         }
-        validation::template_warnings(cx, &set.metadata, &s.template, &at, &errors);
+        validation::template_warnings(cx, &set.metadata, &s.template, &at);
+        if !cx.is_status() && s.revision_history_limit.is_some_and(|n| n < 0) {
+            cx.warnings.push(
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is \
+                 recommended"
+                    .to_owned(),
+            );
+        }
         errors
     }
 
@@ -113,7 +146,12 @@ fn as_pods_have_it(s: &api::StatefulSetSpec) -> PodTemplateSpec {
         let source = PersistentVolumeClaimVolumeSource { claim_name: name.clone(), read_only: None };
         Volume { name, persistent_volume_claim: Some(source), ..Volume::default() }
     };
-    let mut volumes: Vec<Volume> = s.volume_claim_templates.iter().flatten().map(of_claim).collect();
+    let mut volumes: Vec<Volume> = Vec::new();
+    for volume in s.volume_claim_templates.iter().flatten().map(of_claim) {
+        if !volumes.iter().any(|v| v.name == volume.name) {
+            volumes.push(volume);
+        }
+    }
     if !volumes.is_empty() {
         let own = spec.volumes.take().unwrap_or_default();
         let others: Vec<Volume> =
@@ -122,6 +160,27 @@ fn as_pods_have_it(s: &api::StatefulSetSpec) -> PodTemplateSpec {
         spec.volumes = Some(volumes);
     }
     template
+}
+
+/// `maxUnavailable` is behind the gate `MaxUnavailableStatefulSet`, off by default: nobody can begin to use it.
+fn gate_max_unavailable(set: &mut api::StatefulSet, old: Option<&api::StatefulSet>) {
+    let in_use = |set: &api::StatefulSet| {
+        let update = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
+        update.and_then(|u| u.rolling_update.as_ref()).is_some_and(|r| r.max_unavailable.is_some())
+    };
+    if old.is_some_and(in_use) {
+        return;
+    }
+    let update = set.spec.as_mut().and_then(|s| s.update_strategy.as_mut());
+    if let Some(rolling) = update.and_then(|u| u.rolling_update.as_mut()) {
+        rolling.max_unavailable = None;
+    }
+}
+
+/// In upstream's internal form, as its messages show it.
+fn shown_rolling(r: &api::RollingUpdateStatefulSetStrategy) -> String {
+    let bound = serde_json::json!(r.max_unavailable);
+    format!("{{\"Partition\":{},\"MaxUnavailable\":{bound}}}", r.partition.unwrap_or(0))
 }
 
 fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
@@ -139,9 +198,7 @@ fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
         ("OnDelete", Some(r)) => {
             let why = "only allowed for updateStrategy 'RollingUpdate'";
             let mut e = Error::invalid(&at.child("rollingUpdate"), "", why);
-            // Upstream shows its internal form.
-            let bound = serde_json::json!(r.max_unavailable);
-            e.value = format!("{{\"Partition\":{},\"MaxUnavailable\":{bound}}}", r.partition.unwrap_or(0));
+            e.value = shown_rolling(r);
             errors.push(e);
         }
         ("OnDelete", None) => {}
@@ -150,7 +207,12 @@ fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
             let at = at.child("rollingUpdate").child("partition");
             errors.extend(numbers::non_negative_opt(partition, &at));
         }
-        _ => errors.push(Error::invalid(&at, update, "must be 'RollingUpdate' or 'OnDelete'")),
+        (other, r) => {
+            let mut e = Error::invalid(&at, "", "must be 'RollingUpdate' or 'OnDelete'");
+            let r = r.as_ref().map_or("null".to_owned(), shown_rolling);
+            e.value = format!("{{\"Type\":{},\"RollingUpdate\":{r}}}", serde_json::json!(other));
+            errors.push(e);
+        }
     }
     if let Some(p) = &s.persistent_volume_claim_retention_policy {
         let at = path.child("persistentVolumeClaimRetentionPolicy");

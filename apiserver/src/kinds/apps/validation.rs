@@ -29,24 +29,18 @@ pub fn label_selector(s: Option<&LabelSelector>, kind: &str, path: &Path, errors
     let well_formed = wrong.is_empty();
     errors.extend(wrong);
     if selector::is_empty(s) {
-        errors.push(Error::invalid(path, s, format!("empty selector is invalid for {kind}")));
+        errors.push(selector::invalid(s, path, &format!("empty selector is invalid for {kind}")));
     }
     if !well_formed {
-        errors.push(Error::invalid(path, s, "invalid label selector"));
+        let why = if kind == "statefulset" { "" } else { "invalid label selector" };
+        errors.push(selector::invalid(s, path, why));
     }
     well_formed
 }
 
-/// Warnings of a fresh workload's template; none if the workload is refused.
-pub fn template_warnings(
-    cx: &mut Context,
-    meta: &ObjectMeta,
-    t: &PodTemplateSpec,
-    path: &Path,
-    errors: &ErrorList,
-) {
-    let is_create = text(&meta.resource_version).is_empty();
-    if let (true, true, Some(s)) = (is_create, errors.is_empty(), &t.spec) {
+/// Warnings of a fresh workload's template.
+pub fn template_warnings(cx: &mut Context, meta: &ObjectMeta, t: &PodTemplateSpec, path: &Path) {
+    if let (true, Some(s)) = (text(&meta.resource_version).is_empty(), &t.spec) {
         let blank = ObjectMeta::default();
         let of = t.metadata.as_ref().unwrap_or(&blank);
         podspec::warnings::warnings(path, s, of, &mut cx.warnings);
@@ -71,6 +65,10 @@ pub fn template(
         ));
     }
     errors.extend(podspec::validate::template(t, path));
+    if kind == "StatefulSet" {
+        // Upstream tells these twice.
+        errors.extend(podspec::validate::template_meta(t, path));
+    }
     always_restarts(t, kind, path, errors);
 }
 
@@ -101,6 +99,21 @@ pub fn rolling(
             errors.extend(numbers::positive_int_or_percent(v, &path.child(field)));
         }
     }
+}
+
+/// A rollout strategy in upstream's internal form, as its messages show it: `rolling` is `maxUnavailable`, `maxSurge`.
+pub fn shown_strategy(
+    strategy: &str,
+    rolling: Option<(Option<&IntOrString>, Option<&IntOrString>)>,
+) -> String {
+    let rolling = match rolling {
+        Some((unavailable, surge)) => {
+            let (unavailable, surge) = (serde_json::json!(unavailable), serde_json::json!(surge));
+            format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
+        }
+        None => "null".to_owned(),
+    };
+    format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", serde_json::json!(strategy))
 }
 
 /// Counts that are never negative.

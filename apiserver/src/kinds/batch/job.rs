@@ -27,7 +27,8 @@ pub fn default_job_template_spec(spec: &mut api::JobSpec) {
 
 /// Labels the template and selects by the label, so that no two jobs claim each other's pods.
 fn generate_selector(job: &mut api::Job) {
-    let (Some(uid), Some(name)) = (job.metadata.uid.clone(), job.metadata.name.clone()) else { return };
+    let Some(uid) = job.metadata.uid.clone() else { return };
+    let name = job.metadata.name.clone().unwrap_or_default();
     let Some(spec) = &mut job.spec else { return };
     if spec.manual_selector == Some(true) {
         return;
@@ -98,7 +99,7 @@ impl Strategy for Job {
         let errors = validation::job(job);
         if let Some(s) = &job.spec {
             let at = Path::new("spec").child("template");
-            template_warnings(cx, &job.metadata, &s.template, &at, &errors);
+            template_warnings(cx, &job.metadata, &s.template, &at);
         }
         errors
     }

@@ -1,6 +1,10 @@
 //! What may be wrong with a job.
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicyRule};
+mod success;
+
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec;
@@ -9,6 +13,12 @@ use crate::kinds::validate::{immutable, invalid_each, numbers, selector, text as
 
 /// Pods that an indexed job may run at once.
 const MAX_INDEXED: i32 = 100_000;
+/// Of more completions than [`MAX_INDEXED`], so many may run or fail at once.
+const MAX_OF_MANY: i32 = 10_000;
+/// Rules of a failure or success policy.
+const MAX_RULES: usize = 20;
+/// Exit codes of one rule.
+const MAX_EXIT_CODES: usize = 255;
 
 /// The job, with what is particular to jobs that are no template.
 pub fn job(job: &Job) -> ErrorList {
@@ -17,18 +27,22 @@ pub fn job(job: &Job) -> ErrorList {
     let path = Path::new("spec");
     generated_selector(job, s, &mut errors);
     spec(s, &path, &mut errors);
-    if s.selector.is_none() {
-        errors.push(Error::required(&path.child("selector"), ""));
-    } else {
-        errors.extend(selector::label_selector(s.selector.as_ref(), &path.child("selector")));
-        let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-        if s.selector.as_ref().is_some_and(|l| !selector::matches(l, labels)) {
-            errors.push(Error::invalid(
-                &path.child("template").child("metadata").child("labels"),
-                labels,
-                "`selector` does not match template `labels`",
-            ));
-        }
+    let mut wrong = ErrorList::new();
+    match &s.selector {
+        None => errors.push(Error::required(&path.child("selector"), "")),
+        Some(l) => wrong = selector::label_selector(Some(l), &path.child("selector")),
+    }
+    let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    // No selector takes nothing; a malformed one cannot be held against the labels.
+    let takes = s.selector.as_ref().is_some_and(|l| selector::matches(l, labels));
+    let mismatch = wrong.is_empty() && !takes;
+    errors.extend(wrong);
+    if mismatch {
+        errors.push(Error::invalid(
+            &path.child("template").child("metadata").child("labels"),
+            labels,
+            "`selector` does not match template `labels`",
+        ));
     }
     let indexed = s.completion_mode.as_deref() == Some("Indexed");
     if let (true, Some(n)) = (indexed, s.completions.filter(|n| *n > 0)) {
@@ -47,19 +61,19 @@ pub fn job(job: &Job) -> ErrorList {
 
 /// Labels that the server writes are the server's.
 fn generated_selector(job: &Job, s: &JobSpec, errors: &mut ErrorList) {
-    if s.manual_selector == Some(true) {
-        return;
-    }
+    // Without a name none was generated.
+    let Some(select) = s.selector.as_ref().filter(|_| s.manual_selector != Some(true)) else { return };
     let blank = Default::default();
     let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&blank);
     let at = Path::new("spec").child("template").child("metadata").child("labels");
     let (uid, name) = (text(&job.metadata.uid), text(&job.metadata.name));
-    for (key, want) in [
+    let expected = [
         ("controller-uid", uid),
         ("job-name", name),
         ("batch.kubernetes.io/controller-uid", uid),
         ("batch.kubernetes.io/job-name", name),
-    ] {
+    ];
+    for (key, want) in expected {
         match labels.get(key) {
             Some(v) if v != want => {
                 errors.push(Error::invalid(&at.key(key), v, format!("must be '{want}'")));
@@ -67,6 +81,11 @@ fn generated_selector(job: &Job, s: &JobSpec, errors: &mut ErrorList) {
             None => errors.push(Error::required(&at.key(key), format!("must be '{want}'"))),
             Some(_) => {}
         }
+    }
+    let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let at = Path::new("spec").child("selector");
+    if selector::label_selector(Some(select), &at).is_empty() && !selector::matches(select, Some(&expected)) {
+        errors.push(selector::invalid(select, &at, "`selector` not auto-generated"));
     }
 }
 
@@ -111,18 +130,23 @@ pub fn spec(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
     indexes(s, path, errors);
     if let Some(p) = &s.pod_failure_policy {
         let at = path.child("podFailurePolicy").child("rules");
-        if p.rules.len() > 20 {
-            errors.push(Error::too_many(&at, p.rules.len(), 20));
+        if p.rules.len() > MAX_RULES {
+            errors.push(Error::too_many(&at, p.rules.len(), MAX_RULES));
         }
         for (i, r) in p.rules.iter().enumerate() {
-            failure_rule(r, &at.index(i), errors);
+            failure_rule(s, r, &at.index(i), errors);
         }
     }
     let indexed = s.completion_mode.as_deref() == Some("Indexed");
-    if let Some(p) = &s.success_policy
-        && !indexed
-    {
-        errors.push(Error::invalid(&path.child("successPolicy"), p, "requires indexed completion mode"));
+    if let Some(p) = &s.success_policy {
+        let at = path.child("successPolicy");
+        if indexed {
+            success::policy(p, s.completions, &at, errors);
+        } else {
+            let mut e = Error::invalid(&at, "", "requires indexed completion mode");
+            e.value = success::shown(p);
+            errors.push(e);
+        }
     }
     if let Some(p) = &s.pod_replacement_policy {
         let at = path.child("podReplacementPolicy");
@@ -156,14 +180,13 @@ fn indexes(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
             if let Some(n) = s.max_failed_indexes.filter(|n| *n > MAX_INDEXED) {
                 errors.push(Error::invalid(&at, n, format!("must be less than or equal to {MAX_INDEXED}")));
             }
+            many_completions(s, path, errors);
         }
         other => {
-            if let Some(o) = other.filter(|o| *o != "NonIndexed") {
-                errors.push(Error::not_supported(
-                    &path.child("completionMode"),
-                    o,
-                    &["NonIndexed", "Indexed"],
-                ));
+            let given = other.unwrap_or("NonIndexed");
+            if given != "NonIndexed" {
+                let at = path.child("completionMode");
+                errors.push(Error::not_supported(&at, given, &["NonIndexed", "Indexed"]));
                 return;
             }
             for (field, n) in [
@@ -178,43 +201,49 @@ fn indexes(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn failure_rule(r: &PodFailurePolicyRule, path: &Path, errors: &mut ErrorList) {
+/// A job of very many indexes that retries each by itself must bound what its status may hold (KEP-3850).
+fn many_completions(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
+    if s.completions.is_none_or(|n| n <= MAX_INDEXED) || s.backoff_limit_per_index.is_none() {
+        return;
+    }
+    let bounded = |n: Option<i32>, field: &str, errors: &mut ErrorList| {
+        if let Some(n) = n.filter(|n| *n > MAX_OF_MANY) {
+            let why = format!(
+                "must be less than or equal to {MAX_OF_MANY} when completions are above {MAX_INDEXED} and used with \
+                 backoff limit per index"
+            );
+            errors.push(Error::invalid(&path.child(field), n, why));
+        }
+    };
+    if s.max_failed_indexes.is_none() {
+        let why = format!("must be specified when completions is above {MAX_INDEXED}");
+        errors.push(Error::required(&path.child("maxFailedIndexes"), why));
+    }
+    bounded(s.parallelism, "parallelism", errors);
+    bounded(s.max_failed_indexes, "maxFailedIndexes", errors);
+}
+
+fn failure_rule(spec: &JobSpec, r: &PodFailurePolicyRule, path: &Path, errors: &mut ErrorList) {
     let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
     let at = path.child("action");
     if r.action.is_empty() {
-        errors.push(Error::required(&at, format!("valid values: {}", quoted(&actions))));
+        errors.push(Error::required(&at, valid_values(&actions)));
+    } else if r.action == "FailIndex" && spec.backoff_limit_per_index.is_none() {
+        errors.push(Error::invalid(&at, &r.action, "requires the backoffLimitPerIndex to be set"));
     } else if !actions.contains(&r.action.as_str()) {
         errors.push(Error::not_supported(&at, &r.action, &actions));
     }
     if let Some(e) = &r.on_exit_codes {
-        let at = path.child("onExitCodes");
-        if !["In", "NotIn"].contains(&e.operator.as_str()) {
-            errors.push(Error::not_supported(&at.child("operator"), &e.operator, &["In", "NotIn"]));
-        }
-        if e.values.is_empty() {
-            errors.push(Error::invalid(&at.child("values"), &e.values, "at least one value is required"));
-        } else if e.values.len() > 255 {
-            errors.push(Error::too_many(&at.child("values"), e.values.len(), 255));
-        }
-        if e.operator == "In" {
-            for (i, _) in e.values.iter().enumerate().filter(|(_, v)| **v == 0) {
-                errors.push(Error::invalid(
-                    &at.child("values").index(i),
-                    0,
-                    "must not be 0 for the In operator",
-                ));
-            }
-        }
+        exit_codes(spec, e, &path.child("onExitCodes"), errors);
     }
     for (i, c) in items(&r.on_pod_conditions).iter().enumerate() {
         let at = path.child("onPodConditions").index(i);
         errors.extend(invalid_each(&at.child("type"), &c.type_, rules::qualified_name(&c.type_)));
-        podspec::validate::one_of(
-            text(&c.status),
-            &["False", "True", "Unknown"],
-            &at.child("status"),
-            errors,
-        );
+        let (at, valid) = (at.child("status"), ["False", "True", "Unknown"]);
+        match text(&c.status) {
+            "" => errors.push(Error::required(&at, valid_values(&valid))),
+            other => podspec::validate::one_of(other, &valid, &at, errors),
+        }
     }
     if r.on_exit_codes.is_some() && !items(&r.on_pod_conditions).is_empty() {
         errors.push(without_value(path, "specifying both OnExitCodes and OnPodConditions is not supported"));
@@ -231,8 +260,49 @@ fn without_value(path: &Path, why: &str) -> Error {
     e
 }
 
-fn quoted(list: &[&str]) -> String {
-    list.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ")
+fn valid_values(list: &[&str]) -> String {
+    let quoted: Vec<String> = list.iter().map(|s| format!("\"{s}\"")).collect();
+    format!("valid values: [{}]", quoted.join(" "))
+}
+
+fn exit_codes(
+    spec: &JobSpec,
+    e: &PodFailurePolicyOnExitCodesRequirement,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let (at, operators) = (path.child("operator"), ["In", "NotIn"]);
+    if e.operator.is_empty() {
+        errors.push(Error::required(&at, valid_values(&operators)));
+    } else if !operators.contains(&e.operator.as_str()) {
+        errors.push(Error::not_supported(&at, &e.operator, &operators));
+    }
+    if let Some(name) = &e.container_name {
+        let pod = spec.template.spec.as_ref();
+        let mut containers =
+            pod.into_iter().flat_map(|p| p.containers.iter().chain(items(&p.init_containers)));
+        if !containers.any(|c| c.name == *name) {
+            let why = "must be one of the container or initContainer names in the pod template";
+            errors.push(Error::invalid(&path.child("containerName"), name, why));
+        }
+    }
+    let at = path.child("values");
+    if e.values.is_empty() {
+        errors.push(Error::invalid(&at, None::<()>, "at least one value is required"));
+    } else if e.values.len() > MAX_EXIT_CODES {
+        errors.push(Error::too_many(&at, e.values.len(), MAX_EXIT_CODES));
+    }
+    for (i, code) in e.values.iter().enumerate() {
+        if e.operator == "In" && *code == 0 {
+            errors.push(Error::invalid(&at.index(i), 0, "must not be 0 for the In operator"));
+        }
+        if e.values[..i].contains(code) {
+            errors.push(Error::duplicate(&at.index(i), code));
+        }
+    }
+    if !e.values.is_sorted() {
+        errors.push(Error::invalid(&at, &e.values, "must be ordered"));
+    }
 }
 
 fn restart(s: &JobSpec, path: &Path, errors: &mut ErrorList) {

@@ -118,15 +118,20 @@ fn json_key(s: &api::Secret, name: &str, at: &Path, errors: &mut ErrorList) {
         errors.push(Error::required(&at.key(name), ""));
         return;
     };
-    let parsed = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&value.0);
-    if parsed.is_err() {
-        let why = if value.0.is_empty() {
-            "unexpected end of JSON input"
-        } else {
-            "invalid character at the beginning of, or inside, the JSON object"
-        };
-        errors.push(Error::invalid(&at.key(name), "<secret contents redacted>", why));
-    }
+    let why = match proto::json::decode_any(&value.0, proto::json::Strictness::Ignore) {
+        Err(e) => e.to_string(),
+        Ok(read) => {
+            let found = match read.value {
+                serde_json::Value::Object(_) | serde_json::Value::Null => return,
+                serde_json::Value::Array(_) => "array",
+                serde_json::Value::String(_) => "string",
+                serde_json::Value::Bool(_) => "bool",
+                serde_json::Value::Number(_) => "number",
+            };
+            format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
+        }
+    };
+    errors.push(Error::invalid(&at.key(name), "<secret contents redacted>", why));
 }
 
 impl Strategy for Secret {
@@ -141,7 +146,7 @@ impl Strategy for Secret {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, s: &api::Secret) -> ErrorList {
+    fn validate(&self, cx: &mut Context, s: &api::Secret) -> ErrorList {
         let mut errors = ErrorList::new();
         let at = Path::new("data");
         let mut size = 0;
@@ -153,6 +158,11 @@ impl Strategy for Secret {
             errors.push(Error::too_long(&at, SIZE_MAX as i64));
         }
         typed_keys(s, &mut errors);
+        if text(&s.type_) == "kubernetes.io/tls" {
+            let of =
+                |k: &str| s.data.as_ref().and_then(|d| d.get(k)).map(|v| v.0.as_slice()).unwrap_or_default();
+            cx.warnings.extend(super::key_pair::wrong_with(of("tls.crt"), of("tls.key")));
+        }
         errors
     }
 

@@ -4,6 +4,7 @@ pub mod claim_validation;
 pub mod config;
 pub mod endpoints;
 pub mod event;
+mod key_pair;
 pub mod limits;
 pub mod namespace;
 pub mod node;

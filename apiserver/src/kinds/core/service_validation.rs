@@ -272,7 +272,8 @@ fn source_ranges(s: &ServiceSpec, kind: &str, path: &Path, errors: &mut ErrorLis
         errors.push(Error::forbidden(&at, "may only be used when `type` is 'LoadBalancer'"));
     }
     for (i, r) in list.iter().enumerate() {
-        errors.extend(invalid_each(&at.index(i), r, rules::cidr(r.trim())));
+        // Spaces around it are let pass, and not shown.
+        errors.extend(invalid_each(&at.index(i), r.trim(), rules::cidr(r.trim())));
     }
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{claim_validation, volume_validation};
 use crate::field::{ErrorList, Path};
-use crate::kinds::podspec::volume_defaults::{default_claim_spec, default_host_path};
+use crate::kinds::podspec::volume_defaults::{default_claim_spec, default_host_path, mirror_data_sources};
 use crate::kinds::quantity::canonical_list;
 use crate::kinds::semantic::{fill, text};
 use crate::registry::strategy::{Context, Strategy};
@@ -110,6 +110,7 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn prepare_create(&self, _cx: &mut Context, pvc: &mut api::PersistentVolumeClaim) {
+        mirror_data_sources(pvc.spec.get_or_insert_with(Default::default), None);
         pvc.status = Some(api::PersistentVolumeClaimStatus {
             phase: Some("Pending".to_owned()),
             ..Default::default()
@@ -126,6 +127,7 @@ impl Strategy for PersistentVolumeClaim {
             pvc.spec = old.spec.clone();
         } else {
             pvc.status = old.status.clone();
+            mirror_data_sources(pvc.spec.get_or_insert_with(Default::default), old.spec.as_ref());
         }
     }
 

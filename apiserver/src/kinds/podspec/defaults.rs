@@ -60,9 +60,6 @@ fn default_container(c: &mut Container) {
     if let Some(l) = &mut c.lifecycle {
         default_lifecycle(l);
     }
-    if let Some(s) = &mut c.security_context {
-        default_security_context(s);
-    }
 }
 
 fn default_ephemeral_container(c: &mut EphemeralContainer) {
@@ -80,16 +77,6 @@ fn default_ephemeral_container(c: &mut EphemeralContainer) {
     }
     if let Some(l) = &mut c.lifecycle {
         default_lifecycle(l);
-    }
-    if let Some(s) = &mut c.security_context {
-        default_security_context(s);
-    }
-}
-
-fn default_security_context(s: &mut k8s_openapi::api::core::v1::SecurityContext) {
-    // Absent means the runtime's default paths.
-    if s.proc_mount.as_deref() == Some("") {
-        s.proc_mount = None;
     }
 }
 

@@ -107,6 +107,12 @@ pub fn default_claim_spec(s: &mut PersistentVolumeClaimSpec) {
     let r = s.resources.get_or_insert_with(Default::default);
     canonical_list(&mut r.requests);
     canonical_list(&mut r.limits);
+}
+
+/// Makes the two references of a claim to the source of its data mirror each other (KEP-1495). `old` is the spec
+/// before an update.
+pub fn mirror_data_sources(s: &mut PersistentVolumeClaimSpec, old: Option<&PersistentVolumeClaimSpec>) {
+    let in_use = old.is_some_and(|o| o.data_source.is_some() || o.data_source_ref.is_some());
     // The older reference can say claims and snapshots only; others are dropped.
     let sayable = |d: &k8s_openapi::api::core::v1::TypedLocalObjectReference| match (
         d.api_group.as_deref().unwrap_or_default(),
@@ -116,7 +122,7 @@ pub fn default_claim_spec(s: &mut PersistentVolumeClaimSpec) {
         ("snapshot.storage.k8s.io", kind) => kind == "VolumeSnapshot",
         _ => false,
     };
-    if s.data_source_ref.is_none() && s.data_source.as_ref().is_some_and(|d| !sayable(d)) {
+    if !in_use && s.data_source_ref.is_none() && s.data_source.as_ref().is_some_and(|d| !sayable(d)) {
         s.data_source = None;
     }
     // The two references mirror each other where the older one can say it.

@@ -1,5 +1,7 @@
 //! Sentences that warn of pods that are allowed but hardly meant. They reach the client as `Warning` headers.
 
+mod overlaps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodAffinityTerm, PodSpec};
@@ -46,6 +48,7 @@ pub fn warnings(root: &Path, s: &PodSpec, meta: &ObjectMeta, out: &mut Vec<Strin
     }
     annotations(root, meta, out);
     volumes(s, &spec, out);
+    overlaps::warnings(items(&s.volumes), out);
     duplicates(s, &spec, out);
     for (c, at) in containers(s, &spec) {
         fractions(c, &at, out);

@@ -8,6 +8,23 @@ use super::{invalid_each, text};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::semantic::items;
 
+/// A selector as messages show it: its labels first.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    match_labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    match_expressions: &'a [LabelSelectorRequirement],
+}
+
+/// That something is wrong with the selector as a whole.
+pub fn invalid(s: &LabelSelector, path: &Path, why: &str) -> Error {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let match_labels = s.match_labels.as_ref().unwrap_or(&NONE);
+    Error::invalid(path, Shown { match_labels, match_expressions: items(&s.match_expressions) }, why)
+}
+
 /// Key of a label.
 pub fn label_name(name: &str, path: &Path) -> ErrorList {
     invalid_each(path, name, text::qualified_name(name))

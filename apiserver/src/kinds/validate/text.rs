@@ -15,6 +15,11 @@ pub fn too_long(max: usize) -> String {
     format!("must be no more than {max} characters")
 }
 
+/// Says so of labels: their rules count bytes.
+fn too_many_bytes(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
 /// Says what range a number must be in.
 pub fn between(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -68,6 +73,15 @@ pub fn dns1123_label(s: &str) -> Vec<String> {
     out
 }
 
+fn subdomain_sentence() -> String {
+    regex_sentence(
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+             and must start and end with an alphanumeric character",
+        &format!("{DNS1123_LABEL}(\\.{DNS1123_LABEL})*"),
+        &["example.com"],
+    )
+}
+
 /// A DNS name: `example.com`.
 pub fn dns1123_subdomain(s: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -75,12 +89,7 @@ pub fn dns1123_subdomain(s: &str) -> Vec<String> {
         out.push(too_long(SUBDOMAIN_MAX));
     }
     if !matches_subdomain(s) {
-        out.push(regex_sentence(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
-             and must start and end with an alphanumeric character",
-            &format!("{DNS1123_LABEL}(\\.{DNS1123_LABEL})*"),
-            &["example.com"],
-        ));
+        out.push(subdomain_sentence());
     }
     out
 }
@@ -182,7 +191,9 @@ pub fn qualified_name(s: &str) -> Vec<String> {
             if first.is_empty() {
                 out.push("prefix part must be non-empty".to_owned());
             } else {
-                out.extend(dns1123_subdomain(first).into_iter().map(|m| format!("prefix part {m}")));
+                let too_long = (first.len() > SUBDOMAIN_MAX).then(|| too_many_bytes(SUBDOMAIN_MAX));
+                let malformed = (!matches_subdomain(first)).then(subdomain_sentence);
+                out.extend(too_long.into_iter().chain(malformed).map(|m| format!("prefix part {m}")));
             }
             name
         }
@@ -190,7 +201,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
     if name.is_empty() {
         out.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        out.push(format!("name part {}", too_long(LABEL_MAX)));
+        out.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !matches_label_key(name) {
         out.push(format!("name part {}", sentence()));
@@ -202,7 +213,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
 pub fn label_value(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > LABEL_MAX {
-        out.push(too_long(LABEL_MAX));
+        out.push(too_many_bytes(LABEL_MAX));
     }
     if !s.is_empty() && !matches_label_key(s) {
         out.push(regex_sentence(

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use component_base::quota::{Tracked, hard, scope};
+use component_base::quota::{Tracked, scope};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::enforced;
 use crate::admission::{Attributes, Operation};
 use crate::lookup::{items, text};
 use crate::status::{ApiError, ApiResult};
@@ -86,7 +87,7 @@ impl Configuration {
         let covered: BTreeSet<String> = quotas
             .iter()
             .filter(|q| scope::matches(q, tracked, object))
-            .flat_map(|q| hard(q).into_keys().filter(|k| tracked.counts(k)))
+            .flat_map(|q| enforced(q).into_keys().filter(|k| tracked.counts(k)))
             .collect();
         let open: Vec<&str> = usage
             .keys()

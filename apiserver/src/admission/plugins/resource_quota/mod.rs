@@ -1,8 +1,9 @@
 //! `ResourceQuota`: what a namespace may use in total.
 //!
 //! Before an object is written its usage is reserved in the quota's status by compare-and-swap, so that concurrent
-//! writes cannot exceed it together. Nobody tells the plugin about deletions: before it refuses, it counts what is
-//! really there and tries once more. A quota controller, where one runs, keeps the status fresh besides.
+//! writes cannot exceed it together. What is enforced is what the quota controller has taken note of: `status.hard`
+//! and `status.used`. Only that controller counts anew and gives back what deletions free: a count taken here would
+//! miss the writes that are charged and not stored yet.
 
 mod limited;
 mod usage;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use component_base::quota::pods::{Amounts, add, amounts};
-use component_base::quota::{Tracked, hard, scope};
+use component_base::quota::{Tracked, scope};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -56,7 +57,7 @@ impl Plugin for ResourceQuota {
         }
         // All are asked before any is charged.
         for c in &mut claims {
-            c.check(&*self.writer, attrs, object).await?;
+            c.check(attrs, object)?;
         }
         if attrs.dry_run {
             return Ok(());
@@ -76,11 +77,9 @@ struct Claim {
     used: Amounts,
 }
 
-/// Whether the status speaks of the quota as it is now.
-fn is_current(quota: &Value) -> bool {
-    let (spec, status, used) =
-        (hard(quota), amounts(&quota["status"]["hard"]), amounts(&quota["status"]["used"]));
-    spec == status && spec.keys().all(|k| used.contains_key(k))
+/// What the quota controller has found the quota to allow.
+fn enforced(quota: &Value) -> Amounts {
+    amounts(&quota["status"]["hard"])
 }
 
 /// `cpu=1,memory=2Gi`, of those resources that are in `only`.
@@ -101,7 +100,7 @@ impl Claim {
         if !scope::matches(quota, tracked, object) {
             return Ok(None);
         }
-        let hard = hard(quota);
+        let hard = enforced(quota);
         let bounded: Vec<&String> = hard.keys().filter(|k| tracked.counts(k)).collect();
         if bounded.is_empty() {
             return Ok(None);
@@ -111,6 +110,12 @@ impl Claim {
             return Err(
                 attrs.forbidden(Some(object), format!("failed quota: {name}: must specify {missing}"))
             );
+        }
+        let used = amounts(&quota["status"]["used"]);
+        if !bounded.iter().all(|k| used.contains_key(*k)) {
+            let names = bounded.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(",");
+            let why = format!("status unknown for quota: {name}, resources: {names}");
+            return Err(attrs.forbidden(Some(object), why));
         }
         let mut delta = tracked.usage(object, Timestamp::now());
         if let Some(old) = attrs.old.filter(|_| attrs.operation == Operation::Update) {
@@ -134,26 +139,12 @@ impl Claim {
         Ok(Some(Self { quota: quota.clone(), delta, used: Amounts::new() }))
     }
 
-    /// Fails where the quota would be exceeded, even after a recount.
-    async fn check(
-        &mut self,
-        writer: &dyn ObjectWriter,
-        attrs: &Attributes<'_>,
-        object: &Value,
-    ) -> ApiResult<()> {
-        let mut counted = amounts(&self.quota["status"]["used"]);
-        if is_current(&self.quota) && self.exceeded(&counted).is_empty() {
-            self.used = self.sum(counted);
-            return Ok(());
-        }
-        let fresh = usage::count(writer, attrs.namespace, &self.quota).await?;
-        for (k, v) in fresh {
-            counted.insert(k, v);
-        }
-        counted.retain(|k, _| hard(&self.quota).contains_key(k));
-        let exceeded = self.exceeded(&counted);
+    /// Fails where the quota would be exceeded.
+    fn check(&mut self, attrs: &Attributes<'_>, object: &Value) -> ApiResult<()> {
+        let used = amounts(&self.quota["status"]["used"]);
+        let exceeded = self.exceeded(&used);
         if exceeded.is_empty() {
-            self.used = self.sum(counted);
+            self.used = self.sum(used);
             return Ok(());
         }
         Err(attrs.forbidden(
@@ -162,8 +153,8 @@ impl Claim {
                 "exceeded quota: {}, requested: {}, used: {}, limited: {}",
                 text(&self.quota, "/metadata/name"),
                 shown(&self.delta, &exceeded),
-                shown(&counted, &exceeded),
-                shown(&hard(&self.quota), &exceeded)
+                shown(&used, &exceeded),
+                shown(&enforced(&self.quota), &exceeded)
             ),
         ))
     }
@@ -175,7 +166,7 @@ impl Claim {
 
     /// The resources of which too much would be used.
     fn exceeded(&self, used: &Amounts) -> Vec<String> {
-        let hard = hard(&self.quota);
+        let hard = enforced(&self.quota);
         self.delta
             .iter()
             .filter(|(k, more)| {
@@ -198,7 +189,7 @@ impl Claim {
             let mut new = (*self.quota).clone();
             let shown: serde_json::Map<String, Value> =
                 self.used.iter().map(|(k, v)| (k.clone(), v.to_string().into())).collect();
-            new["status"] = json!({"hard": self.quota["spec"]["hard"], "used": shown});
+            new["status"] = json!({"hard": self.quota["status"]["hard"], "used": shown});
             match writer.update_status(lookup::RESOURCE_QUOTAS, attrs.namespace, new).await {
                 Ok(_) => return Ok(()),
                 Err(e) if e.reason == "Conflict" => {}
@@ -209,7 +200,7 @@ impl Claim {
                 return Ok(());
             };
             self.quota = now;
-            self.check(writer, attrs, object).await?;
+            self.check(attrs, object)?;
         }
         Err(ApiError::conflict(
             "",

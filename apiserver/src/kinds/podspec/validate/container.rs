@@ -29,7 +29,8 @@ impl<'a> Scope<'a> {
         Self {
             volumes: volume::volumes(items(&s.volumes), pod, &path.child("volumes"), errors),
             claims: items(&s.resource_claims).iter().map(|c| c.name.as_str()).collect(),
-            grace: s.termination_grace_period_seconds,
+            // A negative one counts as one second.
+            grace: s.termination_grace_period_seconds.map(|n| if n < 0 { 1 } else { n }),
             restart: text(&s.restart_policy),
             host_users: s.host_users.unwrap_or(true),
         }

@@ -41,19 +41,27 @@ pub(crate) fn one_of_if_given(value: &Option<String>, valid: &[&str], path: &Pat
 
 /// The template of a workload.
 pub fn template(t: &PodTemplateSpec, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let blank = ObjectMeta::default();
-    let meta_of = t.metadata.as_ref().unwrap_or(&blank);
-    errors.extend(selector::labels(meta_of.labels.as_ref(), &path.child("labels")));
-    errors.extend(meta::annotations(meta_of, &path.child("annotations")));
+    let mut errors = template_meta(t, path);
     let Some(s) = &t.spec else { return errors };
-    errors.extend(annotations(meta_of, s, &path.child("annotations")));
     errors.extend(spec(s, None, &path.child("spec")));
     if !items(&s.ephemeral_containers).is_empty() {
         errors.push(Error::forbidden(
             &path.child("spec").child("ephemeralContainers"),
             "ephemeral containers not allowed in pod template",
         ));
+    }
+    errors
+}
+
+/// Labels and annotations of a template.
+pub fn template_meta(t: &PodTemplateSpec, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let blank = ObjectMeta::default();
+    let meta_of = t.metadata.as_ref().unwrap_or(&blank);
+    errors.extend(selector::labels(meta_of.labels.as_ref(), &path.child("labels")));
+    errors.extend(meta::annotations(meta_of, &path.child("annotations")));
+    if let Some(s) = &t.spec {
+        errors.extend(annotations(meta_of, s, &path.child("annotations")));
     }
     errors
 }

@@ -152,6 +152,50 @@ pub fn allow_privileged(allow: bool) {
     ALLOW_PRIVILEGED.store(allow, Ordering::Relaxed);
 }
 
+/// That a context is invalid as a whole. Upstream shows its internal form of it.
+fn internal(c: &SecurityContext, path: &Path, why: &str) -> Error {
+    use serde_json::json;
+    fn part<T>(v: &Option<T>, show: impl FnOnce(&T) -> String) -> String {
+        v.as_ref().map_or("null".to_owned(), show)
+    }
+    let capabilities =
+        part(&c.capabilities, |c| format!("{{\"Add\":{},\"Drop\":{}}}", json!(c.add), json!(c.drop)));
+    let linux = part(&c.se_linux_options, |o| {
+        let [user, role, kind, level] = [&o.user, &o.role, &o.type_, &o.level].map(|v| json!(text(v)));
+        format!("{{\"User\":{user},\"Role\":{role},\"Type\":{kind},\"Level\":{level}}}")
+    });
+    let windows = part(&c.windows_options, |o| {
+        format!(
+            "{{\"GMSACredentialSpecName\":{},\"GMSACredentialSpec\":{},\"RunAsUserName\":{},\"HostProcess\":{}}}",
+            json!(o.gmsa_credential_spec_name),
+            json!(o.gmsa_credential_spec),
+            json!(o.run_as_user_name),
+            json!(o.host_process)
+        )
+    });
+    let profile = |kind: &str, file: &Option<String>| {
+        format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", json!(kind), json!(file))
+    };
+    let fields = [
+        ("Capabilities", capabilities),
+        ("Privileged", json!(c.privileged).to_string()),
+        ("SELinuxOptions", linux),
+        ("WindowsOptions", windows),
+        ("RunAsUser", json!(c.run_as_user).to_string()),
+        ("RunAsGroup", json!(c.run_as_group).to_string()),
+        ("RunAsNonRoot", json!(c.run_as_non_root).to_string()),
+        ("ReadOnlyRootFilesystem", json!(c.read_only_root_filesystem).to_string()),
+        ("AllowPrivilegeEscalation", json!(c.allow_privilege_escalation).to_string()),
+        ("ProcMount", json!(c.proc_mount).to_string()),
+        ("SeccompProfile", part(&c.seccomp_profile, |p| profile(&p.type_, &p.localhost_profile))),
+        ("AppArmorProfile", part(&c.app_armor_profile, |p| profile(&p.type_, &p.localhost_profile))),
+    ];
+    let shown: Vec<String> = fields.iter().map(|(name, v)| format!("\"{name}\":{v}")).collect();
+    let mut e = Error::invalid(path, "", why);
+    e.value = format!("{{{}}}", shown.join(","));
+    e
+}
+
 /// The context of one container.
 pub fn container(c: &SecurityContext, host_users: bool, path: &Path, errors: &mut ErrorList) {
     if c.privileged == Some(true) && !ALLOW_PRIVILEGED.load(Ordering::Relaxed) {
@@ -171,19 +215,13 @@ pub fn container(c: &SecurityContext, host_users: bool, path: &Path, errors: &mu
     }
     if c.allow_privilege_escalation == Some(false) {
         if c.privileged == Some(true) {
-            errors.push(Error::invalid(
-                path,
-                c,
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            ));
+            let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+            errors.push(internal(c, path, why));
         }
         let added = c.capabilities.as_ref().map(|c| items(&c.add)).unwrap_or_default();
         for _ in added.iter().filter(|a| *a == "CAP_SYS_ADMIN") {
-            errors.push(Error::invalid(
-                path,
-                c,
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            ));
+            let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            errors.push(internal(c, path, why));
         }
     }
     if let Some(p) = &c.app_armor_profile {

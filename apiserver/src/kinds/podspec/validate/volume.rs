@@ -110,7 +110,7 @@ fn one_source(v: &Volume, pod_name: &str, path: &Path, errors: &mut ErrorList) {
     check!(cephfs, "cephfs", source::cephfs);
     check!(quobyte, "quobyte", source::anything);
     check!(downward_api, "downwardAPI", source::downward_api);
-    check!(fc, "fc", source::anything);
+    check!(fc, "fc", source::fc);
     check!(flex_volume, "flexVolume", source::flex);
     check!(config_map, "configMap", source::config_map);
     check!(azure_file, "azureFile", source::azure_file);

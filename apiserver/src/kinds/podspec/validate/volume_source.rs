@@ -92,8 +92,76 @@ pub fn nfs(s: &api::NFSVolumeSource, path: &Path, errors: &mut ErrorList) {
 
 pub fn iscsi(s: &api::ISCSIVolumeSource, path: &Path, errors: &mut ErrorList) {
     required(&[("targetPortal", &s.target_portal), ("iqn", &s.iqn)], path, errors);
+    if !s.iqn.is_empty() {
+        iscsi_name(&s.iqn, &path.child("iqn"), errors);
+    }
     if !(0..=255).contains(&s.lun) {
         errors.push(Error::invalid(&path.child("lun"), s.lun, rules::between(0, 255)));
+    }
+    let authenticates = s.chap_auth_discovery == Some(true) || s.chap_auth_session == Some(true);
+    if authenticates && s.secret_ref.is_none() {
+        errors.push(Error::required(&path.child("secretRef"), ""));
+    }
+    if let Some(name) = &s.initiator_name {
+        iscsi_name(name, &path.child("initiatorname"), errors);
+    }
+}
+
+/// A name of an iSCSI node: iqn, eui or naa (RFC 3720, RFC 3980).
+fn iscsi_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    let fixed = |rest: &str, len: usize| {
+        let mut rest = rest.chars();
+        rest.next().is_some() && rest.clone().count() == len && rest.all(|c| c.is_ascii_alphanumeric())
+    };
+    let valid = match name.get(..3) {
+        Some("iqn") => is_iqn(name),
+        Some("eui") => fixed(&name[3..], 16),
+        Some("naa") => fixed(&name[3..], 32),
+        _ => {
+            errors.push(Error::invalid(path, name, "must be valid format starting with iqn, eui, or naa"));
+            return;
+        }
+    };
+    if !valid {
+        errors.push(Error::invalid(path, name, "must be valid format"));
+    }
+}
+
+/// `iqn.2001-04.com.example:storage.disk1`: a month, a reversed domain, and what the owner of the domain chose.
+fn is_iqn(name: &str) -> bool {
+    let Some((authority, chosen)) = name.strip_prefix("iqn.").and_then(|s| s.split_once(':')) else {
+        return false;
+    };
+    let Some((date, domain)) = authority.split_once('.') else { return false };
+    let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
+    date.split_once('-').is_some_and(|(year, month)| digits(year, 4) && digits(month, 2))
+        && !domain.is_empty()
+        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && !chosen.is_empty()
+        && !chosen.contains([',', ';', '*', '&', '$', '|', ' ', '\t', '\n', '\r', '\x0c'])
+}
+
+pub fn fc(s: &api::FCVolumeSource, path: &Path, errors: &mut ErrorList) {
+    let (targets, wwids) = (items(&s.target_wwns), items(&s.wwids));
+    let at = path.child("targetWWNs");
+    if targets.is_empty() && wwids.is_empty() {
+        errors.push(Error::required(&at, "must specify either targetWWNs or wwids, but not both"));
+    }
+    if targets.is_empty() {
+        return;
+    }
+    if !wwids.is_empty() {
+        let why = "targetWWNs and wwids can not be specified simultaneously";
+        errors.push(Error::invalid(&at, targets, why));
+    }
+    match s.lun {
+        None => {
+            errors.push(Error::required(&path.child("lun"), "lun is required if targetWWNs is specified"))
+        }
+        Some(n) if !(0..=255).contains(&n) => {
+            errors.push(Error::invalid(&path.child("lun"), n, rules::between(0, 255)));
+        }
+        Some(_) => {}
     }
 }
 
