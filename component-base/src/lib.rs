@@ -25,3 +25,4 @@ pub mod quota;
 pub mod serving;
 pub mod streaming;
 pub mod version;
+pub mod yaml;

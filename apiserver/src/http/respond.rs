@@ -36,9 +36,9 @@ pub fn text(code: u16, body: impl Into<Body>) -> Response {
 /// JSON text that is ready, in the wanted format if that is JSON or YAML.
 pub fn json_text(code: u16, wanted: Wanted, json: Bytes) -> Response {
     match wanted.format {
-        Format::Yaml => match serde_json::from_slice::<Value>(&json).ok().and_then(|v| yaml(&v)) {
-            Some(y) => bytes(code, Format::Yaml.media_type(), y),
-            None => bytes(500, "text/plain; charset=utf-8", "the answer cannot be written as YAML\n"),
+        Format::Yaml => match serde_json::from_slice::<Value>(&json) {
+            Ok(v) => bytes(code, Format::Yaml.media_type(), component_base::yaml::to_string(&v)),
+            Err(_) => bytes(500, "text/plain; charset=utf-8", "the answer cannot be written as YAML\n"),
         },
         _ if wanted.pretty => bytes(code, Format::Json.media_type(), pretty::indent(&json)),
         _ => bytes(code, Format::Json.media_type(), json),
@@ -48,10 +48,6 @@ pub fn json_text(code: u16, wanted: Wanted, json: Bytes) -> Response {
 /// A JSON value, in the wanted format if that is JSON or YAML.
 pub fn json(code: u16, wanted: Wanted, value: &Value) -> Response {
     json_text(code, wanted, Bytes::from(serde_json::to_vec(value).unwrap_or_default()))
-}
-
-fn yaml(v: &Value) -> Option<String> {
-    serde_yaml::to_string(v).ok()
 }
 
 /// A `Status`, or any other object of `meta/v1` that has a wire form.

@@ -122,6 +122,8 @@ fn merge_map(mut original: Object, mut patch: Object, def: Option<&TypeDef>) -> 
             (Some(Value::Array(o)), Value::Array(p)) if how.merge => {
                 Value::Array(merge_list(o, p, &how, deletes)?)
             }
+            // There is nothing to replace or to delete.
+            (_, change) if change.get(DIRECTIVE).is_some() => continue,
             (_, change) => without_directives(change, how.ty)?,
         };
         original.insert(name, merged);
@@ -142,20 +144,18 @@ fn without_directives(v: Value, ty: Option<&TypeDef>) -> Result<Value, Fault> {
             });
             let mut out = Object::new();
             for (k, x) in o {
-                let how = strategy(ty, &k);
-                out.insert(k, without_directives(x, how.ty)?);
+                if x.get(DIRECTIVE).is_none() {
+                    let how = strategy(ty, &k);
+                    out.insert(k, without_directives(x, how.ty)?);
+                }
             }
             Value::Object(out)
         }
         Value::Array(items) => {
             let elem = element(ty);
-            let marked = |x: &Value| x.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
             let mut out = Vec::with_capacity(items.len());
-            for x in items {
-                let only = x.as_object().is_some_and(|o| o.len() == 1 && o.contains_key(DIRECTIVE));
-                if !marked(&x) && !only {
-                    out.push(without_directives(x, elem)?);
-                }
+            for x in items.into_iter().filter(|x| x.get(DIRECTIVE).is_none()) {
+                out.push(without_directives(x, elem)?);
             }
             Value::Array(out)
         }

@@ -253,7 +253,8 @@ fn collect_finalizers(r: &Resource, o: &mut Value, options: &DeleteOptions) {
         && match (options.orphan_dependents, options.propagation) {
             (Some(b), _) => b,
             (None, Some(p)) => p == Propagation::Orphan,
-            (None, None) => has(ORPHAN),
+            (None, None) if has(ORPHAN) || has(FOREGROUND) => has(ORPHAN),
+            (None, None) => r.rules.garbage_collection == GarbageCollection::Orphans,
         };
     let foreground = collected
         && match (options.orphan_dependents, options.propagation) {

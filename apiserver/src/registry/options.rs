@@ -131,14 +131,12 @@ impl ListOptions {
             return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &e));
         }
         if !o.resource_version.is_empty() && o.resource_version.parse::<u64>().is_err() {
-            // Upstream words a bad version of a list as a field error, of a watch likewise.
-            let mut e = ErrorList::new();
-            e.push(Error::invalid(
+            let wrong = Error::invalid(
                 &Path::new("resourceVersion"),
                 &o.resource_version,
                 format!("strconv.ParseUint: parsing \"{}\": invalid syntax", o.resource_version),
-            ));
-            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &e));
+            );
+            return Err(ApiError::bad_request(format!("invalid resource version: {wrong}")));
         }
         Ok(o)
     }

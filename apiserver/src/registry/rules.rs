@@ -8,6 +8,8 @@ use crate::kinds::validate::NameFn;
 pub enum GarbageCollection {
     /// Dependents are deleted in the background, unless the object's finalizers say otherwise.
     Dependents,
+    /// They become orphans, which they did before there was a choice.
+    Orphans,
     /// The kind takes no part in garbage collection.
     Unsupported,
 }
@@ -94,8 +96,11 @@ pub fn of(group: &str, resource: &str) -> Rules {
                     | "podtemplates"
             )
     );
-    let garbage_collection =
-        if resource == "events" { GarbageCollection::Unsupported } else { GarbageCollection::Dependents };
+    let garbage_collection = match (group, resource) {
+        (_, "events") => GarbageCollection::Unsupported,
+        ("", "replicationcontrollers") | ("batch", "jobs") => GarbageCollection::Orphans,
+        _ => GarbageCollection::Dependents,
+    };
     Rules { name, create_on_update, unconditional_update, returns_deleted, garbage_collection }
 }
 

@@ -121,7 +121,7 @@ impl Version {
         let both = json!({"clientVersion": {"gitVersion": client}, "serverVersion": server});
         match self.output.as_deref() {
             Some("json") => println!("{}", serde_json::to_string_pretty(&both)?),
-            Some(_) => print!("{}", serde_yaml::to_string(&both)?),
+            Some(_) => print!("{}", component_base::yaml::to_string(&both)),
             None => {
                 println!("Client Version: {client}");
                 if let Some(s) = server {

@@ -275,7 +275,7 @@ async fn history(rest: &Rest, f: &Found, revision: Option<i64>) -> anyhow::Resul
             &o["data"]["spec"]["template"]
         };
         println!("{} with revision #{wanted}", f.display());
-        print!("{}", serde_yaml::to_string(&json!({"Pod Template": template}))?);
+        print!("{}", component_base::yaml::to_string(&json!({"Pod Template": template})));
         return Ok(());
     }
     println!("{} ", f.display());

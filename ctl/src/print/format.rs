@@ -66,7 +66,7 @@ impl Format {
         Ok(match self {
             Self::Table { .. } => bail!("a table is made by the server"),
             Self::Json => format!("{}\n", pretty(&whole())?),
-            Self::Yaml => serde_yaml::to_string(&whole())?,
+            Self::Yaml => component_base::yaml::to_string(&whole()),
             Self::Name => objects
                 .iter()
                 .map(|(r, o)| format!("{}\n", r.display(&text(&o["metadata"]["name"]))))

@@ -174,9 +174,10 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
 pub fn check_name(r: &Resource, o: &mut Value, info: &crate::request::RequestInfo) -> ApiResult<()> {
     let sent = object::name(o);
     if sent.is_empty() {
-        return Err(ApiError::bad_request(
-            "the name of the object (<nil>) could not be determined: name must be provided",
-        ));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            info.name
+        )));
     }
     if sent != info.name {
         return Err(ApiError::bad_request(format!(

@@ -151,7 +151,8 @@ fn selector_text(s: Option<&Value>) -> String {
         };
         parts.push((key.to_owned(), text));
     }
-    parts.sort();
+    // Those of one key stay as they came.
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
     parts.into_iter().map(|(_, t)| t).collect::<Vec<_>>().join(",")
 }
 

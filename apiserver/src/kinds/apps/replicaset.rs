@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1 as api;
 
 use super::validation::{self, SELECTOR};
-use crate::field::{ErrorList, Path};
+use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::spec_and_status;
 use crate::kinds::validate::{immutable, numbers};
@@ -48,6 +48,22 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate_update(&self, cx: &mut Context, rs: &api::ReplicaSet, old: &api::ReplicaSet) -> ErrorList {
+        if let Some(s) = rs.status.as_ref().filter(|_| cx.is_status()) {
+            let mut errors = ErrorList::new();
+            let (available, ready) = (s.available_replicas, s.ready_replicas);
+            let parts = [
+                ("fullyLabeledReplicas", s.fully_labeled_replicas),
+                ("readyReplicas", ready),
+                ("availableReplicas", available),
+            ];
+            let path = Path::new("status");
+            validation::status_counts(s.observed_generation, Some(s.replicas), &parts, &path, &mut errors);
+            if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {
+                let at = path.child("availableReplicas");
+                errors.push(Error::invalid(&at, n, "cannot be greater than readyReplicas"));
+            }
+            return errors;
+        }
         match (&rs.spec, &old.spec) {
             (Some(n), Some(o)) if !cx.is_status() => {
                 immutable(&n.selector, &o.selector, &Path::new("spec").child("selector"))

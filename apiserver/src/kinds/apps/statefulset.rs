@@ -110,6 +110,7 @@ impl Strategy for StatefulSet {
     fn validate_update(&self, cx: &mut Context, set: &api::StatefulSet, old: &api::StatefulSet) -> ErrorList {
         let mut errors = ErrorList::new();
         if cx.is_status() {
+            status(set, &mut errors);
             return errors;
         }
         let (Some(n), Some(o)) = (&set.spec, &old.spec) else { return errors };
@@ -174,6 +175,22 @@ fn gate_max_unavailable(set: &mut api::StatefulSet, old: Option<&api::StatefulSe
     let update = set.spec.as_mut().and_then(|s| s.update_strategy.as_mut());
     if let Some(rolling) = update.and_then(|u| u.rolling_update.as_mut()) {
         rolling.max_unavailable = None;
+    }
+}
+
+fn status(set: &api::StatefulSet, errors: &mut ErrorList) {
+    let Some(s) = &set.status else { return };
+    let path = Path::new("status");
+    let parts = [
+        ("readyReplicas", s.ready_replicas),
+        ("currentReplicas", s.current_replicas),
+        ("updatedReplicas", s.updated_replicas),
+        ("availableReplicas", s.available_replicas),
+    ];
+    validation::status_counts(s.observed_generation, Some(s.replicas), &parts, &path, errors);
+    if let Some(n) = s.available_replicas.filter(|n| *n > s.ready_replicas.unwrap_or(0)) {
+        let at = path.child("availableReplicas");
+        errors.push(Error::invalid(&at, n, "cannot be greater than status.readyReplicas"));
     }
 }
 

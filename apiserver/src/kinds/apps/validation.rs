@@ -116,6 +116,25 @@ pub fn shown_strategy(
     format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", serde_json::json!(strategy))
 }
 
+/// Counts of a status: none negative, no part above `replicas`.
+pub fn status_counts(
+    generation: Option<i64>,
+    replicas: Option<i32>,
+    parts: &[(&str, Option<i32>)],
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    counts(&[("replicas", replicas.map(i64::from))], path, errors);
+    for (field, n) in parts {
+        counts(&[(field, n.map(i64::from))], path, errors);
+    }
+    counts(&[("observedGeneration", generation)], path, errors);
+    let all = replicas.unwrap_or(0);
+    for (field, n) in parts.iter().map(|(field, n)| (field, n.unwrap_or(0))).filter(|(_, n)| *n > all) {
+        errors.push(Error::invalid(&path.child(field), n, "cannot be greater than status.replicas"));
+    }
+}
+
 /// Counts that are never negative.
 pub fn counts(list: &[(&str, Option<i64>)], path: &Path, errors: &mut ErrorList) {
     for (field, n) in list {
