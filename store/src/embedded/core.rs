@@ -18,6 +18,7 @@ use super::apply::Outcome;
 use super::command::{Command, encode};
 use super::members::{Change, Members};
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::raftlog::RaftLog;
 use crate::StoreError;
 
@@ -70,6 +71,8 @@ pub struct Core {
     /// Tells this run of this member from all others, in the questions of reads.
     incarnation: u64,
     ticks: u64,
+    /// How fast the disk is.
+    pub pace: Pace,
     /// When each other member was last heard of.
     heard: BTreeMap<u64, u64>,
     /// Who waits for the outcome of a change of members.
@@ -99,6 +102,7 @@ impl Core {
             reads: Reads::default(),
             incarnation,
             ticks: 0,
+            pace: Pace::default(),
             heard: BTreeMap::new(),
             changing: None,
         }
@@ -300,7 +304,9 @@ impl Core {
             let started = Instant::now();
             let hard_state = ready.hs().cloned();
             self.raft.mut_store().append(hard_state.as_ref(), entries)?;
-            self.metrics.wal_fsync.observe(started.elapsed());
+            let took = started.elapsed();
+            self.metrics.wal_fsync.observe(took);
+            self.pace.synced(took);
         }
         if !ready.persisted_messages().is_empty() {
             out.send(ready.take_persisted_messages());

@@ -68,8 +68,12 @@ impl Fs for DiskFs {
             .truncate(true)
             .open(self.dir.join(name))?;
         let file = DiskFile(file);
-        if size > 0 {
-            file.reserve(size)?;
+        if size > 0
+            && let Err(e) = file.reserve(size)
+        {
+            // Half a file would keep what others need. The error of the reservation is the one to tell.
+            let _ = std::fs::remove_file(self.dir.join(name));
+            return Err(e);
         }
         Ok(Box::new(file))
     }

@@ -21,12 +21,14 @@ mod metrics;
 mod node;
 pub mod offline;
 mod operate;
+mod pace;
 mod peer;
 mod proposer;
 mod raftlog;
 mod record;
 mod recovery;
 mod snapshot;
+mod space;
 mod start;
 mod state;
 mod wal;
@@ -75,6 +77,8 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// The time expiry goes by.
     pub clock: Clock,
+    /// Bytes that are free on the disk.
+    pub free_space: space::Free,
     /// How long to wait for another process to leave the directory.
     pub lock_patience: Duration,
 }
@@ -91,6 +95,7 @@ impl Config {
             clock: Arc::new(|| {
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
             }),
+            free_space: space::of_disk(),
             lock_patience: Duration::from_secs(10),
         }
     }
@@ -290,6 +295,11 @@ impl Store for Engine {
         ] {
             out.push_str(&format!("# TYPE {name} gauge\n{name} {value}\n"));
         }
+        let full = u8::from(self.operator.is_full());
+        out.push_str(&format!(
+            "# TYPE etcd_debugging_server_alarms gauge\netcd_debugging_server_alarms{{alarm_type=\"{}\"}} {full}\n",
+            space::ALARM
+        ));
         let leader = *self.proposer.leader.borrow();
         for (name, value) in
             [("etcd_server_has_leader", leader.id != 0), ("etcd_server_is_leader", leader.is_me)]

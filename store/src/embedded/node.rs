@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use raft::eraftpb::{Message as RaftMessage, SnapshotMetadata};
+use raft::eraftpb::{Message as RaftMessage, MessageType, SnapshotMetadata};
 use tokio::sync::{oneshot, watch};
 
 use super::Clock;
 use super::applied::{Committed, Progress, Reply, Work};
 use super::command::Command;
 use super::compaction::AutoCompaction;
-use super::core::{Core, Outside, ReadReply};
+use super::core::{Core, Outside, ReadReply, refuse};
 use super::fs::Fs;
 use super::members::{Change, Members};
 use super::snapshot::{self, SaveReply};
+use super::space::{Room, Space};
 use super::state::State;
 use crate::StoreError;
 
@@ -30,6 +31,8 @@ const EXPIRE_LIMIT: u64 = 500;
 pub const TICK: Duration = Duration::from_millis(50);
 /// How often the members' states are compared.
 const CHECK: Duration = Duration::from_secs(10);
+/// Between two attempts of a leader with a full disk to hand over.
+const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -152,6 +155,9 @@ pub struct Node {
     pub checked: Instant,
     /// Since when this leader, about to stop, waits for another.
     pub leaving: Option<(Instant, oneshot::Sender<()>)>,
+    pub space: Arc<Space>,
+    /// When this leader last tried to hand over because its disk is full.
+    pub gave_up: Option<Instant>,
 }
 
 /// What came in one turn.
@@ -235,6 +241,10 @@ impl Node {
 
     fn take(&mut self, message: Message, gathered: &mut Gathered) {
         match message {
+            Message::Propose(_, reply) if self.space.room() == Room::None => self.no_room(reply),
+            Message::Propose(Command::Put { .. }, reply) if self.space.room() == Room::Low => {
+                self.no_room(reply);
+            }
             Message::Propose(command, reply) => {
                 if let Command::Put { value, .. } = &command {
                     gathered.bytes += value.len();
@@ -245,6 +255,10 @@ impl Node {
             Message::Read(reply) => self.core.read(reply),
             Message::Raft(messages) => {
                 for m in messages {
+                    if self.space.room() == Room::None && takes_room(&m) {
+                        // As if it had been lost: raft sends it again, until there is room for it.
+                        continue;
+                    }
                     self.core.receive(m, &self.ways);
                 }
             }
@@ -265,6 +279,16 @@ impl Node {
             }
             Message::Wake => {}
             Message::Stop(clean, done) => gathered.stop = Some((clean, done)),
+        }
+    }
+
+    /// Refuses what there is no room for. If this was proposed here because this member leads, another may have room.
+    fn no_room(&mut self, reply: Reply) {
+        refuse(vec![Some(reply)], &self.core.metrics, &self.space.refusal());
+        let due = self.gave_up.is_none_or(|at| at.elapsed() >= GIVE_UP);
+        if due && self.core.leads() && self.has_others() {
+            self.gave_up = Some(Instant::now());
+            self.hand_over();
         }
     }
 
@@ -314,6 +338,9 @@ impl Node {
             self.compaction.wrote();
             return;
         }
+        if self.space.room() == Room::None {
+            return;
+        }
         let expiry = self.ways.progress.next_expiry.load(Ordering::Acquire);
         if expiry <= now && !self.is_expiring() {
             self.propose(&[Command::Expire { now, limit: EXPIRE_LIMIT }], vec![None]);
@@ -323,6 +350,10 @@ impl Node {
             && revision > self.state.compacted()
         {
             self.propose(&[Command::Compact { revision }], vec![None]);
+        }
+        if self.has_others() && self.core.pace.should_hand_over(Instant::now()) {
+            tracing::warn!(mean = ?self.core.pace.mean(), "the disk is slow; another member should lead");
+            self.hand_over();
         }
         if self.has_others() && self.checked.elapsed() >= CHECK {
             self.checked = Instant::now();
@@ -375,6 +406,15 @@ impl Node {
         let over = |since: &Instant| since.elapsed() >= HAND_OVER;
         let gone = !self.core.leads() || self.leaving.as_ref().is_some_and(|(since, _)| over(since));
         if gone { self.leaving.take().map(|(_, done)| done) } else { None }
+    }
+}
+
+/// Whether taking a message in means writing.
+fn takes_room(m: &RaftMessage) -> bool {
+    match m.get_msg_type() {
+        MessageType::MsgAppend => !m.entries.is_empty(),
+        MessageType::MsgSnapshot => true,
+        _ => false,
     }
 }
 

@@ -79,6 +79,11 @@ impl Operator {
         Operator { me, served }
     }
 
+    /// Whether the disk of this member is full.
+    pub fn is_full(&self) -> bool {
+        self.served.is_full()
+    }
+
     async fn describe(&self) -> Result<proto::Description, StoreError> {
         self.served.proposer.health.check()?;
         let described = self.served.describe_now().await;

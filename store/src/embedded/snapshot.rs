@@ -24,6 +24,7 @@ use super::members::{MEMBERS, Members};
 use super::metrics::Metrics;
 use super::node::Message;
 use super::record::{FORMAT, Head, META, Meta, Record, expiry_key, head_key, record_key, record_revision};
+use super::space::Space;
 use super::state::State;
 use crate::{Revision, StoreError};
 
@@ -58,6 +59,7 @@ pub struct Snapshotter {
     pub node: Sender<Message>,
     pub logged: u64,
     pub last_size: Arc<std::sync::atomic::AtomicU64>,
+    pub space: Arc<Space>,
     pub writer: Option<JoinHandle<()>>,
 }
 
@@ -99,6 +101,18 @@ impl Snapshotter {
     ) -> Result<(), StoreError> {
         self.wait();
         self.logged = 0;
+        let size = match self.last_size.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => state.size_on_disk(),
+            last => last,
+        };
+        if !self.space.fits(size) {
+            tracing::error!(bytes = size, "no room for a snapshot; the log grows");
+            if let Some(reply) = reply {
+                // Whoever asked may have gone.
+                drop(reply.send(Err(self.space.refusal())));
+            }
+            return Ok(());
+        }
         let members = state.members()?;
         let (fs, meta, state, store_id) = (Arc::clone(&self.fs), *meta, Arc::clone(state), self.store_id);
         let (progress, metrics, node) =
@@ -117,6 +131,8 @@ impl Snapshotter {
                     let _ = node.send(Message::Wake);
                 }
                 Err(e) => {
+                    // The room it took is needed. If it cannot be removed, the next one does so.
+                    let _ = fs.remove(&format!("{}.part", name(meta.index)));
                     tracing::error!(error = %e, place = %fs.describe(), "could not write a snapshot; the log grows")
                 }
             }

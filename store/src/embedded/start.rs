@@ -27,6 +27,7 @@ use super::peer::{self, GroupConfig, Peers, Served, member_id, proto};
 use super::proposer::Proposer;
 use super::raftlog::RaftLog;
 use super::snapshot::{self, Snapshotter};
+use super::space::Space;
 use super::wal::{Base, SEGMENT_BYTES, Wal};
 use super::{Config, Engine, Health, logger, recovery};
 use crate::StoreError;
@@ -37,6 +38,8 @@ pub const FIRST: u64 = 1;
 const APPLY_QUEUE: usize = 4;
 /// Pause between two looks at a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before the log asks again for room on a full disk.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// Stack of the engine's threads.
 const STACK: usize = 1 << 20;
 
@@ -174,7 +177,8 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
             (me, Base { store_id, voters: vec![FIRST], ..Base::default() })
         }
     };
-    let wal = open_wal(&dir, disk("wal")?, me, initial)?;
+    let mut wal = open_wal(&dir, disk("wal")?, me, initial)?;
+    let space = Space::new(&dir, Arc::clone(&config.free_space));
 
     let mark = dir.join("APPLIED");
     let map_dir = dir.join("applied");
@@ -209,6 +213,21 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
     let health = Arc::new(Health::default());
     let progress = Arc::new(Progress::at(&meta));
     let (messages, inbox) = mpsc::channel();
+    wal.wait_for_room({
+        let (space, health) = (Arc::clone(&space), Arc::clone(&health));
+        Box::new(move || {
+            thread::sleep(FULL_PAUSE);
+            space.look();
+            health.check().is_ok()
+        })
+    });
+    space.follow({
+        let messages: mpsc::Sender<Message> = messages.clone();
+        move || {
+            // If it is gone, the engine is stopping.
+            let _ = messages.send(Message::Wake);
+        }
+    })?;
     let (work, work_inbox) = mpsc::sync_channel(APPLY_QUEUE);
 
     let snapshotter = Snapshotter {
@@ -220,6 +239,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         node: messages.clone(),
         logged: wal.bytes(),
         last_size: Arc::new(AtomicU64::new(0)),
+        space: Arc::clone(&space),
         writer: None,
     };
     let mut applier = Applier::new(Arc::clone(&state), meta);
@@ -288,6 +308,8 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         ticked: Instant::now(),
         checked: Instant::now(),
         leaving: None,
+        space: Arc::clone(&space),
+        gave_up: None,
     };
 
     let threads =
@@ -310,6 +332,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         proposer: Arc::clone(&proposer),
         snapshots,
         state: Arc::clone(&state),
+        space,
     };
     let operator = Arc::new(Operator::new(me, served.clone()));
     let engine = Engine {

@@ -15,6 +15,7 @@ use super::super::members::Change;
 use super::super::node::{Description, Message};
 use super::super::proposer::Proposer;
 use super::super::snapshot::Incoming;
+use super::super::space::{ALARM, Room, Space};
 use super::super::state::State;
 use super::config::GroupConfig;
 use super::proto::peer_server::{Peer, PeerServer};
@@ -30,6 +31,7 @@ pub struct Served {
     pub proposer: Arc<Proposer>,
     pub snapshots: Arc<dyn Fs>,
     pub state: Arc<State>,
+    pub space: Arc<Space>,
 }
 
 /// Serves until the sender returned is dropped. Streams end when they find the engine stopped.
@@ -76,6 +78,11 @@ impl Served {
         self.node.send(message).map_err(|_| Status::unavailable("the store has stopped"))
     }
 
+    /// Whether the disk of this member is full.
+    pub fn is_full(&self) -> bool {
+        self.space.room() != Room::Enough
+    }
+
     fn is_removed(&self, id: u64) -> bool {
         self.proposer.peers.as_ref().is_some_and(|peers| peers.is_removed(id))
     }
@@ -99,7 +106,7 @@ impl Served {
             size: self.state.size_on_disk(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             removed: d.members.removed().to_vec(),
-            alarms: Vec::new(),
+            alarms: self.is_full().then(|| ALARM.to_owned()).into_iter().collect(),
         })
     }
 }

@@ -21,6 +21,7 @@ use raft::eraftpb::{Entry, HardState};
 use self::frame::{Frame, Scan};
 use self::segment::Segment;
 use super::fs::Fs;
+use super::space::is_full;
 use crate::StoreError;
 
 pub use self::frame::Base;
@@ -43,6 +44,8 @@ pub struct Wal {
     /// First index of each term since the base, ascending.
     terms: VecDeque<(u64, u64)>,
     buffer: Vec<u8>,
+    /// Called where the disk is full, before the next attempt; false gives up.
+    patience: Box<dyn Fn() -> bool + Send>,
     /// After a failed write nothing is known about the file's end; no further write may be acknowledged.
     broken: Option<String>,
 }
@@ -63,6 +66,7 @@ impl Wal {
             floor: None,
             terms: VecDeque::new(),
             buffer: Vec::new(),
+            patience: Box::new(|| false),
             broken: None,
         };
         let names = wal.fs.list().map_err(|e| failed(&*wal.fs, "listing", &e))?;
@@ -227,6 +231,12 @@ impl Wal {
         self.base.hard_state.term = self.terms.back().map_or(self.base.term, |(_, term)| *term);
     }
 
+    /// From here on a full disk is waited for, as long as `patience` says so; it should take its time. A segment is
+    /// reserved as a whole before anything is written to it, so nothing is half done meanwhile.
+    pub fn wait_for_room(&mut self, patience: Box<dyn Fn() -> bool + Send>) {
+        self.patience = patience;
+    }
+
     /// State of the log as a whole.
     pub fn base(&self) -> &Base {
         &self.base
@@ -322,7 +332,13 @@ impl Wal {
         let mut payload = Vec::new();
         self.base.encode(&mut payload);
         let size = self.segment_bytes.max(needed + frame::framed(payload.len()) + frame::framed(0));
-        let mut segment = Segment::create(&*fs, sequence, size).map_err(|e| failed(&*fs, "extending", &e))?;
+        let mut segment = loop {
+            match Segment::create(&*fs, sequence, size) {
+                Ok(segment) => break segment,
+                Err(e) if is_full(&e) && (self.patience)() => {}
+                Err(e) => return Err(failed(&*fs, "extending", &e)),
+            }
+        };
         segment.write(frame::BASE, &mut payload).map_err(|e| failed(&*fs, "writing", &e))?;
         segment.file.sync().map_err(|e| failed(&*fs, "syncing", &e))?;
         fs.sync_dir().map_err(|e| failed(&*fs, "syncing", &e))?;

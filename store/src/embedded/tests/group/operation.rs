@@ -21,7 +21,7 @@ impl Group {
         address
     }
 
-    fn config(&self, name: &str, join: bool) -> GroupConfig {
+    pub(super) fn config(&self, name: &str, join: bool) -> GroupConfig {
         GroupConfig {
             name: name.to_owned(),
             listen: self.addresses[name].parse().unwrap(),
