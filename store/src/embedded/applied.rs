@@ -1,6 +1,7 @@
 //! The thread that applies committed entries, answers their proposers and feeds watches. Between batches it removes
 //! compacted history, a small step at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -12,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::apply::{Applier, Outcome};
 use super::command::{Command, decode};
 use super::hub::Hub;
+use super::judge::Checked;
 use super::members::Members;
 use super::metrics::Metrics;
 use super::node::Message;
@@ -22,6 +24,8 @@ use crate::StoreError;
 
 /// Keys in one batch of the map, roughly; entries beyond wait for the next.
 const BATCH_KEYS: usize = 4096;
+/// Comparisons whose digest is remembered.
+const DIGESTS: usize = 64;
 /// Records looked at in one step of removing history.
 const SCRUB_STEP: usize = 256;
 
@@ -60,6 +64,10 @@ pub struct Progress {
     pub snapshot: parking_lot::Mutex<Option<SnapshotMetadata>>,
     /// Digest of the state, and the entry it is of.
     pub chain: parking_lot::Mutex<(u64, u64)>,
+    /// Digests at the last entries that leaders have named: index and digest.
+    digests: parking_lot::Mutex<VecDeque<(u64, u64)>>,
+    /// The last comparison with the leader's.
+    pub checked: tokio::sync::watch::Sender<Checked>,
     /// Wakes reads that wait for `index`.
     pub reached: tokio::sync::watch::Sender<u64>,
 }
@@ -72,8 +80,26 @@ impl Progress {
             next_expiry: AtomicU64::new(u64::MAX),
             snapshot: parking_lot::Mutex::new(None),
             chain: parking_lot::Mutex::new((meta.index, meta.chain)),
+            digests: parking_lot::Mutex::default(),
+            checked: tokio::sync::watch::Sender::new(Checked::default()),
             reached: tokio::sync::watch::Sender::new(meta.index),
         }
+    }
+
+    /// Digest of the state after an entry that a leader has named; none if that is too long ago, or not there yet.
+    pub fn digest(&self, index: u64) -> Option<u64> {
+        self.digests.lock().iter().find(|(i, _)| *i == index).map(|(_, digest)| *digest)
+    }
+
+    fn compared(&self, check: Checked) {
+        {
+            let mut digests = self.digests.lock();
+            digests.push_back((check.index, check.ours));
+            if digests.len() > DIGESTS {
+                digests.pop_front();
+            }
+        }
+        self.checked.send_replace(check);
     }
 
     fn reach(&self, meta: &Meta) {
@@ -160,6 +186,9 @@ impl ApplyThread {
         let meta = self.applier.meta();
         self.metrics.proposals_applied.set(meta.index);
         self.progress.reach(&meta);
+        for check in self.applier.take_checks() {
+            self.progress.compared(check);
+        }
         self.hub.publish(events);
         for (reply, outcome) in answers {
             self.metrics.proposals_pending.sub(1);

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::command::Command;
+use super::judge::Checked;
 use super::kv::Batch;
 use super::members::{MEMBERS, Members};
 use super::record::{
@@ -30,6 +31,7 @@ pub struct Applier {
     expired: u64,
     /// The digest after each of the last entries: index and digest.
     chains: VecDeque<(u64, u64)>,
+    checks: Vec<Checked>,
 }
 
 /// Entries whose digest is remembered.
@@ -44,6 +46,7 @@ impl Applier {
             events: Vec::new(),
             expired: 0,
             chains: VecDeque::new(),
+            checks: Vec::new(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Applier {
                 Command::Compact { revision } => self.compact(revision),
                 Command::Expire { now, limit } => Ok(self.expire(now, limit)?),
                 Command::Check { index, chain } => {
-                    self.check(index, chain)?;
+                    self.check(index, chain);
                     Ok(TxnResult::Done(self.meta.revision))
                 }
             });
@@ -88,17 +91,19 @@ impl Applier {
     }
 
     /// Compares the digest after the entry `index`, if it is remembered, with the leader's.
-    fn check(&self, index: u64, chain: u64) -> Result<(), StoreError> {
+    fn check(&mut self, index: u64, leaders: u64) {
         let first = self.chains.front().map_or(u64::MAX, |(i, _)| *i);
         let ours = index.checked_sub(first).and_then(|i| self.chains.get(usize::try_from(i).ok()?));
-        match ours {
-            Some((at, ours)) if *at == index && *ours != chain => Err(StoreError::Corrupt(format!(
-                "the state of this member differs from the leader's at entry {index} of the log: it does not serve any \
-                 more; remove it from the group and add it anew, or restore the group from a backup if the leader's is \
-                 the wrong one"
-            ))),
-            _ => Ok(()),
+        if let Some((at, ours)) = ours
+            && *at == index
+        {
+            self.checks.push(Checked { index, ours: *ours, leaders });
         }
+    }
+
+    /// Comparisons since they were last taken.
+    pub fn take_checks(&mut self) -> Vec<Checked> {
+        std::mem::take(&mut self.checks)
     }
 
     /// Goes on from another state, which has taken the place of this one.

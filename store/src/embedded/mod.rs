@@ -14,6 +14,7 @@ mod compaction;
 mod core;
 mod fs;
 mod hub;
+mod judge;
 mod kv;
 mod logger;
 mod members;
@@ -135,6 +136,8 @@ pub struct Engine {
     supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Dropped, it ends what answers the other members.
     serving: Mutex<Option<oneshot::Sender<()>>>,
+    /// Compares this member's state with the others'.
+    judging: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -156,7 +159,8 @@ impl Engine {
         let group = Group { config: group, runtime: tokio::runtime::Handle::current(), joined };
         let opened = tokio::task::spawn_blocking(move || start::open(config, Some(group))).await;
         let (engine, served) = opened.map_err(|e| StoreError::Unavailable(format!("opening: {e}")))??;
-        *engine.serving.lock() = Some(peer::serve(&listen, served).await?);
+        *engine.serving.lock() = Some(peer::serve(&listen, served.clone()).await?);
+        *engine.judging.lock() = Some(tokio::spawn(judge::watch(engine.operator.member(), served)));
         Ok(Arc::new(engine))
     }
 
@@ -185,6 +189,9 @@ impl Engine {
             peers.close();
         }
         drop(self.serving.lock().take());
+        if let Some(judging) = self.judging.lock().take() {
+            judging.abort();
+        }
     }
 
     /// Makes sure that a read of `revision` finds this member new enough.

@@ -30,7 +30,7 @@ const EXPIRE_LIMIT: u64 = 500;
 /// Raft's unit of time. An election begins after ten to twenty without a leader.
 pub const TICK: Duration = Duration::from_millis(50);
 /// How often the members' states are compared.
-const CHECK: Duration = Duration::from_secs(10);
+const CHECK: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// Between two attempts of a leader with a full disk to hand over.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long a leader that stops waits for another to take over.
@@ -53,6 +53,8 @@ pub enum Message {
     Removed,
     /// Write a snapshot now.
     Save(SaveReply),
+    /// This member's state is not the others': stop.
+    Fence(StoreError),
     Describe(oneshot::Sender<Description>),
     /// Something the thread's sleep depends on has changed.
     Wake,
@@ -168,6 +170,7 @@ struct Gathered {
     bytes: usize,
     stop: Option<(bool, oneshot::Sender<()>)>,
     removed: bool,
+    fenced: Option<StoreError>,
     save: Option<SaveReply>,
 }
 
@@ -214,6 +217,9 @@ impl Node {
             }
             if gathered.removed {
                 return Err(removed());
+            }
+            if let Some(why) = gathered.fenced {
+                return Err(why);
             }
             if let Some((clean, done)) = gathered.stop {
                 self.settle()?;
@@ -271,6 +277,7 @@ impl Node {
                 drop(reply.send(self.describe()));
             }
             Message::Removed => gathered.removed = true,
+            Message::Fence(why) => gathered.fenced = Some(why),
             Message::Save(reply) => {
                 if let Some(earlier) = gathered.save.replace(reply) {
                     // Whoever asked may have gone.

@@ -79,6 +79,11 @@ impl Operator {
         Operator { me, served }
     }
 
+    /// Number of the member that is here.
+    pub fn member(&self) -> u64 {
+        self.me
+    }
+
     /// Whether the disk of this member is full.
     pub fn is_full(&self) -> bool {
         self.served.is_full()

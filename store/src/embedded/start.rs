@@ -347,6 +347,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         clock: config.clock,
         supervisor: Mutex::new(Some(supervisor)),
         serving: Mutex::new(None),
+        judging: Mutex::new(None),
     };
     // The new term's first entry: once it is applied, everything before is.
     while waits && progress.index.load(std::sync::atomic::Ordering::Acquire) <= last {

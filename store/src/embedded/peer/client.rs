@@ -141,6 +141,19 @@ impl Peers {
         self.0.members.lock().is_removed(id)
     }
 
+    /// Numbers of those that vote.
+    pub fn voters(&self) -> Vec<u64> {
+        self.0.members.lock().voters().to_vec()
+    }
+
+    /// Digest of a member's state after an entry; none if it does not say.
+    pub async fn digest(&self, id: u64, index: u64) -> Option<u64> {
+        let request = proto::DigestRequest { store_id: self.0.store_id, index };
+        let mut client = self.client(id)?;
+        let answer = tokio::time::timeout(DESCRIBE, client.digest(request)).await.ok()?.ok()?.into_inner();
+        answer.known.then_some(answer.digest)
+    }
+
     /// What a member says of itself and the group.
     pub async fn describe(&self, id: u64) -> Result<proto::Description, StoreError> {
         let Some(mut client) = self.client(id) else { return Err(unavailable("its address is not known")) };

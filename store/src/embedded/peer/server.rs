@@ -195,6 +195,17 @@ impl Peer for Served {
         Ok(Response::new(self.describe_now().await?))
     }
 
+    async fn digest(
+        &self,
+        request: Request<proto::DigestRequest>,
+    ) -> Result<Response<proto::DigestAnswer>, Status> {
+        let request = request.into_inner();
+        self.check(request.store_id)?;
+        let digest = self.proposer.progress.digest(request.index);
+        let (known, digest) = (digest.is_some(), digest.unwrap_or_default());
+        Ok(Response::new(proto::DigestAnswer { known, digest }))
+    }
+
     async fn change(
         &self,
         request: Request<proto::ChangeRequest>,

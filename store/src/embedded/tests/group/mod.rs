@@ -1,6 +1,7 @@
 //! Several members: over real sockets here, in virtual time in `sim.rs`.
 
 mod checker;
+mod fence;
 mod full;
 mod operation;
 mod scenarios;
