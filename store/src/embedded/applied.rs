@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::{Entry, EntryType, SnapshotMetadata};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -24,6 +24,8 @@ use crate::StoreError;
 
 /// Keys in one batch of the map, roughly; entries beyond wait for the next.
 const BATCH_KEYS: usize = 4096;
+/// A batch that takes longer counts as slow, as in etcd.
+const SLOW: Duration = Duration::from_millis(100);
 /// Comparisons whose digest is remembered.
 const DIGESTS: usize = 64;
 /// Records looked at in one step of removing history.
@@ -180,6 +182,9 @@ impl ApplyThread {
         let expiries_changed = self.applier.expiries_changed();
         let events = self.applier.commit()?;
         self.metrics.backend_commit.observe(started.elapsed());
+        if started.elapsed() > SLOW {
+            self.metrics.slow_applies.add(1);
+        }
         let deleted = events.iter().filter(|e| e.deleted).count() as u64;
         self.metrics.deletes.add(deleted);
         self.metrics.puts.add(events.len() as u64 - deleted);

@@ -306,6 +306,7 @@ impl Core {
             self.raft.mut_store().append(hard_state.as_ref(), entries)?;
             let took = started.elapsed();
             self.metrics.wal_fsync.observe(took);
+            self.metrics.wal_written.set(self.raft.mut_store().wal_mut().written());
             self.pace.synced(took);
         }
         if !ready.persisted_messages().is_empty() {

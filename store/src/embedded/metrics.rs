@@ -71,6 +71,12 @@ pub struct Metrics {
     /// Reads of history from disk for watches that had fallen behind.
     pub slow_reads: Count,
     pub snapshots: Count,
+    /// Time and sync of whole snapshots.
+    pub snapshot_save: Durations,
+    /// Batches that took more than a tenth of a second to apply.
+    pub slow_applies: Count,
+    /// Bytes written to the log.
+    pub wal_written: Count,
 }
 
 impl Metrics {
@@ -84,6 +90,10 @@ impl Metrics {
             ("etcd_debugging_mvcc_range_total", &self.ranges),
             ("etcd_debugging_mvcc_events_total", &self.events_sent),
             ("etcd_debugging_lease_ttl_expired_total", &self.expired),
+            ("etcd_mvcc_put_total", &self.puts),
+            ("etcd_mvcc_delete_total", &self.deletes),
+            ("etcd_mvcc_range_total", &self.ranges),
+            ("etcd_server_slow_apply_total", &self.slow_applies),
             ("coxswain_store_proposals_forwarded_total", &self.proposals_forwarded),
             ("coxswain_store_watch_history_reads_total", &self.slow_reads),
             ("coxswain_store_snapshots_total", &self.snapshots),
@@ -93,6 +103,7 @@ impl Metrics {
             ("etcd_server_proposals_applied_total", &self.proposals_applied),
             ("etcd_server_proposals_pending", &self.proposals_pending),
             ("etcd_debugging_mvcc_watcher_total", &self.watchers),
+            ("etcd_disk_wal_write_bytes_total", &self.wal_written),
         ];
         for (name, count) in counters {
             let _ = writeln!(out, "# TYPE {name} counter\n{name} {}", count.get());
@@ -103,6 +114,7 @@ impl Metrics {
         for (name, d) in [
             ("etcd_disk_wal_fsync_duration_seconds", &self.wal_fsync),
             ("etcd_disk_backend_commit_duration_seconds", &self.backend_commit),
+            ("etcd_debugging_snap_save_total_duration_seconds", &self.snapshot_save),
         ] {
             let _ = writeln!(out, "# TYPE {name} histogram");
             let mut total = 0;

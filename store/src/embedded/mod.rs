@@ -51,6 +51,7 @@ use self::hub::Hub;
 use self::metrics::Metrics;
 use self::node::Message;
 use self::operate::Operator;
+use self::peer::Peers;
 use self::proposer::Proposer;
 use self::start::Group;
 use self::state::State;
@@ -308,10 +309,16 @@ impl Store for Engine {
             space::ALARM
         ));
         let leader = *self.proposer.leader.borrow();
-        for (name, value) in
-            [("etcd_server_has_leader", leader.id != 0), ("etcd_server_is_leader", leader.is_me)]
-        {
+        let peers = self.proposer.peers.as_ref();
+        for (name, value) in [
+            ("etcd_server_has_leader", leader.id != 0),
+            ("etcd_server_is_leader", leader.is_me),
+            ("etcd_server_is_learner", peers.is_some_and(Peers::is_learner)),
+        ] {
             out.push_str(&format!("# TYPE {name} gauge\n{name} {}\n", u8::from(value)));
+        }
+        if let Some(peers) = peers {
+            peers.render(out);
         }
         let size = self.state.size_on_disk();
         out.push_str("# HELP apiserver_storage_size_bytes Size of the storage database file physically allocated in bytes.\n# TYPE apiserver_storage_size_bytes gauge\n");

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use raft::eraftpb::SnapshotMetadata;
@@ -119,9 +120,11 @@ impl Snapshotter {
             (Arc::clone(&self.progress), Arc::clone(&self.metrics), self.node.clone());
         let last_size = Arc::clone(&self.last_size);
         let work = move || {
+            let started = Instant::now();
             let written = write(&*fs, &*state.kv, store_id, &meta, &members);
             match &written {
                 Ok(size) => {
+                    metrics.snapshot_save.observe(started.elapsed());
                     let (index, revision) = (meta.index, meta.revision);
                     tracing::info!(index, revision, bytes = size, "wrote a snapshot");
                     last_size.store(*size, std::sync::atomic::Ordering::Relaxed);

@@ -33,7 +33,7 @@ pub type Free = Arc<dyn Fn(&Path) -> Option<u64> + Send + Sync>;
 pub fn of_disk() -> Free {
     Arc::new(|dir| {
         let found = nix::sys::statvfs::statvfs(dir).ok()?;
-        u64::from(found.blocks_available()).checked_mul(u64::from(found.fragment_size()))
+        found.blocks_available().checked_mul(found.fragment_size())
     })
 }
 

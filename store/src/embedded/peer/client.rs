@@ -18,6 +18,7 @@ use super::super::apply::Outcome;
 use super::super::core::{NOT_LEADING, not_leading};
 use super::super::fs::Fs;
 use super::super::members::{Members, Peer};
+use super::super::metrics::Count;
 use super::super::node::{Message, Network};
 use super::super::snapshot::Outgoing;
 use super::config::{GroupConfig, TlsFiles};
@@ -86,6 +87,14 @@ struct One {
     queue: mpsc::Sender<RaftMessage>,
     channel: Channel,
     task: tokio::task::JoinHandle<()>,
+    traffic: Arc<Traffic>,
+}
+
+/// What went to a member since it was first reached.
+#[derive(Default)]
+struct Traffic {
+    bytes: Count,
+    failures: Count,
 }
 
 struct Shared {
@@ -136,9 +145,27 @@ impl Peers {
         self.0.peers.lock().get(&id).map(|p| client(p.channel.clone()))
     }
 
+    /// Whether this member receives everything and does not vote.
+    pub fn is_learner(&self) -> bool {
+        self.0.members.lock().learners().contains(&self.0.me)
+    }
+
     /// Whether a member was removed.
     pub fn is_removed(&self, id: u64) -> bool {
         self.0.members.lock().is_removed(id)
+    }
+
+    /// Appends what went to each member, in Prometheus' text format.
+    pub fn render(&self, out: &mut String) {
+        let peers = self.0.peers.lock();
+        for name in ["sent_bytes_total", "sent_failures_total"] {
+            out.push_str(&format!("# TYPE etcd_network_peer_{name} counter\n"));
+            for (id, peer) in peers.iter() {
+                let Traffic { bytes, failures } = &*peer.traffic;
+                let count = if name == "sent_bytes_total" { bytes } else { failures };
+                out.push_str(&format!("etcd_network_peer_{name}{{To=\"{id:x}\"}} {}\n", count.get()));
+            }
+        }
     }
 
     /// Numbers of those that vote.
@@ -220,8 +247,10 @@ impl Peers {
     fn one(&self, id: u64, peer: &Peer) -> Result<One, StoreError> {
         let channel = channel(&peer.address, self.0.tls.as_ref())?;
         let (queue, inbox) = mpsc::channel(QUEUE);
-        let task = self.0.runtime.spawn(talk(Arc::clone(&self.0), id, channel.clone(), inbox));
-        Ok(One { address: peer.address.clone(), queue, channel, task })
+        let traffic = Arc::<Traffic>::default();
+        let talk = talk(Arc::clone(&self.0), id, channel.clone(), inbox, Arc::clone(&traffic));
+        let task = self.0.runtime.spawn(talk);
+        Ok(One { address: peer.address.clone(), queue, channel, task, traffic })
     }
 }
 
@@ -278,7 +307,13 @@ fn never_connected(status: &tonic::Status) -> bool {
 }
 
 /// Keeps a stream to one member open while there is something to say.
-async fn talk(shared: Arc<Shared>, id: u64, channel: Channel, mut inbox: mpsc::Receiver<RaftMessage>) {
+async fn talk(
+    shared: Arc<Shared>,
+    id: u64,
+    channel: Channel,
+    mut inbox: mpsc::Receiver<RaftMessage>,
+    traffic: Arc<Traffic>,
+) {
     let mut told = false;
     while let Some(first) = inbox.recv().await {
         let (batches, stream) = mpsc::channel::<proto::Batch>(16);
@@ -295,6 +330,7 @@ async fn talk(shared: Arc<Shared>, id: u64, channel: Channel, mut inbox: mpsc::R
                 },
             };
             let Some(batch) = gather(&shared, id, &channel, message, &mut inbox) else { continue };
+            traffic.bytes.add(batch.messages.iter().map(|m| m.len() as u64).sum());
             tokio::select! {
                 sent = batches.send(batch) => {
                     if sent.is_err() {
@@ -311,6 +347,7 @@ async fn talk(shared: Arc<Shared>, id: u64, channel: Channel, mut inbox: mpsc::R
             let _ = shared.node.send(Message::Removed);
             return;
         }
+        traffic.failures.add(1);
         let why = ended.err().map_or_else(|| "it ended the stream".to_owned(), |s| s.message().to_owned());
         if std::mem::replace(&mut told, true) {
             tracing::debug!(member = format!("{id:016x}"), error = %why, "a member cannot be reached");

@@ -44,6 +44,8 @@ pub struct Wal {
     /// First index of each term since the base, ascending.
     terms: VecDeque<(u64, u64)>,
     buffer: Vec<u8>,
+    /// Bytes of batches written since this was opened.
+    written: u64,
     /// Called where the disk is full, before the next attempt; false gives up.
     patience: Box<dyn Fn() -> bool + Send>,
     /// After a failed write nothing is known about the file's end; no further write may be acknowledged.
@@ -66,6 +68,7 @@ impl Wal {
             floor: None,
             terms: VecDeque::new(),
             buffer: Vec::new(),
+            written: 0,
             patience: Box::new(|| false),
             broken: None,
         };
@@ -267,6 +270,11 @@ impl Wal {
         self.segments.iter().map(|s| s.end).sum()
     }
 
+    /// Bytes written since it was opened.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match &self.broken {
             Some(why) => Err(StoreError::Unavailable(why.clone())),
@@ -299,6 +307,7 @@ impl Wal {
         };
         let offset = segment.end;
         segment.write(frame::BATCH, &mut buffer).map_err(|e| failed(&*fs, "writing", &e))?;
+        self.written += segment.end - offset;
         segment.file.sync().map_err(|e| failed(&*fs, "syncing", &e))?;
         if segment.notes.back().is_none_or(|(_, at)| offset >= at + NOTE_EVERY) {
             segment.note(entries.first().map(|e| e.index), offset);

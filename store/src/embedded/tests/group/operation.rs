@@ -109,6 +109,12 @@ async fn a_member_comes_leads_and_goes(forget: bool) {
         assert!(s.revision >= revision && s.leader != 0, "{m:?}");
     }
 
+    let mut text = String::new();
+    group.engines["m9"].render_metrics(&mut text);
+    let sent = text.lines().filter(|l| l.starts_with("etcd_network_peer_sent_bytes_total{To="));
+    assert_eq!(sent.count(), 3, "{text}");
+    assert!(text.contains("etcd_server_is_learner 0\n"), "{text}");
+
     // The one that led first goes; asked at itself.
     group.operation(&leader).transfer_leader(&leader).await.unwrap();
     let members = group.operation(&leader).remove(&leader).await.unwrap();
