@@ -34,15 +34,14 @@ async fn open(flags: &Flags) -> anyhow::Result<Arc<dyn Store>> {
     }
     let dir = flags.data_dir.clone();
     std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;
+    let config =
+        Config { retention_seconds: flags.store.store_history_retention.0.as_secs(), ..Config::new(&dir) };
     if let Some(group) = flags.store.group()? {
-        let engine = Engine::open_group(Config::new(&dir), group).await;
+        let engine = Engine::open_group(config, group).await;
         let engine = engine.with_context(|| format!("opening the store in {}", dir.display()))?;
         engine.ready().await?;
         return Ok(engine);
     }
-    let open = tokio::task::spawn_blocking({
-        let dir = dir.clone();
-        move || Engine::open(Config::new(dir))
-    });
+    let open = tokio::task::spawn_blocking(move || Engine::open(config));
     Ok(open.await?.with_context(|| format!("opening the store in {}", dir.display()))?)
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::cmd::{change, create, describe, get, image, info, rollout, store, stream, up, why, write};
+use crate::cmd::{
+    change, create, describe, get, history, image, info, rollout, store, stream, up, why, write,
+};
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,6 +45,8 @@ pub enum Command {
 
     /// Show objects
     Get(Box<get::Get>),
+    /// Show what an object was at each revision that the store keeps, and who changed which field
+    History(history::History),
     /// Show the details of objects
     Describe(describe::Describe),
     /// Say why a pod is pending, or why an object does not go away

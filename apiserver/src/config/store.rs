@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use component_base::duration::GoDuration;
 
 use crate::store::embedded::{GroupConfig, TlsFiles};
 
@@ -24,6 +25,9 @@ pub struct StoreFlags {
     /// "new" makes a group of the members listed, "existing" joins one that was told of this member
     #[arg(long, default_value = "new")]
     pub store_initial_cluster_state: String,
+    /// How long the embedded store keeps history, for watches that resume and for ctl history; 0 keeps all
+    #[arg(long, default_value = "5m0s")]
+    pub store_history_retention: GoDuration,
     /// Where other members reach this one; the port of its entry in --store-initial-cluster, on all addresses
     #[arg(long)]
     pub store_listen_peer: Option<SocketAddr>,

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::args::{Files, Select, Target, namespace_of, targets};
+use super::history;
 use crate::api::manifest;
 use crate::api::resources::{Catalog, Resource, array, text};
 use crate::api::rest::{ApiError, Media, Rest, TABLE, query};
@@ -53,6 +54,9 @@ pub struct Get {
     /// Return large lists in pieces of this size; 0 reads them whole
     #[arg(long, default_value_t = 500)]
     chunk_size: u64,
+    /// Show what was there at a revision (a resourceVersion) that the store still keeps
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["watch", "watch_only", "subresource", "raw"])]
+    at: Option<u64>,
     /// Subresource to read
     #[arg(long)]
     subresource: Option<String>,
@@ -145,6 +149,14 @@ impl Get {
             path.push_str(&format!("/{sub}"));
         }
         let media = Media { accept: table.then_some(TABLE), content_type: None };
+        if let (Some(at), Some(name)) = (self.at, &target.name) {
+            let list = history::at(rest, &target.resource, namespace, name, at, media).await?;
+            if table {
+                return Ok(Answer { resource: target.resource.clone(), value: list, is_list: false });
+            }
+            let value = items(&list).into_iter().next().unwrap_or_default();
+            return Ok(Answer { resource: target.resource.clone(), value, is_list: false });
+        }
         if target.name.is_some() {
             let value = rest.call(Method::GET, &path, media, None).await?;
             return Ok(Answer { resource: target.resource.clone(), value, is_list: false });
@@ -161,6 +173,8 @@ impl Get {
             }
             if !token.is_empty() {
                 q.push(format!("continue={}", query(&token)));
+            } else if let Some(at) = self.at {
+                q.push(format!("resourceVersion={at}&resourceVersionMatch=Exact"));
             }
             let mut page = rest.call(Method::GET, &format!("{path}?{}", q.join("&")), media, None).await?;
             token = text(&page["metadata"]["continue"]);

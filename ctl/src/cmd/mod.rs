@@ -5,6 +5,7 @@ pub mod change;
 pub mod create;
 pub mod describe;
 pub mod get;
+pub mod history;
 pub mod image;
 pub mod info;
 pub mod rollout;
@@ -33,6 +34,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(c) => c.run().await?,
         Command::Store(c) => c.run(global).await?,
         Command::Get(c) => c.run(&rest().await?).await?,
+        Command::History(c) => c.run(&rest().await?).await?,
         Command::Describe(c) => c.run(&rest().await?).await?,
         Command::Why(c) => c.run(&rest().await?).await?,
         Command::Create(c) => c.run(&rest().await?).await?,
