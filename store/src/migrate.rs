@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::embedded::offline::{Export, Import, Made, Source, Target};
 use crate::etcd::{Config, Etcd};
@@ -97,14 +98,16 @@ pub async fn to_etcd(
         let (source, scratch) = (source.clone(), scratch.to_owned());
         move || Export::open(&source, &scratch)
     });
-    let export = export.await.map_err(|e| StoreError::Unavailable(format!("reading: {e}")))??;
+    let failed = |e: tokio::task::JoinError| StoreError::Unavailable(format!("reading: {e}"));
+    let export = Arc::new(export.await.map_err(failed)??);
     let from = export.revision();
     // First the revisions: an object must not come back at a revision below the one its readers know.
     let to = from + MARGIN;
     etcd.advance(to, &mut |at| told(Step::Revisions { at, to })).await?;
     let (mut leases, mut after, mut keys, now) = (BTreeMap::new(), String::new(), 0u64, now());
     loop {
-        let page = tokio::task::block_in_place(|| export.page(&after))?;
+        let (pages, last) = (Arc::clone(&export), after.clone());
+        let page = tokio::task::spawn_blocking(move || pages.page(&last)).await.map_err(failed)??;
         let Some((last, _)) = page.last() else { break };
         after.clone_from(&last.key);
         // Those whose time has come are gone.

@@ -80,7 +80,15 @@ async fn from_etcd_and_back() {
     let source = Source::Directory(small.dir);
     std::fs::create_dir(dir.path().join("scratch")).unwrap();
     let scratch = dir.path().join("scratch");
-    let moved = migrate::to_etcd(&source, &scratch, config.clone(), &mut |_| {}).await.unwrap();
+    // On one thread, as the command line has it.
+    let moved = tokio::task::spawn_blocking({
+        let (source, scratch, config) = (source.clone(), scratch.clone(), config.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(migrate::to_etcd(&source, &scratch, config, &mut |_| {}))
+        }
+    });
+    let moved = moved.await.unwrap().unwrap();
     assert_eq!(moved.keys, before.len() as u64);
     let mut other = Client::connect([new.url()], None).await.unwrap();
     assert!(held(&mut other).await == before, "keys or bytes differ");
