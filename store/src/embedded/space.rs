@@ -125,9 +125,9 @@ impl Space {
         ))
     }
 
-    /// Whether a file of so many bytes can be written and leave what is kept free.
+    /// Whether a snapshot of so many bytes can be written. Also where room is low: it is what lets the log go.
     pub fn fits(&self, bytes: u64) -> bool {
-        (self.free)(&self.dir).is_none_or(|free| free >= bytes.saturating_add(LOW))
+        (self.free)(&self.dir).is_none_or(|free| free >= bytes.saturating_add(LEAST))
     }
 
     /// Looks from time to time, as long as anybody uses this.
