@@ -35,7 +35,7 @@ impl Output {
         match self.output.as_deref() {
             None | Some("" | "wide") => print!("{}", table(value).render(true)),
             Some("json") => println!("{}", serde_json::to_string_pretty(value)?),
-            Some("yaml") => print!("{}", serde_yaml::to_string(value)?),
+            Some("yaml") => print!("{}", component_base::yaml::to_string(value)),
             Some(other) => bail!(
                 "unable to match a printer suitable for the output format \"{other}\", allowed formats are: json,yaml"
             ),
