@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::cel::authority::{Authority, ResourceCheck, Subject};
+use crate::cel::authority::{Authority, ResourceCheck, Subject, subject};
 use crate::cel::native::Native;
 use crate::cel::value::{Key, Map};
 use crate::cel::{Activation, Env, EvalError, EvalResult, Program, Type, Value, compile};
@@ -100,9 +100,9 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    fn subject(&self) -> Result<Subject, EvalError> {
+    fn subject(&self) -> Result<Arc<dyn Subject>, EvalError> {
         let authority = self.authority.ok_or(EvalError::new("no such attribute(s): authorizer"))?;
-        Ok(Subject { authority: Arc::clone(authority), user: Arc::new(self.user.clone()) })
+        Ok(subject(Arc::clone(authority), self.user.clone()))
     }
 
     fn request_resource(&self) -> Result<ResourceCheck, EvalError> {

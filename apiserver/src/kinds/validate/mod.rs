@@ -7,9 +7,9 @@ pub mod conditions;
 pub mod meta;
 pub mod numbers;
 pub mod selector;
-pub mod text;
 
 pub use conditions::conditions;
+pub use expressions::text;
 pub use meta::{object_meta, object_meta_update};
 
 use serde::Serialize;

@@ -5,7 +5,7 @@ use super::super::time;
 use super::super::url::Url;
 use super::super::value::{EvalError, EvalResult, Value};
 use super::Builtin;
-use crate::kinds::validate::text;
+use crate::text;
 
 /// A format.
 pub struct Format {

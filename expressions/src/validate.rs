@@ -4,7 +4,7 @@
 use super::ast::{Element, Expr, Kind, Literal};
 use super::check::Facts;
 use super::error::Issue;
-use super::lib::strings;
+use super::library::strings;
 use super::time;
 use super::types::Type;
 

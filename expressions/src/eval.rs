@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::charge;
-use super::lib::operators;
+use super::library::operators;
 use super::plan::{Call, Loop, Node, Plan, Presence};
 use super::value::{EvalError, EvalResult, Key, List, Map, Value};
 
@@ -216,9 +216,9 @@ impl<'a> Machine<'_, 'a> {
         }
         found.ok_or_else(|| match target {
             Value::List(_) => {
-                EvalError::new(format!("index out of bounds: {}", super::lib::printf::shown(&key)))
+                EvalError::new(format!("index out of bounds: {}", super::library::printf::shown(&key)))
             }
-            _ => no_such_key(&super::lib::printf::shown(&key)),
+            _ => no_such_key(&super::library::printf::shown(&key)),
         })
     }
 
@@ -253,7 +253,7 @@ impl<'a> Machine<'_, 'a> {
             let key = Key::from_value(&k)
                 .ok_or_else(|| EvalError::new(format!("unsupported key type: {}", k.type_name())))?;
             if out.insert(key, v).is_some() {
-                let shown = super::lib::printf::shown(&k);
+                let shown = super::library::printf::shown(&k);
                 return Err(EvalError::new(format!("Failed with repeated key: {shown}")));
             }
         }
@@ -391,7 +391,7 @@ impl<'a> Machine<'_, 'a> {
         let Value::List(added) = added else { return Err(NO_OVERLOAD) };
         let Value::List(List::Made(items)) = &mut self.locals[slot] else { return Err(NO_OVERLOAD) };
         let items = Arc::make_mut(items);
-        super::lib::bounded(items.len() + added.len(), super::lib::MAX_ITEMS)?;
+        super::library::bounded(items.len() + added.len(), super::library::MAX_ITEMS)?;
         for v in added.iter() {
             items.push(v?);
         }
@@ -408,7 +408,7 @@ impl<'a> Machine<'_, 'a> {
         let Value::Map(Map::Made(map)) = &mut self.locals[slot] else { return Err(NO_OVERLOAD) };
         let map = Arc::make_mut(map);
         operators::insert_into(map, &values)?;
-        super::lib::bounded(map.len(), super::lib::MAX_ITEMS)
+        super::library::bounded(map.len(), super::library::MAX_ITEMS)
     }
 }
 
@@ -435,7 +435,7 @@ fn present<'a>(v: Value<'a>, is_optional: bool) -> Result<Option<Value<'a>>, Eva
     match v {
         Value::Optional(v) => Ok(v.map(|v| (*v).clone())),
         other => {
-            let shown = super::lib::printf::shown(&other);
+            let shown = super::library::printf::shown(&other);
             let message = format!("cannot initialize optional list element from non-optional value {shown}");
             Err(EvalError::new(message))
         }

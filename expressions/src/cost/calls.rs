@@ -1,9 +1,9 @@
 //! What single functions can cost.
 
 use super::{Arg, Estimate, Size, UNKNOWN, compared_at_once, size_of};
-use crate::cel::ast::Literal;
-use crate::cel::decl::Shape;
-use crate::cel::types::{Object, Type, names};
+use crate::ast::Literal;
+use crate::decl::Shape;
+use crate::types::{Object, Type, names};
 
 /// Cost of touching one character.
 pub const PER_CHARACTER: f64 = 0.1;

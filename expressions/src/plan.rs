@@ -8,7 +8,7 @@ use regex::Regex;
 use super::ast::{Element, Expr, Fold, Kind, Literal};
 use super::check::Facts;
 use super::error::{CompileError, Issue};
-use super::lib::{self, Builtin, strings};
+use super::library::{self, Builtin, strings};
 use super::types::Type;
 use super::value::{Map, Value};
 
@@ -229,7 +229,7 @@ impl Planner<'_> {
             _ => {}
         }
         let mut nodes: Vec<Node> = target.into_iter().chain(args).map(|a| self.node(a)).collect();
-        let Some(function) = lib::find(name) else {
+        let Some(function) = library::find(name) else {
             self.issue.get_or_insert_with(|| (e.pos, format!("function '{name}' has no implementation")));
             return Node::Const(Value::Null);
         };

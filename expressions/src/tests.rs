@@ -441,40 +441,6 @@ fn mutations() {
     );
 }
 
-#[test]
-fn authorizer_checks() {
-    use crate::authz;
-    use crate::request::UserInfo;
-
-    struct Fixed;
-    impl authority::Authority for Fixed {
-        fn authorize(&self, a: &authz::Attributes<'_>) -> authz::Decision {
-            let resource = a.is_resource
-                && (a.api_group, a.resource, a.namespace, a.verb, &*a.user.name)
-                    == ("apps", "deployments", "ns", "create", "system:serviceaccount:ns:sa");
-            if resource || (a.path == "/healthz" && a.verb == "get") {
-                authz::Decision::Allow("because".into())
-            } else {
-                authz::Decision::NoOpinion(String::new())
-            }
-        }
-    }
-    let env = Env::default().variable("authorizer", DeclType::named(types::names::AUTHORIZER));
-    let vars = [("authorizer", native::authorizer(Arc::new(Fixed), Arc::new(UserInfo::default())))];
-    for (expression, wanted) in [
-        (
-            "authorizer.serviceAccount('ns', 'sa').group('apps').resource('deployments').namespace('ns').check('create').allowed()",
-            true,
-        ),
-        ("authorizer.group('apps').resource('deployments').namespace('ns').check('create').allowed()", false),
-        ("authorizer.path('/healthz').check('get').reason() == 'because'", true),
-        ("authorizer.group('').resource('pods').fieldSelector('a=b').check('get').errored()", false),
-    ] {
-        let program = compile(expression, &env).unwrap_or_else(|e| panic!("{e}")).program().unwrap();
-        assert_eq!(program.run(&vars).0.unwrap().as_bool(), Some(wanted), "{expression}");
-    }
-}
-
 /// Pieces of expressions, put together at random: whatever comes of it, nothing panics.
 const PIECES: &[&str] = &[
     "object",

@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proto::quantity::Quantity;
 
-use super::authority::{Authority, Decided, PathCheck, ResourceCheck, Subject};
-use super::lib::format::Format;
+use super::authority::{Decided, PathCheck, ResourceCheck, Subject};
+use super::library::format::Format;
 use super::semver::Version;
 use super::types::names;
 use super::url::Url;
-use super::value::{EvalError, EvalResult, Value};
+use super::value::{EvalError, EvalResult};
 
 /// A value that only functions can look into.
 #[derive(Debug, Clone)]
@@ -23,10 +23,10 @@ pub enum Native {
     Quantity(Quantity),
     Semver(Version),
     Format(&'static Format),
-    Authorizer(Subject),
+    Authorizer(Arc<dyn Subject>),
     PathCheck(PathCheck),
     /// An API group that is about to be asked about.
-    GroupCheck(Subject, Arc<str>),
+    GroupCheck(Arc<dyn Subject>, Arc<str>),
     ResourceCheck(ResourceCheck),
     Decision(Decided),
 }
@@ -73,11 +73,6 @@ impl PartialEq for Native {
             _ => false,
         }
     }
-}
-
-/// The `authorizer` variable for a user.
-pub fn authorizer<'a>(authority: Arc<dyn Authority>, user: Arc<crate::request::UserInfo>) -> Value<'a> {
-    Native::Authorizer(Subject { authority, user }).into()
 }
 
 /// The bytes of base64 text.

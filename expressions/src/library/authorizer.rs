@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::authority::{Decided, PathCheck, ResourceCheck, Subject};
+use super::super::authority::{Decided, PathCheck, ResourceCheck};
 use super::super::native::Native;
 use super::super::value::{EvalError, EvalResult, Value};
 use super::Builtin;
-use crate::kinds::validate::text;
-use crate::request::UserInfo;
+use crate::text;
 
 pub fn find(name: &str) -> Option<Builtin> {
     Some(match name {
@@ -96,15 +95,5 @@ fn service_account<'a>(a: &[Value<'a>], _: Option<&regex::Regex>) -> EvalResult<
     if !text::dns1123_label(namespace).is_empty() {
         return Err(EvalError::new("Invalid service account namespace"));
     }
-    let user = UserInfo {
-        name: format!("system:serviceaccount:{}:{}", &**namespace, &**name),
-        groups: vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", &**namespace),
-            "system:authenticated".to_owned(),
-        ],
-        ..UserInfo::default()
-    };
-    let authority = subject.authority.clone();
-    Ok(Native::Authorizer(Subject { authority, user: Arc::new(user) }).into())
+    Ok(Native::Authorizer(subject.service_account(namespace, name)).into())
 }
