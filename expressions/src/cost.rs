@@ -200,6 +200,8 @@ impl<'d> Coster<'d> {
         }
         let place = self.place(operand).and_then(|d| match &d.shape {
             Shape::Object(o) => o.field(field).map(|f| &f.ty),
+            // Values of which nothing but the largest size is known, whatever their name: attributes of devices.
+            Shape::Map(of) if matches!(of.shape, Shape::Dyn) && of.max_elements > 0 => Some(&**of),
             _ => None,
         });
         self.places[e.id as usize] = place;

@@ -1,5 +1,6 @@
 //! The Common Expression Language as Kubernetes v1.36 speaks it: validation rules of custom resources, admission
-//! policies, match conditions of webhooks, and the rules in authentication and authorization configuration.
+//! policies, match conditions of webhooks, the rules in authentication and authorization configuration, and the
+//! selectors of devices ([`device`]).
 //!
 //! The way of an expression: [`parse`] (syntax, macros) → [`check`] (types; upstream's compile errors) → [`cost`] (an
 //! estimate of the most it can cost, for schemas) → [`plan`] → [`eval`] (with a cost limit). Compile once and keep the
@@ -22,6 +23,7 @@ mod charge;
 mod check;
 pub mod cost;
 pub mod decl;
+pub mod device;
 pub mod error;
 mod eval;
 mod functions;
@@ -33,11 +35,11 @@ pub mod native;
 mod parse;
 mod plan;
 mod schema;
-mod semver;
+pub mod semver;
 #[cfg(test)]
 mod tests;
-mod time;
 pub mod text;
+mod time;
 pub mod types;
 mod url;
 mod validate;
@@ -63,6 +65,7 @@ pub const MATCH_CONDITIONS_BUDGET: u64 = 2_500_000;
 pub struct Env {
     variables: Vec<(Box<str>, Type)>,
     mutation: bool,
+    bindings: bool,
 }
 
 impl Env {
@@ -104,6 +107,13 @@ impl Env {
         self
     }
 
+    /// Allows `cel.bind(name, value, result)`.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Self {
+        self.bindings = true;
+        self
+    }
+
     fn lookup(&self, name: &str) -> Option<&Type> {
         self.variables.iter().find(|(n, _)| &**n == name).map(|(_, t)| t)
     }
@@ -128,7 +138,7 @@ pub struct Compiled {
 
 /// Compiles `expression`. The error is upstream's text: `ERROR: <input>:1:1: undeclared reference to 'x' …`.
 pub fn compile(expression: &str, env: &Env) -> Result<Compiled, CompileError> {
-    let parsed = parse::parse(expression)?;
+    let parsed = parse::parse(expression, env.bindings)?;
     let facts = check::check(expression, parsed, env)?;
     Ok(Compiled { source: expression.into(), facts })
 }

@@ -1,4 +1,4 @@
-//! The macros that the parser leaves as plain calls: those with two variables, those on optionals, and `sortBy`.
+//! The macros that the parser leaves as plain calls: those with two variables, those on optionals, `sortBy` and `cel.bind`.
 //!
 //! Source: cel-spec's macros and the extensions that Kubernetes turns on (optional types, two-variable
 //! comprehensions, lists).
@@ -20,6 +20,9 @@ pub fn call(b: &mut Builder<'_>, pos: u32, name: &str, target: Option<Box<Expr>>
         ("transformMapEntry", 3 | 4) => transform(b, pos, Transform::Entry, *target, args),
         ("optMap" | "optFlatMap", 2) => optional(b, pos, name, *target, args),
         ("sortBy", 2) => sort_by(b, pos, *target, args),
+        ("bind", 3) if b.bindings && matches!(&target.kind, Kind::Ident(n) if &**n == "cel") => {
+            bind(b, pos, args)
+        }
         _ => b.node(pos, Kind::Call { function: name.into(), target: Some(target), args }),
     }
 }
@@ -190,6 +193,17 @@ fn optional(b: &mut Builder<'_>, pos: u32, name: &str, target: Expr, mut args: V
     }
     let none = at.call("optional.none", Vec::new());
     at.call("_?_:_", vec![has, found, none])
+}
+
+/// `cel.bind(name, value, result)`.
+fn bind(b: &mut Builder<'_>, pos: u32, mut args: Vec<Expr>) -> Expr {
+    let Kind::Ident(var) = args[0].kind.clone() else {
+        let pos = args[0].pos;
+        return b.fail(pos, "cel.bind() variable names must be simple identifiers");
+    };
+    let result = args.remove(2);
+    let value = args.remove(1);
+    At { b, pos }.bind(&var, value, result)
 }
 
 /// Sorts by what `key` gives for each element: the keys are computed once, in a list beside the elements.

@@ -43,7 +43,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Json(m, _) => m.len(),
-            Self::Made(m) => m.len(),
+            Self::Made(m) | Self::Open(m) => m.len(),
             Self::Object(_, m) => m.len(),
         }
     }
@@ -61,6 +61,10 @@ impl<'a> Map<'a> {
                 m.get(&*f.json).map(|v| Value::from_json(v, &f.ty))
             }
             Self::Made(m) => m.get(&Key::String(name.into())).cloned().map(Ok),
+            Self::Open(m) => {
+                let empty = || Value::Map(Map::Made(Arc::default()));
+                Some(Ok(m.get(&Key::String(name.into())).cloned().unwrap_or_else(empty)))
+            }
             Self::Object(_, m) => m.get(name).cloned().map(Ok),
         }
     }
@@ -75,6 +79,14 @@ impl<'a> Map<'a> {
         m.get(&key).or_else(|| m.get(&key.twin()?)).cloned().map(Ok)
     }
 
+    /// Whether there is such a key.
+    pub fn has(&self, key: &Value<'_>) -> bool {
+        match (self, Key::from_value(key)) {
+            (Self::Open(m), Some(k)) => m.contains_key(&k),
+            _ => self.get(key).is_some(),
+        }
+    }
+
     /// The keys, as loops see them: only those that the declared type knows.
     pub fn keys(&self) -> Vec<Value<'a>> {
         match self {
@@ -83,7 +95,7 @@ impl<'a> Map<'a> {
                 let known = o.fields.iter().filter(|(_, f)| m.contains_key(&*f.json));
                 known.map(|(name, _)| Value::from(&**name)).collect()
             }
-            Self::Made(m) => m.keys().map(Key::to_value).collect(),
+            Self::Made(m) | Self::Open(m) => m.keys().map(Key::to_value).collect(),
             Self::Object(_, m) => m.keys().map(|k| Value::from(k.clone())).collect(),
         }
     }
@@ -121,7 +133,7 @@ pub fn to_json(m: &Map<'_>) -> Result<Json, EvalError> {
     let mut out = serde_json::Map::new();
     match m {
         Map::Json(m, _) => return Ok(Json::Object((*m).clone())),
-        Map::Made(m) => {
+        Map::Made(m) | Map::Open(m) => {
             for (k, v) in m.iter() {
                 let Key::String(k) = k else {
                     return Err(EvalError::new("type conversion error: keys of JSON objects are strings"));

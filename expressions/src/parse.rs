@@ -27,8 +27,8 @@ pub struct Parsed {
     pub nodes: u32,
 }
 
-/// Parses `source`.
-pub fn parse(source: &str) -> Result<Parsed, CompileError> {
+/// Parses `source`; `bindings` says whether `cel.bind` is a macro.
+pub fn parse(source: &str, bindings: bool) -> Result<Parsed, CompileError> {
     let fail = |message: String| CompileError::new(source, vec![Issue { line: 0, column: 0, message }]);
     let length = source.chars().count();
     if length > MAX_LENGTH {
@@ -36,11 +36,11 @@ pub fn parse(source: &str) -> Result<Parsed, CompileError> {
         return Err(CompileError::new(source, vec![Issue { line: 1, column: 0, message }]));
     }
     if is_small(source) {
-        return parse_here(source);
+        return parse_here(source, bindings);
     }
     let spawned = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("cel-parse".into()).stack_size(STACK);
-        builder.spawn_scoped(scope, || parse_here(source)).map(|t| t.join())
+        builder.spawn_scoped(scope, || parse_here(source, bindings)).map(|t| t.join())
     });
     match spawned {
         Ok(Ok(parsed)) => parsed,
@@ -68,12 +68,12 @@ fn is_small(source: &str) -> bool {
     deepest <= SMALL_NESTING && chain <= SMALL_CHAIN
 }
 
-fn parse_here(source: &str) -> Result<Parsed, CompileError> {
+fn parse_here(source: &str, bindings: bool) -> Result<Parsed, CompileError> {
     let parser =
         cel::parser::Parser::new().max_recursion_depth(MAX_DEPTH as u16).enable_optional_syntax(true);
     match parser.parse_with_source_info(source) {
         Ok((tree, info)) => {
-            let mut builder = Builder { info: &info, next: 0, issue: None };
+            let mut builder = Builder { info: &info, next: 0, issue: None, bindings };
             let root = builder.expr(&tree, 0);
             match builder.issue {
                 None => Ok(Parsed { root, nodes: builder.next }),
@@ -101,6 +101,8 @@ pub struct Builder<'a> {
     info: &'a theirs::SourceInfo,
     next: u32,
     issue: Option<(u32, String)>,
+    /// Whether `cel.bind` is a macro.
+    pub bindings: bool,
 }
 
 impl Builder<'_> {

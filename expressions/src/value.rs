@@ -96,6 +96,8 @@ pub enum List<'a> {
 pub enum Map<'a> {
     Json(&'a serde_json::Map<String, Json>, Entries<'a>),
     Made(Arc<BTreeMap<Key, Value<'a>>>),
+    /// The same, where a key that is not there has an empty map.
+    Open(Arc<BTreeMap<Key, Value<'a>>>),
     /// An object that an expression made; its type's name.
     Object(Arc<str>, Arc<BTreeMap<String, Value<'a>>>),
 }

@@ -164,7 +164,7 @@ fn is_in<'a>(v: &Value<'a>, of: &Value<'a>) -> EvalResult<'a> {
             }
             Ok(Value::Bool(false))
         }
-        Value::Map(m) => Ok(Value::Bool(m.get(v).is_some())),
+        Value::Map(m) => Ok(Value::Bool(m.has(v))),
         _ => Err(EvalError::NoOverload),
     }
 }
