@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use expressions::device;
 use k8s_openapi::api::resource::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
@@ -255,9 +256,20 @@ fn selectors(all: &[api::DeviceSelector], path: &Path, errors: &mut ErrorList) {
             Some(c) if c.expression.len() as i64 > EXPRESSION_BYTES => {
                 errors.push(Error::too_long(&at.child("expression"), EXPRESSION_BYTES));
             }
-            Some(_) => {}
+            Some(c) => expression(&c.expression, &at.child("expression"), errors),
         }
     });
+}
+
+/// An expression must compile, and cost a bounded amount whatever the device.
+fn expression(text: &str, path: &Path, errors: &mut ErrorList) {
+    match device::compile(text) {
+        Err(why) => errors.push(Error::invalid(path, text, why)),
+        Ok(c) if c.cost(&device::decl()).max > device::MAX_COST => {
+            errors.push(Error::forbidden(path, "too complex, exceeds cost limit"));
+        }
+        Ok(_) => {}
+    }
 }
 
 fn amount(mode: Option<&str>, count: Option<i64>, path: &Path, errors: &mut ErrorList) {
