@@ -158,25 +158,25 @@ fn unschedulable_present() -> f64 {
     const PLACED: usize = 10_000;
     let p = profile();
     let mut queue = Queue::new(Duration::from_secs(1), Duration::from_secs(10));
+    let mut c = cluster();
     for i in 0..20_000 {
-        queue.add(pod(1_000_000 + i, requests("9", "500Mi")), &p, Duration::ZERO);
+        queue.add(pod(1_000_000 + i, requests("9", "500Mi")), &p, &c, Duration::ZERO);
     }
     while let Some(q) = queue.pop(Duration::ZERO) {
         queue.put_unschedulable(q, ["NodeResourcesFit"].into(), Duration::ZERO);
     }
-    let mut c = cluster();
     let mut turn = Turn::new(SmallRng::seed_from_u64(1));
     let pods: Vec<_> = (0..PLACED).map(|i| pod(i, requests("100m", "500Mi"))).collect();
     let begun = Instant::now();
     for x in &pods {
-        queue.add(x.clone(), &p, begun.elapsed());
+        queue.add(x.clone(), &p, &c, begun.elapsed());
         let q = queue.pop(begun.elapsed()).expect("the pod just added");
         let Decision::Node { slot, .. } = decide(&c, &p, &q.pod, &mut turn) else {
             panic!("it does not fit")
         };
         put(&mut c, &q.pod, slot);
         let event = ClusterEvent::pod(Resource::AssignedPod, Action::ADD, &q.pod);
-        queue.on_event(&event, |_| Some(&p), begun.elapsed());
+        queue.on_event(&event, |_| Some(&p), &c, begun.elapsed());
         assert_eq!(queue.sizes().unschedulable, 20_000);
     }
     PLACED as f64 / begun.elapsed().as_secs_f64()

@@ -39,8 +39,12 @@ pub fn explain(cache: &Cache, profile: &Profile, pod: &PodInfo) -> Explanation {
     let cx = Cycle { cache, pod };
     let mut out = Explanation::default();
     for p in profile.pre_enqueue() {
-        if let Err(reason) = p.pre_enqueue(pod) {
-            let change = "whoever set the gates has to remove them from spec.schedulingGates".into();
+        if let Err(reason) = p.pre_enqueue(pod, cache) {
+            let change = match p.name() {
+                "SchedulingGates" => "whoever set the gates has to remove them from spec.schedulingGates",
+                _ => "",
+            };
+            let change = change.into();
             out.held_back.push(Objection { plugin: p.name(), reason, change });
         }
     }

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod config;
 pub mod daemon;
 pub mod decide;
+pub mod dra;
 pub mod explain;
 pub mod framework;
 pub mod metrics;

@@ -21,6 +21,7 @@ pub use node_info::NodeInfo;
 pub use terms::{ExistingTerm, TermKind, TermTable};
 pub use topology::{NOWHERE, Topology};
 
+use crate::dra::Dra;
 use crate::model::volume::{Capacity, Claim, Class, Volume};
 use crate::model::{Effect, Labels, NodeFacts, PodInfo, Selector, Str};
 
@@ -101,6 +102,7 @@ pub struct Cache {
     pub namespaces: HashMap<Str, Labels>,
     pub selectors: Selectors,
     pub storage: Storage,
+    pub dra: Dra,
     pub budgets: HashMap<(Str, Str), Budget>,
     /// How often budgets have changed.
     pub budget_changes: u64,

@@ -1,5 +1,6 @@
 //! Arguments of plugins (`NodeResourcesFitArgs` and its siblings).
 
+use component_base::duration::GoDuration;
 use k8s_openapi::api::core::v1 as core;
 use serde::Deserialize;
 
@@ -57,6 +58,10 @@ args!(
         min_candidate_nodes_percentage: Option<i32>,
         min_candidate_nodes_absolute: Option<i32>,
     }
+);
+args!(
+    /// `DynamicResourcesArgs`.
+    DynamicResources { filter_timeout: Option<GoDuration>, binding_timeout: Option<GoDuration> }
 );
 
 /// How NodeResourcesFit scores nodes.

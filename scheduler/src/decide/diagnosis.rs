@@ -13,6 +13,8 @@ pub struct Diagnosis {
     pub total: usize,
     /// Set when a plugin refused the pod before looking at nodes.
     pub everywhere: Option<Rejection>,
+    /// Set when a plugin failed: the attempt is void.
+    pub failure: Option<String>,
     kinds: Vec<Rejection>,
     nodes: Vec<(Slot, u16)>,
     /// Nodes that were not looked at because the pod restricts itself to others.
@@ -28,6 +30,14 @@ impl Diagnosis {
         Self { total, ..Self::default() }
     }
 
+    /// Notes that a plugin refused the pod before nodes were looked at.
+    #[must_use]
+    pub fn everywhere(mut self, r: Rejection) -> Self {
+        self.kind(r.clone());
+        self.everywhere = Some(r);
+        self
+    }
+
     /// Notes a node's objection.
     pub fn refuse(&mut self, slot: Slot, r: Rejection) {
         let kind = self.kind(r);
@@ -37,6 +47,9 @@ impl Diagnosis {
     /// The number under which [`Self::refuse_as`] takes an objection.
     pub fn kind(&mut self, r: Rejection) -> u16 {
         self.plugins.insert(r.plugin);
+        if r.failed {
+            self.failure.get_or_insert_with(|| r.reasons.join(", "));
+        }
         let i = self.kinds.iter().position(|k| *k == r).unwrap_or_else(|| {
             self.kinds.push(r);
             self.kinds.len() - 1

@@ -73,13 +73,11 @@ pub fn decide<R: Rng>(cache: &Cache, profile: &Profile, pod: &PodInfo, turn: &mu
     if total == 0 {
         return Decision::NoNodes;
     }
-    let mut diagnosis = Diagnosis::new(total);
+    let diagnosis = Diagnosis::new(total);
     let compiled = match compile(profile, cx) {
         Ok(c) => c,
         Err(r) => {
-            diagnosis.plugins.insert(r.plugin);
-            diagnosis.everywhere = Some(r);
-            return Decision::Unschedulable(Box::new(diagnosis));
+            return Decision::Unschedulable(Box::new(diagnosis.everywhere(r)));
         }
     };
     let named = |slot: Slot| {
@@ -126,6 +124,9 @@ fn by_table<R: Rng>(
             }
         }
     }
+    if diagnosis.failure.is_some() {
+        return Decision::Unschedulable(Box::new(diagnosis));
+    }
     if feasible.is_empty() {
         let mut kinds = vec![None; table.kinds().len()];
         for (slot, k) in table.objections() {
@@ -155,9 +156,7 @@ pub fn shortlist(
     let compiled = match compile(profile, cx) {
         Ok(c) => c,
         Err(r) => {
-            diagnosis.plugins.insert(r.plugin);
-            diagnosis.everywhere = Some(r);
-            return Err(Box::new(diagnosis));
+            return Err(Box::new(diagnosis.everywhere(r)));
         }
     };
     let mut feasible: Vec<Slot> = Vec::new();
@@ -167,7 +166,7 @@ pub fn shortlist(
             Err(r) => diagnosis.refuse(n.slot, r),
         }
     }
-    if feasible.is_empty() {
+    if feasible.is_empty() || diagnosis.failure.is_some() {
         return Err(Box::new(diagnosis));
     }
     let totals = choose::totals(profile, cx, &feasible, None);
@@ -208,6 +207,9 @@ fn by_search<R: Rng>(
                 }
             }
             Err(r) => diagnosis.refuse(n.slot, r),
+        }
+        if diagnosis.failure.is_some() {
+            return Decision::Unschedulable(Box::new(diagnosis));
         }
     }
     turn.start = (turn.start + evaluated) % total;

@@ -2,6 +2,8 @@
 
 use std::ops::BitOr;
 
+use k8s_openapi::api::resource::v1 as api;
+
 use crate::model::{NodeFacts, PodInfo};
 
 /// The kind of object that changed.
@@ -19,6 +21,9 @@ pub enum Resource {
     CsiDriver,
     CsiStorageCapacity,
     Namespace,
+    ResourceClaim,
+    ResourceSlice,
+    DeviceClass,
 }
 
 /// What changed about it, as a set.
@@ -36,6 +41,8 @@ impl Action {
     pub const GATES: Self = Self(128);
     pub const UPDATE: Self = Self(256);
     pub const FEATURES: Self = Self(512);
+    /// The names of claims that were made for the pod.
+    pub const GENERATED_CLAIM: Self = Self(1024);
     pub const NONE: Self = Self(0);
 
     /// Whether the sets share a member.
@@ -67,13 +74,22 @@ pub struct ClusterEvent<'a> {
     pub action: Action,
     pub node: Option<&'a NodeFacts>,
     pub pod: Option<&'a PodInfo>,
+    pub claim: Option<ClaimChange<'a>>,
+}
+
+/// A ResourceClaim before and after.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimChange<'a> {
+    /// None for a new one.
+    pub old: Option<&'a api::ResourceClaim>,
+    pub new: &'a api::ResourceClaim,
 }
 
 impl<'a> ClusterEvent<'a> {
     /// An event without an object.
     #[must_use]
     pub fn of(resource: Resource, action: Action) -> Self {
-        Self { resource, action, node: None, pod: None }
+        Self { resource, action, node: None, pod: None, claim: None }
     }
 
     /// A node event: what changed between two states of it. Heartbeats change nothing.
@@ -89,13 +105,20 @@ impl<'a> ClusterEvent<'a> {
                     | flag(o.taints != new.taints || o.unschedulable != new.unschedulable, Action::TAINTS)
             }
         };
-        Self { resource: Resource::Node, action, node: Some(new), pod: None }
+        Self { node: Some(new), ..Self::of(Resource::Node, action) }
     }
 
     /// A pod event.
     #[must_use]
     pub fn pod(resource: Resource, action: Action, pod: &'a PodInfo) -> Self {
-        Self { resource, action, node: None, pod: Some(pod) }
+        Self { pod: Some(pod), ..Self::of(resource, action) }
+    }
+
+    /// A ResourceClaim event.
+    #[must_use]
+    pub fn claim(change: ClaimChange<'a>) -> Self {
+        let action = if change.old.is_some() { Action::UPDATE } else { Action::ADD };
+        Self { claim: Some(change), ..Self::of(Resource::ResourceClaim, action) }
     }
 
     /// The name of the event, as metrics label it.
@@ -123,6 +146,12 @@ impl<'a> ClusterEvent<'a> {
             (Resource::CsiStorageCapacity, Action::ADD) => "CSIStorageCapacityAdd",
             (Resource::CsiStorageCapacity, _) => "CSIStorageCapacityUpdate",
             (Resource::Namespace, _) => "NamespaceUpdate",
+            (Resource::ResourceClaim, Action::ADD) => "ResourceClaimAdd",
+            (Resource::ResourceClaim, _) => "ResourceClaimUpdate",
+            (Resource::ResourceSlice, Action::ADD) => "ResourceSliceAdd",
+            (Resource::ResourceSlice, _) => "ResourceSliceUpdate",
+            (Resource::DeviceClass, Action::ADD) => "DeviceClassAdd",
+            (Resource::DeviceClass, _) => "DeviceClassUpdate",
         }
     }
 }

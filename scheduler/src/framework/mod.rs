@@ -32,19 +32,27 @@ pub struct Rejection {
     pub reasons: Vec<Cow<'static, str>>,
     /// Evicting other pods might help.
     pub resolvable: bool,
+    /// Nothing is known about nodes: the plugin failed, and the pod is tried again later.
+    pub failed: bool,
 }
 
 impl Rejection {
     /// Preempting pods could help.
     #[must_use]
     pub fn unschedulable(plugin: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], resolvable: true }
+        Self { plugin, reasons: vec![reason.into()], resolvable: true, failed: false }
     }
 
     /// Preempting pods would not help.
     #[must_use]
     pub fn unresolvable(plugin: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], resolvable: false }
+        Self { plugin, reasons: vec![reason.into()], resolvable: false, failed: false }
+    }
+
+    /// The plugin failed: the attempt ends.
+    #[must_use]
+    pub fn error(plugin: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { failed: true, ..Self::unresolvable(plugin, text) }
     }
 }
 
@@ -82,7 +90,7 @@ pub trait Plugin: Send + Sync {
     ///
     /// # Errors
     /// The reason the pod is held back.
-    fn pre_enqueue(&self, _pod: &PodInfo) -> Result<(), String> {
+    fn pre_enqueue(&self, _pod: &PodInfo, _cache: &Cache) -> Result<(), String> {
         Ok(())
     }
 

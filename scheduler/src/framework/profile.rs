@@ -23,6 +23,8 @@ pub struct Profile {
     pub preemption: Limits,
     /// How long volumes may take to be bound.
     pub bind_timeout: Duration,
+    /// How long devices may take to get ready.
+    pub device_timeout: Duration,
 }
 
 /// Extension points a configuration can address; the last has no plugin that could be taken out alone.
@@ -87,6 +89,8 @@ impl Profile {
             c.plugin_config.iter().map(|a| (a.name.as_str(), a.args.clone())).collect();
         let preemption = plugins::preemption_limits(args.get("DefaultPreemption").cloned()).map_err(of)?;
         let bind_timeout = plugins::bind_timeout(args.get("VolumeBinding").cloned()).map_err(of)?;
+        let devices = args.get(plugins::dynamic_resources::NAME).cloned();
+        let device_timeout = plugins::device_timeout(devices).map_err(of)?;
         let mut all: Vec<Box<dyn Plugin>> = Vec::new();
         let mut index: HashMap<String, usize> = HashMap::new();
         let lists = [&points.pre_enqueue, &points.filter, &points.score, &points.post_filter];
@@ -118,6 +122,7 @@ impl Profile {
                 .collect(),
             preemption,
             bind_timeout,
+            device_timeout,
             preempts: has(&points.post_filter, "DefaultPreemption"),
             name,
             all,

@@ -11,6 +11,7 @@ use super::pod::{HostPort, Owner, PodInfo, SpreadConstraint, VolumeUse, Want};
 use super::resources::Resources;
 use super::volume::{Capacity, Claim, Class, Volume};
 use super::{quantity, requests};
+use crate::dra::claims::{ClaimRef, Source};
 
 fn s(o: Option<&String>) -> Str {
     o.map_or_else(|| "".into(), |v| v.as_str().into())
@@ -110,10 +111,29 @@ fn want(p: &core::Pod, spec: &core::PodSpec, labels: &Labels, conditions: &[core
             .iter()
             .find(|c| c.type_ == "PodScheduled" && c.status == "False")
             .map(|c| (c.reason.as_deref().unwrap_or("").into(), c.message.as_deref().unwrap_or("").into())),
-        resource_claims: spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()),
+        resource_claims: resource_claims(p, spec),
         grouped: spec.scheduling_group.is_some(),
         features: features(spec),
     }
+}
+
+/// The claims that a pod names. Those made from templates are named in its status.
+fn resource_claims(p: &core::Pod, spec: &core::PodSpec) -> Box<[ClaimRef]> {
+    let made = || p.status.iter().flat_map(|s| s.resource_claim_statuses.iter().flatten());
+    let of = |c: &core::PodResourceClaim| {
+        let source = match (&c.resource_claim_name, &c.resource_claim_template_name) {
+            (Some(name), _) => Source::Named(name.as_str().into()),
+            (None, Some(_)) => match made().find(|s| s.name == c.name) {
+                None => Source::Awaited,
+                Some(s) => {
+                    s.resource_claim_name.as_deref().map_or(Source::NotNeeded, |n| Source::Made(n.into()))
+                }
+            },
+            (None, None) => Source::Unknown,
+        };
+        ClaimRef { name: c.name.as_str().into(), source }
+    };
+    spec.resource_claims.iter().flatten().map(of).collect()
 }
 
 /// Features of the kubelet that a pod cannot do without.

@@ -4,6 +4,7 @@ use super::affinity::PodTerms;
 use super::labels::{Labels, Requirement, Selector, Str};
 use super::node::{NodeSelector, NodeTerm, Toleration};
 use super::requests::Requests;
+use crate::dra::ClaimRef;
 
 /// A host port a pod occupies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +70,8 @@ pub struct Want {
     pub nominated: Option<Str>,
     /// The `PodScheduled` condition in force: status is False, reason, message.
     pub condition: Option<(Box<str>, Box<str>)>,
-    /// The pod names dynamic resource claims.
-    pub resource_claims: bool,
+    /// Dynamic resource claims, in the pod's order.
+    pub resource_claims: Box<[ClaimRef]>,
     /// The pod belongs to a pod group.
     pub grouped: bool,
     /// Features of the kubelet that the pod needs, by feature gate.

@@ -1,5 +1,6 @@
 //! The in-tree plugins, one file per concern, and the registry that makes them by name.
 
+pub mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_basics;
@@ -103,6 +104,14 @@ pub fn bind_timeout(args: Args) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// The time devices may take to get ready, of `DynamicResourcesArgs`.
+///
+/// # Errors
+/// Arguments that don't parse or are out of range.
+pub fn device_timeout(args: Args) -> Result<Duration, String> {
+    dynamic_resources::binding_timeout(&parse::<args::DynamicResources>(dynamic_resources::NAME, args)?)
+}
+
 /// Makes a plugin by its configured name.
 ///
 /// # Errors
@@ -134,7 +143,9 @@ pub fn make(name: &str, args: Args) -> Result<Option<Box<dyn Plugin>>, String> {
             Box::new(volume_binding::VolumeBinding)
         }
         "NodeDeclaredFeatures" => Box::new(node_declared_features::NodeDeclaredFeatures),
-        "DynamicResources" => Box::new(node_basics::DynamicResources),
+        "DynamicResources" => {
+            Box::new(dynamic_resources::DynamicResources::new(&parse::<args::DynamicResources>(name, args)?)?)
+        }
         // Parts of the scheduler itself rather than pod checks; they are switched on and off by name.
         "PrioritySort" | "DefaultBinder" => return Ok(None),
         "DefaultPreemption" => {

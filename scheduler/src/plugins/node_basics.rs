@@ -1,5 +1,4 @@
 //! Plugins that compare a pod with a node's name, labels and cordon: NodeName, NodeUnschedulable, NodeAffinity.
-//! DynamicResources is here as long as it only says what it can't do.
 
 use std::collections::BTreeSet;
 
@@ -196,28 +195,5 @@ impl Scorer for Preferred<'_> {
 
     fn normalize(&self, scores: &mut [i64]) {
         scale(scores, false);
-    }
-}
-
-/// Devices are not allocated yet: a pod that claims some waits and says so.
-pub struct DynamicResources;
-
-impl Plugin for DynamicResources {
-    fn name(&self) -> &'static str {
-        "DynamicResources"
-    }
-
-    fn may_score(&self, _cx: Cycle<'_>) -> bool {
-        false
-    }
-
-    fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
-        if cx.pod.want().resource_claims {
-            return Err(Rejection::unresolvable(
-                "DynamicResources",
-                "pod has resource claims, which this scheduler does not allocate",
-            ));
-        }
-        Ok(Filter::Skip)
     }
 }

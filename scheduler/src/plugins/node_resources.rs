@@ -145,7 +145,9 @@ impl Plugin for Fit {
         let ask = &cx.pod.requests.asked;
         Ok(Filter::Check(Box::new(move |n| match self.shortage(ask, n) {
             None => Ok(()),
-            Some((reasons, never)) => Err(Rejection { plugin: FIT, reasons, resolvable: !never }),
+            Some((reasons, never)) => {
+                Err(Rejection { plugin: FIT, reasons, resolvable: !never, failed: false })
+            }
         })))
     }
 

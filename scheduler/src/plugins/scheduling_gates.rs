@@ -1,5 +1,6 @@
 //! SchedulingGates: a pod with gates waits until all are removed.
 
+use crate::cache::Cache;
 use crate::framework::{Action, Cycle, Plugin, Resource};
 use crate::model::PodInfo;
 
@@ -15,7 +16,7 @@ impl Plugin for SchedulingGates {
         false
     }
 
-    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), String> {
+    fn pre_enqueue(&self, pod: &PodInfo, _cache: &Cache) -> Result<(), String> {
         let gates = &pod.want().gates;
         if gates.is_empty() {
             return Ok(());

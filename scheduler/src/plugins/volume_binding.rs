@@ -52,7 +52,7 @@ impl Plugin for VolumeBinding {
             if reasons.is_empty() {
                 return Ok(());
             }
-            Err(Rejection { plugin: NAME, reasons, resolvable: false })
+            Err(Rejection { plugin: NAME, reasons, resolvable: false, failed: false })
         })))
     }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::Cache;
 use crate::framework::{Action, ClusterEvent, Plugin, Profile, Resource};
 use crate::model::{PodInfo, Str};
 
@@ -66,7 +67,7 @@ pub struct Queue {
     pods: HashMap<Str, Entry>,
     active: BTreeMap<ActiveKey, Str>,
     backoff: BTreeMap<(Time, u64), Str>,
-    /// Unschedulable pods by each plugin that rejected them ("" without one): an event is held against those whose
+    /// Unschedulable and gated pods by each plugin that rejected them ("" without one): an event is held against those whose
     /// plugin cares, and no others.
     rejected: HashMap<&'static str, HashSet<Str>>,
     unschedulable: usize,
@@ -107,15 +108,15 @@ impl Queue {
     }
 
     /// A new pod, or a changed one the queue does not know.
-    pub fn add(&mut self, pod: Arc<PodInfo>, profile: &Profile, now: Time) {
+    pub fn add(&mut self, pod: Arc<PodInfo>, profile: &Profile, cache: &Cache, now: Time) {
         let q = Queued { pod, attempts: 0, first: now, since: now, rejected_by: BTreeSet::new() };
         let uid = q.pod.uid.clone();
-        self.enter(q, profile, now);
+        self.enter(q, profile, cache, now);
         self.count_move("UnscheduledPodAdd", &uid);
     }
 
-    fn enter(&mut self, mut q: Queued, profile: &Profile, now: Time) {
-        if let Some((plugin, _)) = held_back(profile, &q.pod) {
+    fn enter(&mut self, mut q: Queued, profile: &Profile, cache: &Cache, now: Time) {
+        if let Some((plugin, _)) = held_back(profile, &q.pod, cache) {
             q.rejected_by = BTreeSet::from([plugin]);
             self.put(q, Place::Gated);
         } else {
@@ -137,11 +138,12 @@ impl Queue {
             Place::Unschedulable => {
                 self.unschedulable += 1;
                 self.count_rejected(&q, 1);
-                for name in groups(&q) {
-                    self.rejected.entry(name).or_default().insert(uid.clone());
-                }
+                self.group(&q);
             }
-            Place::Gated => self.gated += 1,
+            Place::Gated => {
+                self.gated += 1;
+                self.group(&q);
+            }
             Place::Active(_) | Place::Backoff(..) => {}
         }
         self.pods.insert(uid, Entry { q, place });
@@ -159,22 +161,35 @@ impl Queue {
             Place::Unschedulable => {
                 self.unschedulable -= 1;
                 self.count_rejected(&e.q, -1);
-                for name in groups(&e.q) {
-                    if let Some(group) = self.rejected.get_mut(name) {
-                        group.remove(uid);
-                        if group.is_empty() {
-                            self.rejected.remove(name);
-                        }
-                    }
-                }
+                self.ungroup(&e.q);
             }
-            Place::Gated => self.gated -= 1,
+            Place::Gated => {
+                self.gated -= 1;
+                self.ungroup(&e.q);
+            }
         }
         Some(e)
     }
 
+    fn group(&mut self, q: &Queued) {
+        for name in groups(q) {
+            self.rejected.entry(name).or_default().insert(q.pod.uid.clone());
+        }
+    }
+
+    fn ungroup(&mut self, q: &Queued) {
+        for name in groups(q) {
+            if let Some(group) = self.rejected.get_mut(name) {
+                group.remove(&q.pod.uid);
+                if group.is_empty() {
+                    self.rejected.remove(name);
+                }
+            }
+        }
+    }
+
     /// A waiting pod changed. Returns false if it does not wait here.
-    pub fn update(&mut self, pod: &Arc<PodInfo>, profile: &Profile, now: Time) -> bool {
+    pub fn update(&mut self, pod: &Arc<PodInfo>, profile: &Profile, cache: &Cache, now: Time) -> bool {
         let Some(e) = self.pods.get_mut(&pod.uid) else { return false };
         let old = std::mem::replace(&mut e.q.pod, pod.clone());
         match e.place {
@@ -185,10 +200,9 @@ impl Queue {
             }
             Place::Active(_) | Place::Backoff(..) => {}
             Place::Gated => {
-                if held_back(profile, pod).is_none()
-                    && let Some(e) = self.take(&pod.uid)
-                {
-                    self.activate(e.q, now);
+                // It may be held back for another reason now.
+                if let Some(e) = self.take(&pod.uid) {
+                    self.enter(e.q, profile, cache, now);
                 }
             }
             Place::Unschedulable => {
@@ -278,6 +292,7 @@ impl Queue {
         &mut self,
         event: &ClusterEvent<'_>,
         profile_of: impl Fn(&PodInfo) -> Option<&'p Profile>,
+        cache: &Cache,
         now: Time,
     ) -> usize {
         if event.action == Action::NONE {
@@ -302,10 +317,12 @@ impl Queue {
             }
         }
         for uid in &helped {
-            if let Some(e) = self.take(uid) {
-                self.requeue(e.q, now);
-                self.count_move(event.label(), uid);
+            let Some(e) = self.take(uid) else { continue };
+            match profile_of(&e.q.pod) {
+                Some(profile) if e.place == Place::Gated => self.enter(e.q, profile, cache, now),
+                _ => self.requeue(e.q, now),
             }
+            self.count_move(event.label(), uid);
         }
         helped.len()
     }
@@ -396,8 +413,8 @@ impl Queue {
     }
 }
 
-fn held_back(profile: &Profile, pod: &PodInfo) -> Option<(&'static str, String)> {
-    profile.pre_enqueue().find_map(|p| p.pre_enqueue(pod).err().map(|e| (p.name(), e)))
+fn held_back(profile: &Profile, pod: &PodInfo, cache: &Cache) -> Option<(&'static str, String)> {
+    profile.pre_enqueue().find_map(|p| p.pre_enqueue(pod, cache).err().map(|e| (p.name(), e)))
 }
 
 /// The groups of [`Queue::rejected`] an unschedulable pod is in.
@@ -427,4 +444,5 @@ fn changes(old: &PodInfo, new: &PodInfo) -> Action {
         | flag(old.want().tolerations != new.want().tolerations, Action::TOLERATIONS)
         | flag(old.want().gates != new.want().gates, Action::GATES)
         | flag(smaller, Action::SCALE_DOWN)
+        | flag(old.want().resource_claims != new.want().resource_claims, Action::GENERATED_CLAIM)
 }

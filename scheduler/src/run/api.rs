@@ -75,6 +75,13 @@ impl Writer {
         self.recorder(profile).normal(&reference(pod), "Scheduled", text);
     }
 
+    /// Tells that the pod's devices have to be got ready first.
+    pub fn tell_waiting_for_devices(&self, pod: &PodInfo, node: &str) {
+        let text = format!("waiting for binding conditions for device on node {node}");
+        let profile = &pod.want().scheduler;
+        self.recorder(profile).normal(&reference(pod), "BindingConditionsPending", text);
+    }
+
     /// Tells why the pod has no node: an event, and the `PodScheduled` condition if it does not say so already.
     /// `nominated` is a node to wait for (`Some("")` withdraws one).
     pub async fn tell_failed(

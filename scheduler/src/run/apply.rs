@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::changes::{Change, Key, Msg};
 use super::core::Worker;
+use crate::dra::claims::Shared;
+use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Resource};
 use crate::model::{NodeFacts, PodInfo, Selector, Str};
 
@@ -85,10 +87,50 @@ impl Worker {
                     self.event(&ClusterEvent::of(Resource::CsiStorageCapacity, a));
                 }
             }
+            Change::ResourceClaim(Msg::Set(_, c)) => self.claim_set(c),
+            Change::ResourceClaim(Msg::Gone((ns, name))) => {
+                self.cache.dra.claims.remove(&ns, &name);
+            }
+            Change::ResourceClaim(Msg::Synced(seen)) => {
+                let known = self.cache.dra.claims.keys();
+                let gone: Vec<Key> = known.filter(|k| !seen.contains(*k)).cloned().collect();
+                for (ns, name) in gone {
+                    self.cache.dra.claims.remove(&ns, &name);
+                }
+            }
+            Change::ResourceSlice(Msg::Set(_, s)) => {
+                let replaced = self.cache.dra.slices.set(s);
+                let action = if replaced { Action::UPDATE } else { Action::ADD };
+                self.event(&ClusterEvent::of(Resource::ResourceSlice, action));
+            }
+            Change::ResourceSlice(Msg::Gone((_, name))) => {
+                self.cache.dra.slices.remove(&name);
+            }
+            Change::ResourceSlice(Msg::Synced(seen)) => {
+                let known = self.cache.dra.slices.names().cloned();
+                let gone: Vec<Str> = known.filter(|n| !seen.contains(&("".into(), n.clone()))).collect();
+                for name in gone {
+                    self.cache.dra.slices.remove(&name);
+                }
+            }
+            Change::DeviceClass(m) => {
+                if let Some(a) = keyed(m, &mut self.cache.dra.classes, |k| k.1, |c| c) {
+                    self.event(&ClusterEvent::of(Resource::DeviceClass, a));
+                }
+            }
             Change::Budget(m) => {
                 keyed(m, &mut self.cache.budgets, |k| k, |b| b);
                 self.cache.budget_changes += 1;
             }
+        }
+    }
+
+    /// A claim, from a watch or from the answer to a write of our own.
+    pub(super) fn claim_set(&mut self, c: Shared) {
+        let Ok(old) = self.cache.dra.claims.set(c.clone()) else { return };
+        let old = old.filter(|o| o.metadata.uid == c.metadata.uid);
+        if old.as_ref().is_none_or(|o| **o != *c) {
+            self.event(&ClusterEvent::claim(ClaimChange { old: old.as_deref(), new: &c }));
         }
     }
 
@@ -178,8 +220,8 @@ impl Worker {
         }
         self.nominate(&pod);
         let Some(profile) = self.profiles.get(&pod.want().scheduler) else { return };
-        if !self.queue.update(&pod, profile, now) {
-            self.queue.add(pod, profile, now);
+        if !self.queue.update(&pod, profile, &self.cache, now) {
+            self.queue.add(pod, profile, &self.cache, now);
         }
     }
 

@@ -1,8 +1,11 @@
 //! What the watches tell the core.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::cache::Budget;
+use crate::dra::claims::Shared;
+use crate::dra::{Class as DeviceClass, Slice};
 use crate::model::volume::{Capacity, Claim, Class, Volume};
 use crate::model::{Labels, NodeFacts, PodInfo, Selector, Str};
 
@@ -37,6 +40,9 @@ pub enum Change {
     Budget(Msg<Budget>),
     CsiDriver(Msg<bool>),
     Capacity(Msg<Capacity>),
+    ResourceClaim(Msg<Shared>),
+    ResourceSlice(Msg<Arc<Slice>>),
+    DeviceClass(Msg<DeviceClass>),
 }
 
 impl Change {
@@ -61,6 +67,9 @@ impl Change {
             Self::Budget(m) => s(m),
             Self::CsiDriver(m) => s(m),
             Self::Capacity(m) => s(m),
+            Self::ResourceClaim(m) => s(m),
+            Self::ResourceSlice(m) => s(m),
+            Self::DeviceClass(m) => s(m),
         }
     }
 }

@@ -16,13 +16,17 @@ use tracing::{debug, info, warn};
 use super::api::Writer;
 use super::changes::Change;
 use super::extender::{self, Answer, Extender};
-use super::{volumes, watches};
+use super::{claims, volumes, watches};
 use crate::cache::Cache;
 use crate::config::Configuration;
 use crate::decide::{Decision, Diagnosis, Turn, compile, decide, shortlist};
+use crate::dra::binding::has_conditions;
+use crate::dra::claims::{Shared, kept, reserved_for, uid};
+use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Cycle, Profile, Rejection, Resource};
 use crate::metrics::{Attempt, CacheLabel, Incoming, Metrics, Operation, QueueLabel, RejectedBy, Tries};
 use crate::model::{PodInfo, Str};
+use crate::plugins::dynamic_resources::{self, ClaimPlan};
 use crate::plugins::volumes::{Delayed, Plan, plan, stands};
 use crate::preempt::{self, Outcome};
 use crate::queue::{Queue, Queued};
@@ -38,6 +42,8 @@ const BATCH: usize = 16;
 enum Report {
     /// A binding ended; an error if it failed.
     Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
+    /// A claim has been written for a pod on its way.
+    Claim(Shared),
     /// The extenders have answered about a pod.
     Extended { q: Box<Queued>, begun: Instant, answer: anyhow::Result<Answer> },
     /// The victims of a preemption for this pod have been evicted, or not all of them.
@@ -184,7 +190,7 @@ impl Worker {
     pub(super) fn event(&mut self, e: &ClusterEvent<'_>) {
         let now = self.now();
         let profiles = &self.profiles;
-        let n = self.queue.on_event(e, |p| profiles.get(&p.want().scheduler), now);
+        let n = self.queue.on_event(e, |p| profiles.get(&p.want().scheduler), &self.cache, now);
         if n > 0 {
             debug!(event = e.label(), pods = n, "pods may be schedulable now");
         }
@@ -256,7 +262,8 @@ impl Worker {
         let mut d = Diagnosis::new(self.cache.order().len());
         for (name, reason, resolvable) in answer.refused {
             if let Some(n) = self.cache.node(&name) {
-                d.refuse(n.slot, Rejection { plugin: "", reasons: vec![reason.into()], resolvable });
+                let reasons = vec![reason.into()];
+                d.refuse(n.slot, Rejection { plugin: "", reasons, resolvable, failed: false });
             }
         }
         // The cluster has moved on: the best node that still does.
@@ -278,6 +285,9 @@ impl Worker {
 
     fn unschedulable(&mut self, q: Queued, d: &Diagnosis, begun: Instant, writer: &Writer) {
         let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
+        if let Some(text) = &d.failure {
+            return self.failed(q, text.clone(), begun, writer);
+        }
         let mut message = d.message();
         let mut nominated = None;
         // A pod that no node can take as it is gains nothing from evictions.
@@ -286,9 +296,8 @@ impl Worker {
             self.metrics.preemption_attempts.inc();
             let outcome = preempt::preempt(&mut self.cache, profile, &q.pod, d, &mut self.turn);
             if let Outcome::No(text) | Outcome::Wait(text) = &outcome {
-                if profile.plugin("DynamicResources").is_some() {
-                    // What upstream's plugin says of every pod that waits, and runbooks quote.
-                    message.push_str(" no new claims to deallocate,");
+                if profile.plugin(dynamic_resources::NAME).is_some() {
+                    message.push_str(self.deallocate(&q.pod, d, writer));
                 }
                 message.push_str(" preemption: ");
                 message.push_str(text);
@@ -305,6 +314,36 @@ impl Worker {
         }
         let by = if d.plugins.is_empty() { BTreeSet::from(["NodeResourcesFit"]) } else { d.plugins.clone() };
         self.refuse(q, by, message, nominated, begun, writer);
+    }
+
+    /// The attempt was void: nobody knows yet whether the pod fits somewhere.
+    fn failed(&mut self, q: Queued, text: String, begun: Instant, writer: &Writer) {
+        let (pod, now) = (q.pod.clone(), self.now());
+        warn!(pod = %pod.key(), why = text, "the decision failed, trying again");
+        self.observe_attempt(&pod.want().scheduler, "error", begun);
+        self.queue.put_error(q, now);
+        self.tell_failed(writer, pod, "SchedulerError", text, None);
+    }
+
+    /// Gives up devices that keep a pod from all nodes. What runbooks quote of upstream's plugin is the answer.
+    fn deallocate(&self, pod: &PodInfo, d: &Diagnosis, writer: &Writer) -> &'static str {
+        if pod.want().resource_claims.is_empty() {
+            return " no new claims to deallocate,";
+        }
+        let timeout = self.profiles.get(&pod.want().scheduler).map(|p| p.device_timeout);
+        let claim = match timeout {
+            Some(t) if d.plugins.contains(dynamic_resources::NAME) => {
+                dynamic_resources::to_deallocate(&self.cache, pod, t)
+            }
+            _ => None,
+        };
+        let Some(claim) = claim else { return " still not schedulable," };
+        let (client, slots) = (writer.client.clone(), self.slots.clone());
+        self.tasks.spawn(async move {
+            let _permit = slots.acquire_owned().await;
+            claims::deallocate(&client, &claim).await;
+        });
+        " deallocation of ResourceClaim completed,"
     }
 
     fn evict(&mut self, pod: &Arc<PodInfo>, c: Arc<preempt::Candidate>, writer: &Writer) {
@@ -380,9 +419,19 @@ impl Worker {
     }
 
     fn start_binding(&mut self, q: Queued, node: Str, decided: Instant, writer: &Writer) {
-        let timeout =
-            self.profiles.get(&q.pod.want().scheduler).map_or(Duration::from_secs(600), |p| p.bind_timeout);
+        let profile = self.profiles.get(&q.pod.want().scheduler);
+        let timeout = profile.map_or(Duration::from_secs(600), |p| p.bind_timeout);
+        let device_timeout = profile.map_or(timeout, |p| p.device_timeout);
+        let claims = match self.claim_plans(&q.pod, &node) {
+            Ok(c) => c,
+            Err(text) => return self.failed(q, text, decided, writer),
+        };
         let plans = self.volume_plans(&q.pod, &node);
+        for c in &claims {
+            if let Some(a) = &c.allocation {
+                self.cache.dra.claims.reserve(&uid(&c.claim).into(), a.clone());
+            }
+        }
         for p in &plans {
             if let Plan::Bind { volume, claim, .. } = p {
                 self.cache.storage.promised.insert(volume.clone(), claim.clone());
@@ -398,12 +447,24 @@ impl Worker {
         self.tasks.spawn(async move {
             let permit = slots.acquire_owned().await;
             let mut result = Ok(());
-            if !plans.is_empty() {
+            let mut reserved = Vec::new();
+            if !plans.is_empty() || !claims.is_empty() {
                 // Provisioning can take minutes: it must not hold a slot.
                 drop(permit);
                 // Others, such as a node autoscaler, see where the pod is expected (KEP-5278).
                 writer.nominate(&q.pod, &node).await;
+            }
+            if !plans.is_empty() {
                 result = volumes::bind(&writer.client, &plans, &node, timeout).await;
+            }
+            if result.is_ok() && !claims.is_empty() {
+                let mut written = |c: Shared| {
+                    let _ = reports.send(Report::Claim(c.clone()));
+                    reserved.push(c);
+                };
+                result = prepare_claims(&writer, &q.pod, &node, &claims, device_timeout, &mut written)
+                    .await
+                    .map_err(|e| format!("running PreBind plugin \"DynamicResources\": {e}"));
             }
             if result.is_ok() {
                 result = bind(&writer, &extenders, &q.pod, &node)
@@ -412,9 +473,17 @@ impl Worker {
             }
             if result.is_ok() {
                 writer.tell_scheduled(&q.pod, &node, &q.pod.want().scheduler);
+            } else {
+                for c in reserved.iter().filter(|c| reserved_for(c, &q.pod.uid)) {
+                    claims::unreserve(&writer.client, &q.pod, c).await;
+                }
             }
             let _ = reports.send(Report::Bound { q: Box::new(q), node, decided, result });
         });
+    }
+
+    fn claim_plans(&self, pod: &PodInfo, node: &str) -> Result<Vec<ClaimPlan>, String> {
+        self.cache.node(node).map_or(Ok(Vec::new()), |n| dynamic_resources::plan(&self.cache, pod, n))
     }
 
     fn volume_plans(&self, pod: &PodInfo, node: &str) -> Vec<Plan> {
@@ -427,6 +496,11 @@ impl Worker {
     fn report(&mut self, r: Report) {
         let (q, node, decided, result) = match r {
             Report::Bound { q, node, decided, result } => (q, node, decided, result),
+            Report::Claim(c) => {
+                self.claim_set(c.clone());
+                self.cache.dra.claims.release(uid(&c));
+                return;
+            }
             Report::Evicted { uid, all } => return self.evicted(&uid, all),
             Report::Extended { q, begun, answer } => return self.extended(*q, begun, answer),
         };
@@ -434,6 +508,7 @@ impl Worker {
         let claims: Vec<(Str, Str)> =
             q.pod.claims().map(|(n, _)| (q.pod.namespace.clone(), n.clone())).collect();
         self.cache.storage.promised.retain(|_, c| !claims.contains(c));
+        self.release_claims(&q.pod);
         match result {
             Ok(()) => {
                 info!(pod = %q.pod.key(), node = %node, attempts = q.attempts, "successfully bound pod to node");
@@ -463,6 +538,19 @@ impl Worker {
                 if let Some(writer) = self.writer.clone() {
                     self.tell_failed(&writer, pod, "SchedulerError", message, None);
                 }
+            }
+        }
+    }
+
+    /// Allocations for a pod that have not been written never will be.
+    fn release_claims(&mut self, pod: &PodInfo) {
+        for name in pod.want().resource_claims.iter().filter_map(|r| r.claim()) {
+            let claims = &mut self.cache.dra.claims;
+            let Some(c) = claims.get(&pod.namespace, name).cloned() else { continue };
+            if claims.release(uid(&c)) {
+                // What was about to be taken is free again.
+                let change = ClaimChange { old: None, new: &c };
+                self.event(&ClusterEvent::claim(change));
             }
         }
     }
@@ -498,6 +586,33 @@ impl Worker {
             self.metrics.cache_size.get_or_create(&CacheLabel { r#type: kind }).set(n as i64);
         }
     }
+}
+
+/// Writes the claims of a pod, and waits for their devices to become ready. `written` hears of every claim.
+async fn prepare_claims(
+    writer: &Writer,
+    pod: &PodInfo,
+    node: &str,
+    plans: &[ClaimPlan],
+    timeout: Duration,
+    written: &mut impl FnMut(Shared),
+) -> Result<(), String> {
+    let mut waiting = Vec::new();
+    for plan in plans {
+        let c = kept(claims::bind(&writer.client, pod, plan).await?);
+        written(c.clone());
+        if has_conditions(&c) {
+            waiting.push(c);
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    writer.tell_waiting_for_devices(pod, node);
+    for c in &waiting {
+        claims::wait(&writer.client, c, timeout).await?;
+    }
+    Ok(())
 }
 
 /// Binds a pod: by the extender that binds pods like it, or else directly.

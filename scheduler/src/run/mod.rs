@@ -3,6 +3,7 @@
 pub mod api;
 mod apply;
 pub mod changes;
+pub mod claims;
 pub mod core;
 pub mod extender;
 pub mod volumes;

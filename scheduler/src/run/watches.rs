@@ -1,5 +1,5 @@
 //! One watch per kind. Objects are converted as they arrive and the originals dropped: nothing but the compact
-//! form is ever kept.
+//! form is ever kept. ResourceClaims are kept as they are, because they are written back.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -9,6 +9,7 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
@@ -19,10 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use super::changes::{Change, Key, Msg};
 use crate::cache::Budget;
+use crate::dra;
 use crate::model::{Labels, Selector, convert};
 
 /// How many kinds are watched.
-pub const KINDS: usize = 14;
+pub const KINDS: usize = 17;
 
 /// Starts all watches. They end with `stop` or when nobody listens.
 pub fn start(client: &Client, tx: &mpsc::Sender<Change>, stop: &CancellationToken, tasks: &TaskTracker) {
@@ -62,6 +64,9 @@ pub fn start(client: &Client, tx: &mpsc::Sender<Change>, stop: &CancellationToke
     w.all(budget, Change::Budget);
     w.all(|d: &CSIDriver| d.spec.storage_capacity.unwrap_or(false), Change::CsiDriver);
     w.all(convert::capacity, Change::Capacity);
+    w.all(|c: &resource::ResourceClaim| dra::claims::kept(c.clone()), Change::ResourceClaim);
+    w.all(dra::model::slice, Change::ResourceSlice);
+    w.all(dra::model::class, Change::DeviceClass);
 }
 
 fn budget(b: &PodDisruptionBudget) -> Budget {

@@ -133,6 +133,17 @@ async fn cache(rest: &Rest, namespace: &str) -> anyhow::Result<Cache> {
         let x = convert::class(&x);
         storage.classes.insert(x.name.clone(), x);
     }
+    for x in all(rest, "/apis/resource.k8s.io/v1/resourceclaims").await? {
+        // Nothing is known yet that could be newer.
+        let _ = c.dra.claims.set(Arc::new(x));
+    }
+    for x in all(rest, "/apis/resource.k8s.io/v1/resourceslices").await? {
+        c.dra.slices.set(scheduler::dra::model::slice(&x));
+    }
+    for x in all(rest, "/apis/resource.k8s.io/v1/deviceclasses").await? {
+        let x = scheduler::dra::model::class(&x);
+        c.dra.classes.insert(x.name.clone(), x);
+    }
     Ok(c)
 }
 
