@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use crate::{
     cgroup::Cgroups,
     cri::Cri,
+    dra::Dra,
     events::Recorder,
     image::ImagePuller,
     metrics::KubeletMetrics,
@@ -40,6 +41,7 @@ pub struct Context {
     pub images: ImagePuller,
     pub metrics: KubeletMetrics,
     pub csi: Csi,
+    pub dra: Dra,
     /// This node as the API server has it, once known.
     pub node: RwLock<Option<Arc<Node>>>,
 }

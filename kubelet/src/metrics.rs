@@ -9,7 +9,7 @@ use prometheus_client::{
         counter::Counter,
         family::Family,
         gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
+        histogram::{Histogram, exponential_buckets, exponential_buckets_range},
     },
 };
 
@@ -28,6 +28,12 @@ struct NodeName {
     node: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Devices {
+    operation_name: &'static str,
+    is_error: String,
+}
+
 type Durations = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// Handles of the registered metrics.
@@ -39,6 +45,11 @@ pub struct KubeletMetrics {
     running_pods: Gauge,
     running_containers: Family<State, Gauge>,
     start_duration: Arc<Histogram>,
+    devices: Family<Devices, Histogram, fn() -> Histogram>,
+}
+
+fn device_buckets() -> Histogram {
+    Histogram::new(exponential_buckets_range(0.1, 40.0, 15))
 }
 
 fn buckets() -> Histogram {
@@ -54,6 +65,7 @@ impl KubeletMetrics {
             running_pods: Gauge::default(),
             running_containers: Family::default(),
             start_duration: Arc::new(buckets()),
+            devices: Family::new_with_constructor(device_buckets),
         };
         let name: Family<NodeName, Gauge> = Family::default();
         name.get_or_create(&NodeName { node: node.to_owned() }).set(1);
@@ -89,6 +101,11 @@ impl KubeletMetrics {
                 "Duration in seconds from the kubelet seeing a pod to it running",
                 (*m.start_duration).clone(),
             );
+            r.register(
+                "dra_operations_duration_seconds",
+                "Duration in seconds of preparing and unpreparing all ResourceClaims of a pod",
+                m.devices.clone(),
+            );
         });
         m
     }
@@ -101,6 +118,12 @@ impl KubeletMetrics {
             self.errors.get_or_create(&label).inc();
         }
         self.durations.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// All claims of a pod were prepared (`PrepareResources`) or unprepared (`UnprepareResources`), or not.
+    pub fn devices(&self, operation_name: &'static str, took: Duration, failed: bool) {
+        let label = Devices { operation_name, is_error: failed.to_string() };
+        self.devices.get_or_create(&label).observe(took.as_secs_f64());
     }
 
     /// What runs at present.

@@ -20,6 +20,7 @@ use crate::{
     cgroup::Cgroups,
     context::Context,
     cri::{Cri, events},
+    dra::Dra,
     events::{NORMAL, Recorder, WARNING},
     eviction, gc,
     image::ImagePuller,
@@ -28,6 +29,7 @@ use crate::{
     node::{lease, machine::Machine, register, services::Services, status, watch},
     objects::{Notify, Objects},
     options::{Flags, flags::parse_map},
+    plugins,
     pod::{PodManager, api_source, file_source},
     server,
     status::StatusWriter,
@@ -168,6 +170,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
         status: StatusWriter::new(client.clone()),
         node: RwLock::new(None::<Arc<Node>>),
         csi: Csi::new(&flags.root_dir, &node_name),
+        dra: Dra::new(&flags.root_dir, client.clone(), &node_name).map_err(anyhow::Error::msg)?,
         config,
         node_name,
         node_ips,
@@ -234,7 +237,8 @@ async fn start_node(
     tokio::spawn(async move {
         register::run(&ctx, &labels).await;
         csi::node_info::initialize(&ctx).await;
-        tokio::spawn(csi::registry::run(ctx.clone()));
+        ctx.dra.plugins.wipe_all();
+        tokio::spawn(plugins::run(ctx.clone()));
         tokio::spawn(watch::run(ctx.clone(), cni, labels));
         status::run(ctx).await;
     });

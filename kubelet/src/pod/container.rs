@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig,
+    CdiDevice, ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig,
     LinuxContainerResources, LinuxContainerSecurityContext, Mount,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -20,6 +20,8 @@ pub struct ContainerInputs {
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Names of devices in the runtime's CDI configuration.
+    pub cdi_devices: Vec<String>,
     pub resources: LinuxContainerResources,
     pub security: LinuxContainerSecurityContext,
 }
@@ -79,6 +81,7 @@ pub fn config(pod: &Pod, c: &Container, i: ContainerInputs) -> ContainerConfig {
         envs: i.env.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
         mounts: i.mounts,
         devices: i.devices,
+        cdi_devices: i.cdi_devices.into_iter().map(|name| CdiDevice { name }).collect(),
         labels: all_labels,
         annotations,
         log_path,
@@ -113,11 +116,13 @@ mod tests {
                 env: vec![("A".into(), "x".into())],
                 mounts: vec![],
                 devices: vec![],
+                cdi_devices: vec!["vendor.example.com/gpu=1".into()],
                 resources: Default::default(),
                 security: Default::default(),
             },
         );
         assert_eq!(c.args, ["echo x $(A)"]);
+        assert_eq!(c.cdi_devices[0].name, "vendor.example.com/gpu=1");
         assert_eq!(c.log_path, "c/2.log");
         assert_eq!(c.labels[labels::POD_UID], "u");
         assert_eq!(c.annotations[labels::RESTART_COUNT], "2");

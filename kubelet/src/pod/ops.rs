@@ -91,19 +91,31 @@ fn unsupported(pod: &Pod) -> Option<&'static str> {
     if s.host_users == Some(false) {
         return Some("spec.hostUsers: false is not supported: this kubelet has no user namespaces yet");
     }
-    if s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()) {
-        return Some(
-            "spec.resourceClaims are not supported: this kubelet has no dynamic resource allocation",
-        );
-    }
     None
 }
 
-/// Makes the pod's cgroup, log folder and sandbox.
-pub async fn create_sandbox(ctx: &Context, pod: &Pod, attempt: u32) -> Result<String, String> {
-    if let Some(problem) = unsupported(pod) {
-        return Err(problem.to_owned());
+/// Why there is no sandbox.
+pub enum NoSandbox {
+    /// The pod's devices are not ready.
+    Devices(String),
+    Other(String),
+}
+
+impl From<String> for NoSandbox {
+    fn from(why: String) -> Self {
+        Self::Other(why)
     }
+}
+
+/// Makes the pod's cgroup and log folder, gets its devices ready, and makes the sandbox.
+pub async fn create_sandbox(ctx: &Context, pod: &Pod, attempt: u32) -> Result<String, NoSandbox> {
+    if let Some(problem) = unsupported(pod) {
+        return Err(problem.to_owned().into());
+    }
+    let begun = Instant::now();
+    let prepared = ctx.dra.prepare(pod).await;
+    ctx.metrics.devices("PrepareResources", begun.elapsed(), prepared.is_err());
+    prepared.map_err(NoSandbox::Devices)?;
     ctx.cgroups
         .ensure_pod(pod, ctx.quota_period(), ctx.config.pod_pids_limit)
         .map_err(|e| format!("unable to ensure pod container exists: {e}"))?;
@@ -114,7 +126,7 @@ pub async fn create_sandbox(ctx: &Context, pod: &Pod, attempt: u32) -> Result<St
     let begun = Instant::now();
     let result = ctx.cri.run_sandbox(config, &handler).await;
     ctx.metrics.runtime_operation("run_podsandbox", begun.elapsed(), result.is_err());
-    result.map_err(|e| e.message().to_owned())
+    result.map_err(|e| e.message().to_owned().into())
 }
 
 /// What a volume round leaves behind.
@@ -217,6 +229,7 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
     let mounts =
         mounts(ctx, pod, &c, s, &environment, &pod_ips, &shown).map_err(|e| failed(config_error(e)))?;
     let devices = devices(&c, &s.volumes).map_err(|e| failed(config_error(e)))?;
+    let cdi_devices = ctx.dra.cdi_devices(pod, &c).map_err(|e| failed(config_error(e)))?;
     let target = match role {
         Role::Ephemeral => target_id(pod, s),
         _ => None,
@@ -230,6 +243,7 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
             env: environment,
             mounts,
             devices,
+            cdi_devices,
             resources: resources::linux_resources(pod, &c, ctx.machine.memory, ctx.quota_period()),
             security: security::container(pod, &c, &image.user, &ctx.security_policy(), target.as_deref()),
         },

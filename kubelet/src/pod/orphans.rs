@@ -1,12 +1,15 @@
 //! Pods that the runtime or the disk knows and no source does: stopped and removed.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
     context::Context,
     cri::{ContainerState, labels, observe::Observer},
     volume::{PodDirs, setup},
 };
+
+/// Between tries to give devices back.
+const DEVICES_RETRY: Duration = Duration::from_secs(60);
 
 /// Uids in the runtime that are not in `known`.
 pub async fn find(ctx: &Context, known: &HashSet<String>) -> anyhow::Result<HashSet<String>> {
@@ -20,6 +23,7 @@ pub async fn find(ctx: &Context, known: &HashSet<String>) -> anyhow::Result<Hash
         found.extend(entries.flatten().filter_map(|e| e.file_name().into_string().ok()));
     }
     found.extend(ctx.cgroups.pods());
+    found.extend(ctx.dra.pods());
     found.retain(|uid| !known.contains(uid));
     Ok(found)
 }
@@ -49,6 +53,7 @@ pub async fn reap(ctx: Arc<Context>, uid: String) {
     });
     futures::future::join_all(stops).await;
     remove_from_runtime(&ctx, &uid).await;
+    tokio::spawn(give_devices_back(ctx.clone(), uid.clone()));
     if let Err(e) = setup::tear_down(&ctx.csi, PodDirs::new(&ctx.root_dir, &uid)).await {
         tracing::warn!(uid, error = e, "cannot remove the volumes of an orphaned pod");
         return;
@@ -56,6 +61,14 @@ pub async fn reap(ctx: Arc<Context>, uid: String) {
     let work = tokio::task::spawn_blocking(move || ctx.cgroups.remove_pod(&uid).map_err(|e| (uid, e)));
     if let Ok(Err((uid, e))) = work.await {
         tracing::warn!(uid, error = %e, "cannot clean up after an orphaned pod");
+    }
+}
+
+/// Unprepares the devices of a pod that is gone. A driver may come back later than the kubelet.
+async fn give_devices_back(ctx: Arc<Context>, uid: String) {
+    while let Err(error) = ctx.dra.unprepare(&uid).await {
+        tracing::warn!(uid, error, "cannot give back the devices of an orphaned pod, trying again");
+        tokio::time::sleep(DEVICES_RETRY).await;
     }
 }
 

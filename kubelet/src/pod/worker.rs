@@ -32,13 +32,14 @@ mod upkeep;
 
 enum Done {
     Volumes(Result<MountedVolumes, String>),
-    Sandbox(Result<String, String>),
+    Sandbox(Result<String, ops::NoSandbox>),
     Start(String, Result<String, Failure>),
     Kill { id: String, restart: bool },
     StopSandbox(Result<(), String>),
     Removed,
     Resized(Vec<resize::Step>, Result<(), String>),
     Cleanup(Result<(), String>),
+    Unprepared(Result<(), String>),
     Deleted(bool),
 }
 
@@ -221,11 +222,17 @@ impl Worker {
             decision.wake_at = Some(decision.wake_at.map_or(at, |w| w.min(at)));
         }
         self.probers.sync(&self.ctx, &self.shared, pod, &runtime, self.memory.stop.is_some());
+        let mut devices_back = None;
+        if decision.stage == Stage::Stopped && self.ctx.dra.uses(&self.shared.uid) {
+            // A pod that has ended gives its devices to others: their drivers must have them back before.
+            decision.stage = Stage::Stopping;
+            devices_back = self.unprepare(now);
+        }
         self.publish(pod, &decision, now);
         for action in std::mem::take(&mut decision.actions) {
             self.act(pod, action);
         }
-        let mut wake = decision.wake_at;
+        let mut wake = decision.wake_at.into_iter().chain(devices_back).min();
         match decision.stage {
             Stage::Active => {
                 self.collect_dead(&runtime);
@@ -396,6 +403,23 @@ impl Worker {
         Some(next)
     }
 
+    /// Gives the pod's devices back.
+    fn unprepare(&mut self, now: Timestamp) -> Option<Timestamp> {
+        match self.cleanup_retry {
+            Some(at) if at > now => return Some(at),
+            _ if self.memory.inflight.contains(&Op::Cleanup) => return None,
+            _ => {}
+        }
+        let (ctx, uid) = (self.ctx.clone(), self.shared.uid.clone());
+        self.spawn(Op::Cleanup, async move {
+            let begun = std::time::Instant::now();
+            let result = ctx.dra.unprepare(&uid).await;
+            ctx.metrics.devices("UnprepareResources", begun.elapsed(), result.is_err());
+            Done::Unprepared(result)
+        });
+        None
+    }
+
     /// Everything has stopped: volumes and cgroup go, then the API object if its deletion was asked for.
     fn finish(&mut self, pod: &Arc<Pod>, now: Timestamp) -> Option<Timestamp> {
         if !self.cleaned {
@@ -472,13 +496,17 @@ impl Worker {
                 match result {
                     Ok(_) => self.sandbox_failures = 0,
                     Err(e) => {
-                        tracing::warn!(pod = spec::key(&pod), error = e, "cannot create the pod sandbox");
-                        self.ctx.recorder.pod(
-                            &pod,
-                            WARNING,
-                            "FailedCreatePodSandBox",
-                            format!("Failed to create pod sandbox: {e}"),
-                        );
+                        let (reason, text) = match e {
+                            ops::NoSandbox::Devices(e) => (
+                                "FailedPrepareDynamicResources",
+                                format!("Failed to prepare dynamic resources: {e}"),
+                            ),
+                            ops::NoSandbox::Other(e) => {
+                                ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {e}"))
+                            }
+                        };
+                        tracing::warn!(pod = spec::key(&pod), error = text, "cannot create the pod sandbox");
+                        self.ctx.recorder.pod(&pod, WARNING, reason, text);
                         let delay = Duration::from_secs(1 << self.sandbox_failures.min(4));
                         self.sandbox_failures += 1;
                         self.memory.sandbox_retry_at = Some(now + delay);
@@ -534,6 +562,12 @@ impl Worker {
                     error = e,
                     "cannot clean up after the pod, trying again"
                 );
+                self.cleanup_retry = Some(now + Duration::from_secs(2));
+                self.shared.wake();
+            }
+            Done::Unprepared(Ok(())) => self.shared.wake(),
+            Done::Unprepared(Err(e)) => {
+                tracing::warn!(pod = spec::key(&pod), error = e, "cannot give devices back, trying again");
                 self.cleanup_retry = Some(now + Duration::from_secs(2));
                 self.shared.wake();
             }
