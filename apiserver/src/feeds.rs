@@ -20,6 +20,9 @@ use crate::store::{RangeRequest, Revision, StoreError, WatchBatch, prefix_end};
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
+/// Fields of a pod that tell whether it has a node, and which pod it is.
+const UNBOUND: &[&str] = &["metadata.name", "metadata.namespace", "spec.nodeName"];
+
 /// What an object's change goes to.
 #[derive(Clone)]
 enum Sink {
@@ -29,19 +32,32 @@ enum Sink {
 }
 
 impl Sink {
-    fn upsert(&self, storage: &Storage, key: &str, bytes: &[u8], revision: Revision) {
+    /// Returns whether the sink now holds something of the object.
+    fn upsert(&self, storage: &Storage, key: &str, bytes: &[u8], revision: Revision) -> bool {
+        if let Self::Graph(g) = self
+            && storage.resource == "pods"
+            && let Ok(v) = storage.form.pick(bytes, UNBOUND)
+            && lookup::text(&v, "/spec/nodeName").is_empty()
+        {
+            // What a pod without a node uses is nobody's business: most of the object need not be read.
+            Self::put_in_graph(g, storage.resource, &v);
+            return false;
+        }
         match storage.decode_bytes(key, bytes, revision) {
             Ok(v) => match self {
                 Self::Rbac(r, kind) => r.upsert(*kind, &v),
-                Self::Graph(g) => {
-                    let started = Instant::now();
-                    g.upsert(storage.resource, &v);
-                    parts::graph(graph_action(storage.resource, true), started.elapsed());
-                }
+                Self::Graph(g) => Self::put_in_graph(g, storage.resource, &v),
                 Self::Flow(f) => f.upsert(storage.resource, &v),
             },
             Err(e) => tracing::error!(key, error = %e, "an object is left out of authorization"),
         }
+        true
+    }
+
+    fn put_in_graph(graph: &Graph, resource: &str, v: &serde_json::Value) {
+        let started = Instant::now();
+        graph.upsert(resource, v);
+        parts::graph(graph_action(resource, true), started.elapsed());
     }
 
     fn remove(&self, storage: &Storage, key: &str) {
@@ -124,10 +140,8 @@ async fn load(storage: &Storage, sink: &Sink, known: &mut HashSet<String>) -> Ap
         limit: 0,
     };
     let range = storage.store.range(request).await.map_err(|e| crate::registry::storage::store_error(&e))?;
-    for kv in &range.items {
-        sink.upsert(storage, &kv.key, &kv.value, kv.mod_revision);
-    }
-    let there: HashSet<String> = range.items.into_iter().map(|kv| kv.key).collect();
+    let held = range.items.into_iter().filter(|kv| sink.upsert(storage, &kv.key, &kv.value, kv.mod_revision));
+    let there: HashSet<String> = held.map(|kv| kv.key).collect();
     for key in known.difference(&there) {
         sink.remove(storage, key);
     }
@@ -177,9 +191,10 @@ async fn watch(
                     if e.deleted {
                         sink.remove(storage, &e.kv.key);
                         known.remove(&e.kv.key);
-                    } else {
-                        sink.upsert(storage, &e.kv.key, &e.kv.value, e.kv.mod_revision);
+                    } else if sink.upsert(storage, &e.kv.key, &e.kv.value, e.kv.mod_revision) {
                         known.insert(e.kv.key);
+                    } else {
+                        known.remove(&e.kv.key);
                     }
                 }
             }

@@ -100,3 +100,23 @@ fn resource_version_is_replaced_in_place() {
         }
     }
 }
+
+#[test]
+fn picked_fields_are_those_of_the_whole_object() {
+    let pod = schema::by_gvk("", "v1", "Pod").unwrap();
+    let paths =
+        ["metadata.name", "spec.nodeName", "spec.hostNetwork", "spec.containers", "status.podIPs", "no.such"];
+    for depth in [0, 8] {
+        let bytes = wire::to_proto(&filled(pod, depth, &mut 0), pod).unwrap();
+        let (whole, picked) =
+            (wire::from_proto(&bytes, pod).unwrap(), wire::pick(&bytes, pod, &paths).unwrap());
+        for path in paths {
+            let at = format!("/{}", path.replace('.', "/"));
+            let of = |v: &Value| v.pointer(&at).filter(|v| !v.is_null()).cloned();
+            assert_eq!(of(&picked), of(&whole), "{path}");
+        }
+        let fields = |name: &str| picked[name].as_object().map_or(0, |o| o.len());
+        assert!(fields("metadata") <= 1 && fields("spec") <= 3 && fields("status") <= 1, "{picked}");
+        assert!(depth == 0 || fields("spec") == 3, "{picked}");
+    }
+}

@@ -13,13 +13,16 @@ pub struct Indexed {
     /// The bytes to serve.
     pub bytes: Bytes,
     pub labels: Pairs,
-    /// Selectable fields.
+    /// Selectable fields; one that is absent reads as empty.
     pub fields: Pairs,
 }
 
-/// Names with values, in one piece of memory. Few, so looked up from the front.
+/// Names with values, in one piece of memory: each text behind its length. Few, so looked up from the front.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Pairs(Box<[u8]>);
+
+/// In place of a text's length: it is longer than fits here, and follows in four bytes.
+const LONG: u8 = 255;
 
 impl Pairs {
     /// Looks a value up.
@@ -36,8 +39,13 @@ impl Pairs {
         let mut rest = &self.0[..];
         std::iter::from_fn(move || {
             let mut next = || {
-                let (length, after) = rest.split_at_checked(4)?;
-                let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+                let (&short, mut after) = rest.split_first()?;
+                let mut length = usize::from(short);
+                if short == LONG {
+                    let (long, more) = after.split_at_checked(4)?;
+                    length = u32::from_le_bytes(long.try_into().ok()?) as usize;
+                    after = more;
+                }
                 let (text, after) = after.split_at_checked(length)?;
                 rest = after;
                 std::str::from_utf8(text).ok()
@@ -52,8 +60,14 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Pairs {
         let mut out = Vec::new();
         for (name, value) in pairs {
             for text in [name.as_ref(), value.as_ref()] {
-                // Objects are far below four gigabytes.
-                out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                match u8::try_from(text.len()) {
+                    Ok(short) if short < LONG => out.push(short),
+                    _ => {
+                        out.push(LONG);
+                        // Objects are far below four gigabytes.
+                        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    }
+                }
                 out.extend_from_slice(text.as_bytes());
             }
         }
@@ -126,12 +140,19 @@ mod tests {
 
     #[test]
     fn pairs_come_back() {
-        let pairs: Pairs = [("app", "web"), ("empty", ""), ("nul\0", "a\0b")].into_iter().collect();
+        let long = ["x".repeat(254), "y".repeat(255), "z".repeat(70_000)];
+        let pairs: Pairs = [("app", "web"), ("empty", ""), ("nul\0", "a\0b")]
+            .into_iter()
+            .chain([("a", &*long[0]), ("b", &*long[1]), ("c", &*long[2])])
+            .collect();
+        for (name, text) in ["a", "b", "c"].iter().zip(&long) {
+            assert_eq!(pairs.get(name), Some(text.as_str()));
+        }
         assert_eq!(pairs.get("app"), Some("web"));
         assert_eq!(pairs.get("empty"), Some(""));
         assert_eq!(pairs.get("nul\0"), Some("a\0b"));
         assert_eq!(pairs.get("none"), None);
-        assert_eq!(pairs.iter().count(), 3);
+        assert_eq!(pairs.iter().count(), 6);
         assert!(Pairs::default().is_empty());
     }
 

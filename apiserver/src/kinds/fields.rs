@@ -110,9 +110,12 @@ pub fn indexed_field<'a>(group: &str, resource: &str, field: &'a str) -> &'a str
     }
 }
 
-/// Whether the kind has selectable fields beside name and namespace.
-pub fn has_own_fields(group: &str, resource: &str) -> bool {
-    !own(group, resource).is_empty()
+/// Dotted paths in the object of what [`selectable_fields`] looks at; none where that is but name and namespace.
+pub fn selectable_paths(group: &str, resource: &str) -> Vec<&'static str> {
+    match own(group, resource) {
+        [] => Vec::new(),
+        own => [NAME, NAMESPACE].iter().chain(own).map(|f| f.0).collect(),
+    }
 }
 
 /// The value of each selectable field.

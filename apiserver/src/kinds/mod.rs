@@ -31,7 +31,7 @@ use adapter::Erased;
 
 use crate::registry::strategy::DynStrategy;
 
-pub use fields::{has_own_fields, indexed_field, selectable_fields, supported_field_selectors};
+pub use fields::{indexed_field, selectable_fields, selectable_paths, supported_field_selectors};
 pub use names::validate_name;
 pub use table::{human_duration, row_conditions, table_cells, table_columns};
 

@@ -16,8 +16,8 @@ pub struct ObjectIndexer {
     pub resource: &'static str,
     pub api_version: String,
     pub kind: &'static str,
-    /// The kind has selectable fields beside name and namespace.
-    own_fields: bool,
+    /// Where the selectable fields are; none if the kind has but name and namespace.
+    own_fields: Vec<&'static str>,
 }
 
 impl ObjectIndexer {
@@ -28,7 +28,7 @@ impl ObjectIndexer {
         api_version: String,
         kind: &'static str,
     ) -> Self {
-        let own_fields = crate::kinds::has_own_fields(group, resource);
+        let own_fields = crate::kinds::selectable_paths(group, resource);
         Self { schema, group, resource, api_version, kind, own_fields }
     }
 }
@@ -37,11 +37,13 @@ impl Indexer for ObjectIndexer {
     fn index(&self, kv: &KeyValue) -> Result<Indexed, String> {
         let env = proto::envelope::unwrap(&kv.value).map_err(|e| e.to_string())?;
         let meta = proto::wire::metadata(env.raw).map_err(|e| e.to_string())?;
-        let fields: Pairs = if self.own_fields {
-            let v = proto::wire::from_proto(env.raw, &self.schema).map_err(|e| e.to_string())?;
-            crate::kinds::selectable_fields(self.group, self.resource, &v).into_iter().collect()
-        } else {
+        let fields: Pairs = if self.own_fields.is_empty() {
             [("metadata.name", &meta.name), ("metadata.namespace", &meta.namespace)].into_iter().collect()
+        } else {
+            let v = proto::wire::pick(env.raw, &self.schema, &self.own_fields).map_err(|e| e.to_string())?;
+            let all = crate::kinds::selectable_fields(self.group, self.resource, &v);
+            // Selectors read what is not there as empty.
+            all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
         };
         Ok(Indexed {
             bytes: self.served(&kv.value, kv.mod_revision)?,
@@ -63,6 +65,11 @@ impl Form for ObjectIndexer {
         let mut v = codec::decode_stored(&self.schema, stored)?;
         object::set_type(&mut v, &self.api_version, self.kind);
         Ok(v)
+    }
+
+    fn pick(&self, stored: &[u8], paths: &[&str]) -> Result<Value, String> {
+        let env = proto::envelope::unwrap(stored).map_err(|e| e.to_string())?;
+        proto::wire::pick(env.raw, &self.schema, paths).map_err(|e| e.to_string())
     }
 
     fn encode(&self, o: &Value) -> Result<Bytes, String> {

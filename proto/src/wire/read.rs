@@ -16,6 +16,50 @@ pub fn from_proto(bytes: &[u8], def: &TypeDef) -> Result<Value, WireError> {
     structure(bytes, s, MAX_DEPTH)
 }
 
+/// Decodes of one object nothing but the fields on these dotted paths of JSON names, without filling in what is absent:
+/// what is wrong with the rest does not show.
+pub fn pick(bytes: &[u8], def: &TypeDef, paths: &[&str]) -> Result<Value, WireError> {
+    let Kind::Struct(s) = &def.kind else { return Err(WireError::NoForm(def.go)) };
+    let mut out = Map::new();
+    picked(bytes, s, paths, &mut out, MAX_DEPTH)?;
+    Ok(Value::Object(out))
+}
+
+fn picked(
+    bytes: &[u8],
+    s: &Struct,
+    paths: &[&str],
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), WireError> {
+    let depth = depth.checked_sub(1).ok_or(WireError::Depth)?;
+    let mut cur = Cursor::new(bytes);
+    while let Some((tag, wire)) = cur.next()? {
+        let Ok(at) = s.wire.binary_search_by(|x| x.tag.cmp(&tag)) else { continue };
+        let f = match &s.wire[at].target {
+            Target::Inline(t) => {
+                let Kind::Struct(inner) = &t.kind else { return Err(WireError::NoForm(t.go)) };
+                picked(wire.bytes(t.go)?, inner, paths, out, depth)?;
+                continue;
+            }
+            Target::Field(i) => &s.fields[usize::from(*i)],
+        };
+        if paths.contains(&f.json) {
+            field(f, wire, out, depth)?;
+            continue;
+        }
+        let below = paths.iter().filter_map(|p| p.strip_prefix(f.json)?.strip_prefix('.'));
+        let below: Vec<&str> = below.collect();
+        if let (Kind::Struct(inner), false) = (&f.ty.kind, below.is_empty()) {
+            let slot = out.entry(f.json).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(o) = slot {
+                picked(wire.bytes(f.json)?, inner, &below, o, depth)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn text(b: &[u8]) -> String {
     match from_utf8(b) {
         Ok(s) => s.to_owned(),
