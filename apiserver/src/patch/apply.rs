@@ -1,5 +1,7 @@
 //! Server-side apply, and the tracking of who owns what through all other writes.
 
+use std::sync::LazyLock;
+
 use proto::json::Strictness;
 use proto::schema::TypeDef;
 use serde_json::{Map, Value, json};
@@ -11,20 +13,22 @@ use crate::status::{ApiError, ApiResult, Cause};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Never owned by anyone.
-const STRIPPED: &[&str] = &[
-    "apiVersion",
-    "kind",
-    "metadata",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.creationTimestamp",
-    "metadata.selfLink",
-    "metadata.uid",
-    "metadata.clusterName",
-    "metadata.generation",
-    "metadata.managedFields",
-    "metadata.resourceVersion",
-];
+static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
+    Set::of(&[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.creationTimestamp",
+        "metadata.selfLink",
+        "metadata.uid",
+        "metadata.clusterName",
+        "metadata.generation",
+        "metadata.managedFields",
+        "metadata.resourceVersion",
+    ])
+});
 
 /// Through which door a write comes, and when.
 #[derive(Debug, Clone)]
@@ -123,12 +127,12 @@ pub fn keep_times_on_noop(live: &Value, new: &mut Value) {
 
 /// One non-apply write: `id` gains what it changed, others lose it.
 fn update(before: &Value, after: &Value, managed: &mut Managed, id: Id, w: &Writer<'_>) {
-    let changes = compare(before, after, w.ty());
-    take(managed, None, &changes.without(w.reset));
-    let set = changes.modified.union(&changes.added).without(w.reset).difference(&Set::of(STRIPPED));
+    let changes = compare(before, after, w.ty()).without(w.reset);
+    take(managed, None, &changes);
+    let set = changes.modified.union(changes.added).difference(&NEVER_OWNED);
     if !set.is_empty() {
-        let set = match managed.get(&id) {
-            Some(mine) => mine.set.union(&set),
+        let set = match managed.remove(&id) {
+            Some(mine) => mine.set.union(set),
             None => set,
         };
         let owned = Owned { set, api_version: w.api_version.into(), time: Some(w.now.into()) };
@@ -138,10 +142,11 @@ fn update(before: &Value, after: &Value, managed: &mut Managed, id: Id, w: &Writ
 
 /// Takes changed and removed fields from every manager but `except`.
 fn take(managed: &mut Managed, except: Option<&Id>, changes: &Comparison) {
-    let changed = changes.modified.union(&changes.added).union(&changes.removed);
     managed.retain(|id, owned| {
         if Some(id) != except {
-            owned.set = owned.set.difference(&changed);
+            for changed in [&changes.modified, &changes.added, &changes.removed] {
+                owned.set.subtract(changed);
+            }
         }
         !owned.set.is_empty()
     });
@@ -252,7 +257,7 @@ fn run(
     };
 
     let changes = compare(&before, &pruned, ty).without(w.reset);
-    let wanted = changes.modified.union(&changes.added);
+    let wanted = changes.modified.clone().union(changes.added.clone());
     let mut conflicts = Vec::new();
     for (other, owned) in managed.iter().filter(|(other, _)| **other != id) {
         let paths = owned.set.intersection(&wanted).paths();
@@ -263,10 +268,9 @@ fn run(
     }
     take(&mut managed, Some(&id), &changes);
 
-    let stripped = Set::of(STRIPPED);
     let unchanged = before == pruned;
     if let Some(mine) = managed.get_mut(&id) {
-        mine.set = mine.set.difference(&stripped);
+        mine.set.subtract(&NEVER_OWNED);
         if mine.set.is_empty() {
             managed.remove(&id);
         } else if !unchanged {
@@ -296,10 +300,11 @@ fn prune(merged: &Value, last: &Set, managed: &Managed, ty: Ty<'_>) -> Value {
     let last = last.with_named_fields(ty);
     let without_last = remove(merged, &last, ty).unwrap_or_else(|| Value::Object(Map::new()));
     // Put back what anyone owns now.
-    let owned = managed.values().fold(Set::default(), |s, o| s.union(&o.set)).with_named_fields(ty);
+    let owned = managed.values().fold(Set::default(), |s, o| s.union(o.set.clone())).with_named_fields(ty);
     let all = all_of(merged);
-    let keep = all_of(&without_last).union(&owned);
-    let pruned = remove(merged, &all.difference(&keep), ty).unwrap_or_else(|| Value::Object(Map::new()));
+    let keep = all_of(&without_last).union(owned);
+    let pruned =
+        remove(merged, &all.clone().difference(&keep), ty).unwrap_or_else(|| Value::Object(Map::new()));
     // And what went only because its parent did.
     let gone = all.difference(&all_of(&pruned)).intersection(&last);
     remove(merged, &gone, ty).unwrap_or_else(|| Value::Object(Map::new()))

@@ -182,7 +182,7 @@ pub(super) fn cap(managed: &mut Managed) {
             managed.remove(&id);
         }
         if let Some(b) = managed.get_mut(&bucket) {
-            b.set = b.set.union(&owned.set);
+            b.set = std::mem::take(&mut b.set).union(owned.set);
             b.time = owned.time;
         }
         count -= 1;

@@ -20,7 +20,7 @@ impl Comparison {
 
     /// The same without the paths in `reset` and below.
     #[must_use]
-    pub fn without(&self, reset: &Set) -> Self {
+    pub fn without(self, reset: &Set) -> Self {
         Self {
             removed: self.removed.without(reset),
             modified: self.modified.without(reset),
@@ -73,10 +73,10 @@ fn leaf(l: Option<&Value>, r: Option<&Value>, path: &[String], c: &mut Compariso
 }
 
 /// Goes into a value; true when it was treated as a leaf.
-fn inside(
+fn inside<'v>(
     atom: Atom<'_>,
-    l: Option<&Value>,
-    r: Option<&Value>,
+    l: Option<&'v Value>,
+    r: Option<&'v Value>,
     ty: Ty<'_>,
     path: &mut Vec<String>,
     c: &mut Comparison,
@@ -87,7 +87,8 @@ fn inside(
             true
         }
         Atom::List(Some(list)) => {
-            let items = |v: Option<&Value>| v.and_then(Value::as_array).cloned().unwrap_or_default();
+            let items =
+                |v: Option<&'v Value>| v.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             let (a, b) = (items(l), items(r));
             if a.is_empty() && b.is_empty() {
                 leaf(l, r, path, c);
@@ -106,7 +107,7 @@ fn inside(
                 }
                 map
             };
-            let (la, lb) = (index(&a), index(&b));
+            let (la, lb) = (index(a), index(b));
             for e in order {
                 let at = |m: &std::collections::BTreeMap<String, Vec<usize>>| {
                     m.get(&e).cloned().unwrap_or_default()
@@ -151,7 +152,7 @@ fn inside(
             }
             for k in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
                 let (child, _) = ty.child(k);
-                path.push(format!("f:{k}"));
+                path.push(["f:", k].concat());
                 node(a.get(k), b.get(k), child, path, c);
                 path.pop();
             }

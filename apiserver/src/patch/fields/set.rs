@@ -40,7 +40,10 @@ impl Set {
             [last] => {
                 self.members.insert(last.clone());
             }
-            [head, tail @ ..] => self.children.entry(head.clone()).or_default().insert(tail),
+            [head, tail @ ..] => match self.children.get_mut(head) {
+                Some(c) => c.insert(tail),
+                None => self.children.entry(head.clone()).or_default().insert(tail),
+            },
         }
     }
 
@@ -65,17 +68,16 @@ impl Set {
 
     /// Paths in either.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        let mut out = self.clone();
-        out.members.extend(other.members.iter().cloned());
-        for (k, c) in &other.children {
-            let merged = match out.children.get(k) {
-                Some(mine) => mine.union(c),
-                None => c.clone(),
-            };
-            out.children.insert(k.clone(), merged);
+    pub fn union(mut self, other: Self) -> Self {
+        if self.members.is_empty() && self.children.is_empty() {
+            return other;
         }
-        out
+        self.members.extend(other.members);
+        for (k, c) in other.children {
+            let mine = self.children.entry(k).or_default();
+            *mine = std::mem::take(mine).union(c);
+        }
+        self
     }
 
     /// Paths in both.
@@ -96,39 +98,44 @@ impl Set {
 
     /// Paths in this one only.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self::default();
-        out.members.extend(self.members.difference(&other.members).cloned());
-        for (k, c) in &self.children {
-            let rest = match other.children.get(k) {
-                Some(o) => c.difference(o),
-                None => c.clone(),
-            };
-            if !rest.is_empty() {
-                out.children.insert(k.clone(), rest);
-            }
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.subtract(other);
+        self
+    }
+
+    /// Takes the paths of `other` out.
+    pub fn subtract(&mut self, other: &Self) {
+        for m in &other.members {
+            self.members.remove(m);
         }
-        out
+        self.children.retain(|k, c| {
+            if let Some(o) = other.children.get(k) {
+                c.subtract(o);
+            }
+            !c.is_empty()
+        });
     }
 
     /// Paths that neither are in `other` nor lie below one that is.
     #[must_use]
-    pub fn without(&self, other: &Self) -> Self {
-        let mut out = Self::default();
-        out.members.extend(self.members.difference(&other.members).cloned());
-        for (k, c) in &self.children {
-            if other.members.contains(k) {
-                continue;
-            }
-            let rest = match other.children.get(k) {
-                Some(o) => c.without(o),
-                None => c.clone(),
-            };
-            if !rest.is_empty() {
-                out.children.insert(k.clone(), rest);
-            }
+    pub fn without(mut self, other: &Self) -> Self {
+        self.prune(other);
+        self
+    }
+
+    fn prune(&mut self, other: &Self) {
+        for m in &other.members {
+            self.members.remove(m);
         }
-        out
+        self.children.retain(|k, c| {
+            if other.members.contains(k) {
+                return false;
+            }
+            if let Some(o) = other.children.get(k) {
+                c.prune(o);
+            }
+            !c.is_empty()
+        });
     }
 
     /// The same with every declared field on the way to a path a path of its own.
