@@ -120,9 +120,27 @@ fn drop_absent(pointers: &[&str], value: &mut Value) {
     }
 }
 
+/// `metadata.managedFields`, taken out of an object while typed rules look at it: none of them reads it, and it is as
+/// large as the rest.
+struct Aside(Option<Value>);
+
+impl Aside {
+    fn take(object: &mut Value) -> Self {
+        let meta = object.get_mut("metadata").and_then(Value::as_object_mut);
+        Self(meta.and_then(|m| m.remove("managedFields")))
+    }
+
+    fn put_back(self, object: &mut Value) {
+        let meta = object.get_mut("metadata").and_then(Value::as_object_mut);
+        if let (Some(list), Some(meta)) = (self.0, meta) {
+            meta.insert("managedFields".to_owned(), list);
+        }
+    }
+}
+
 impl<S: Strategy> Erased<S> {
-    /// Runs `change` on the typed object.
-    fn change(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<()> {
+    /// Runs `change` on the typed object. The object as it is now, unless reading it anew would give another.
+    fn change(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<Option<S::Object>> {
         let lacking = absent(self.0.optional(), object);
         let (mut typed, timeless) = read_noting::<S::Object>(object)?;
         change(&mut typed);
@@ -131,7 +149,19 @@ impl<S: Strategy> Erased<S> {
             drop_times(object);
         }
         drop_absent(&lacking, object);
-        Ok(())
+        Ok((!timeless && lacking.is_empty()).then_some(typed))
+    }
+
+    /// The same with `managedFields` left as they are.
+    fn change_aside(
+        &self,
+        object: &mut Value,
+        change: impl FnOnce(&mut S::Object),
+    ) -> Outcome<Option<S::Object>> {
+        let aside = Aside::take(object);
+        let done = self.change(object, change);
+        aside.put_back(object);
+        done
     }
 
     /// An object that is already stored, as the rules see it: with defaults that came after it was written.
@@ -144,16 +174,29 @@ impl<S: Strategy> Erased<S> {
 
 impl<S: Strategy> DynStrategy for Erased<S> {
     fn default(&self, object: &mut Value) -> Outcome<()> {
-        self.change(object, |o| self.0.default(o))
+        self.change(object, |o| self.0.default(o)).map(|_| ())
     }
 
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Outcome<()> {
-        self.change(object, |o| self.0.prepare_create(cx, o))
+        self.change_aside(object, |o| self.0.prepare_create(cx, o)).map(|_| ())
+    }
+
+    fn create(&self, cx: &mut Context, object: &mut Value) -> Outcome<ErrorList> {
+        let typed = self.change_aside(object, |o| self.0.prepare_create(cx, o))?;
+        if cx.is_status() {
+            return Ok(ErrorList::new());
+        }
+        cx.absent = absent(self.0.optional(), object);
+        let typed = match typed {
+            Some(t) => t,
+            None => read::<S::Object>(object)?,
+        };
+        Ok(self.0.validate(cx, &typed))
     }
 
     fn prepare_update(&self, cx: &mut Context, object: &mut Value, old: &Value) -> Outcome<()> {
         let old = self.stored(old)?;
-        self.change(object, |o| self.0.prepare_update(cx, o, &old))
+        self.change(object, |o| self.0.prepare_update(cx, o, &old)).map(|_| ())
     }
 
     fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {

@@ -77,7 +77,7 @@ fn admission(t: &Target, o: &mut Value) {
 fn create(t: &Target, body: &Value) -> (u16, Value, Vec<String>) {
     let rules = strategy(&t.group, &t.resource).expect("a strategy");
     let mut o = body.clone();
-    let mut cx = Context::default();
+    let mut cx = Context { now: Some(jiff::Timestamp::now()), ..Context::default() };
     if t.namespaced {
         o["metadata"]["namespace"] = json!("default");
     }
@@ -88,11 +88,19 @@ fn create(t: &Target, body: &Value) -> (u16, Value, Vec<String>) {
         o["metadata"]["name"] = json!(format!("{generate}abcde"));
     }
     admission(t, &mut o);
+    let (mut once, mut whole) = (Context { now: cx.now, ..Context::default() }, o.clone());
+    let wrong = rules.create(&mut once, &mut whole).expect("create");
     rules.prepare_create(&mut cx, &mut o).expect("prepare_create");
     let typed = serde_json::from_value(o["metadata"].clone()).expect("metadata");
     let name_fn = names::name_fn(&t.group, &t.resource);
     let mut errors: ErrorList = validate::object_meta(&typed, t.namespaced, name_fn, &Path::new("metadata"));
-    errors.extend(rules.validate(&mut cx, &o).expect("validate"));
+    let found = rules.validate(&mut cx, &o).expect("validate");
+    assert_eq!(
+        (whole, format!("{wrong:?}"), &once.warnings),
+        (o.clone(), format!("{found:?}"), &cx.warnings),
+        "in one step and in two"
+    );
+    errors.extend(found);
     if !errors.is_empty() {
         let kind = body["kind"].as_str().unwrap_or_default();
         let name = o["metadata"]["name"].as_str().unwrap_or_default();

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::resource::Resource;
-use super::write::{WriteCx, Written, context, dedup_owners, step};
-use super::{Registry, names, object};
+use super::write::{WriteCx, Written, context, dedup_owners, ensure_valid, step};
+use super::{Registry, meta, names, object};
 use crate::admission::Operation;
+use crate::field::ErrorList;
 use crate::status::{ApiError, ApiResult};
 
 /// How often a generated name that is taken is replaced by another.
@@ -69,11 +70,13 @@ impl Registry {
     }
 
     fn prepare_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &mut Value) -> ApiResult<()> {
-        match r.strategy() {
+        let mut warnings = Vec::new();
+        let wrong = match r.strategy() {
             Some(s) => {
                 let mut scx = context(cx, o);
-                step(r, s.prepare_create(&mut scx, o))?;
-                cx.warnings.append(&mut scx.warnings);
+                let wrong = step(r, s.create(&mut scx, o))?;
+                warnings = scx.warnings;
+                wrong
             }
             None => {
                 if r.subresource("status").is_some() {
@@ -82,9 +85,16 @@ impl Registry {
                 if o.get("spec").is_some() && has_generation(r) {
                     object::meta_mut(o).insert("generation".to_owned(), 1.into());
                 }
+                ErrorList::new()
             }
+        };
+        let mut errors = meta::validate(o, r.namespaced, r.rules.name);
+        meta::qualified_finalizers(r, o, &mut errors);
+        errors.extend(wrong);
+        if errors.is_empty() {
+            cx.warnings.append(&mut warnings);
         }
-        self.validate_create(r, cx, o)
+        ensure_valid(r, object::name(o), &errors)
     }
 
     async fn insert(

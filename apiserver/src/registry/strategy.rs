@@ -84,6 +84,11 @@ pub trait Strategy: Send + Sync + 'static {
 pub trait DynStrategy: Send + Sync + 'static {
     fn default(&self, object: &mut Value) -> Result<(), serde_json::Error>;
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Result<(), serde_json::Error>;
+    /// [`Self::prepare_create`], then [`Self::validate`]: what is wrong with the prepared object.
+    fn create(&self, cx: &mut Context, object: &mut Value) -> Result<ErrorList, serde_json::Error> {
+        self.prepare_create(cx, object)?;
+        self.validate(cx, object)
+    }
     fn prepare_update(
         &self,
         cx: &mut Context,

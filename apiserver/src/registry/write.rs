@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::Registry;
 use super::object;
 use super::resource::Resource;
 use super::strategy::Context;
-use super::{Registry, meta};
 use crate::admission::{Attributes, Operation, Reinvocation, RequestOptions, Warnings};
 use crate::cache::Object;
 use crate::field::ErrorList;
@@ -205,19 +205,5 @@ impl Registry {
         let admitted = self.admission().validate(&attrs, Some(o)).await;
         cx.warnings.append(&mut attrs.warnings.take());
         admitted.map_err(|e| e.warning(std::mem::take(&mut cx.warnings)))
-    }
-
-    /// Everything wrong with a new object.
-    pub fn validate_create(&self, r: &Resource, cx: &mut WriteCx<'_>, o: &Value) -> ApiResult<()> {
-        let mut errors = meta::validate(o, r.namespaced, r.rules.name);
-        meta::qualified_finalizers(r, o, &mut errors);
-        if let Some(s) = r.strategy() {
-            let mut scx = context(cx, o);
-            errors.extend(step(r, s.validate(&mut scx, o))?);
-            if errors.is_empty() {
-                cx.warnings.append(&mut scx.warnings);
-            }
-        }
-        ensure_valid(r, object::name(o), &errors)
     }
 }
