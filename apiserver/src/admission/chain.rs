@@ -97,9 +97,23 @@ const KNOWN: &[Known] = &[
     ("AlwaysDeny", false, Some(plugins::always::build_deny)),
 ];
 
+/// A plugin with what counts its calls.
+struct Link {
+    plugin: Arc<dyn Plugin>,
+    admitted: parts::PluginSeries,
+    validated: parts::PluginSeries,
+}
+
+impl Link {
+    fn new(plugin: Arc<dyn Plugin>) -> Self {
+        let series = |r#type| parts::PluginSeries::new(plugin.name(), r#type);
+        Self { admitted: series("admit"), validated: series("validate"), plugin }
+    }
+}
+
 /// The plugins of this server.
 pub struct Chain {
-    plugins: Vec<Arc<dyn Plugin>>,
+    links: Vec<Link>,
 }
 
 impl Chain {
@@ -155,12 +169,12 @@ impl Chain {
         let escalation = Arc::new(crate::authz::escalation::Escalation::new(env.authorizer.clone()));
         let at = list.iter().position(|p| p.name() == LAST).unwrap_or(list.len());
         list.insert(at, escalation);
-        Ok(Self { plugins: list })
+        Ok(Self { links: list.into_iter().map(Link::new).collect() })
     }
 
     /// Names of the plugins that run, in order.
     pub fn names(&self) -> Vec<&'static str> {
-        self.plugins.iter().map(|p| p.name()).collect()
+        self.links.iter().map(|l| l.plugin.name()).collect()
     }
 
     /// Lets every plugin change the object; twice where webhooks or policies want it.
@@ -175,10 +189,10 @@ impl Chain {
     }
 
     async fn admit_round(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
-        for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
+        for l in self.links.iter().filter(|l| l.plugin.handles(attrs.operation)) {
             let started = Instant::now();
-            let done = p.admit(attrs, object.as_deref_mut()).await;
-            parts::plugin(p.name(), "admit", attrs.operation.label(), &done, started.elapsed());
+            let done = l.plugin.admit(attrs, object.as_deref_mut()).await;
+            l.admitted.observe(attrs.operation, &done, started.elapsed());
             done?;
         }
         Ok(())
@@ -193,10 +207,10 @@ impl Chain {
     }
 
     async fn validate_round(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
-        for p in self.plugins.iter().filter(|p| p.handles(attrs.operation)) {
+        for l in self.links.iter().filter(|l| l.plugin.handles(attrs.operation)) {
             let started = Instant::now();
-            let done = p.validate(attrs, object).await;
-            parts::plugin(p.name(), "validate", attrs.operation.label(), &done, started.elapsed());
+            let done = l.plugin.validate(attrs, object).await;
+            l.validated.observe(attrs.operation, &done, started.elapsed());
             done?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What single parts of the server count. These are of the process, so that code deep inside needs no handle; every
 //! server of the process shows the same.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::requests::exponential;
+use crate::admission;
 use crate::status::ApiResult;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -271,16 +272,28 @@ fn rejected<T>(r: &ApiResult<T>) -> &'static str {
     if r.is_err() { "true" } else { "false" }
 }
 
-/// One plugin looked at one write.
-pub fn plugin<T>(
+/// The series of one plugin that tell of one type of call, `admit` or `validate`, each made with its first use.
+pub struct PluginSeries {
     name: &'static str,
     r#type: &'static str,
-    operation: &'static str,
-    result: &ApiResult<T>,
-    took: Duration,
-) {
-    let l = Plugin { name, r#type, operation, rejected: rejected(result) };
-    PARTS.plugins.get_or_create(&l).observe(took.as_secs_f64());
+    /// By operation, and whether it was rejected.
+    made: [[OnceLock<Histogram>; 2]; 4],
+}
+
+impl PluginSeries {
+    pub fn new(name: &'static str, r#type: &'static str) -> Self {
+        Self { name, r#type, made: Default::default() }
+    }
+
+    /// The plugin looked at one write.
+    pub fn observe<T>(&self, operation: admission::Operation, result: &ApiResult<T>, took: Duration) {
+        let series = self.made[operation as usize][usize::from(result.is_err())].get_or_init(|| {
+            let (name, r#type) = (self.name, self.r#type);
+            let l = Plugin { name, r#type, operation: operation.label(), rejected: rejected(result) };
+            PARTS.plugins.get_or_create_owned(&l)
+        });
+        series.observe(took.as_secs_f64());
+    }
 }
 
 /// All plugins looked at one write.

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod continue_token;
 pub mod convert;
 pub mod create;
+mod decoded;
 pub mod delete;
 pub mod fields;
 pub mod form;
@@ -56,6 +57,7 @@ pub struct Registry {
     admission: OnceLock<Arc<Chain>>,
     allocator: OnceLock<allocate::Services>,
     watch_limits: OnceLock<WatchLimits>,
+    decoded: decoded::Decoded,
 }
 
 /// How long watches run.
@@ -84,6 +86,7 @@ impl Registry {
             admission: OnceLock::new(),
             allocator: OnceLock::new(),
             watch_limits: OnceLock::new(),
+            decoded: decoded::Decoded::default(),
         }
     }
 

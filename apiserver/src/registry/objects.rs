@@ -33,7 +33,7 @@ impl ObjectLookup for Registry {
     async fn get(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>> {
         let r = &*self.resource(r)?;
         match Registry::get(self, r, namespace, name).await {
-            Ok(s) => Ok(Some(Arc::new(render::value(r, &s)?))),
+            Ok(s) => self.decoded.value(r, &s).map(Some),
             Err(e) if e.code == 404 => Ok(None),
             Err(e) => Err(e),
         }
@@ -42,7 +42,7 @@ impl ObjectLookup for Registry {
     async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {
         let r = &*self.resource(r)?;
         let page = Registry::list(self, r, namespace, &ListOptions::default(), &Filter::default()).await?;
-        page.items.iter().map(|s| render::value(r, s).map(Arc::new)).collect()
+        page.items.iter().map(|s| self.decoded.value(r, s)).collect()
     }
 }
 
