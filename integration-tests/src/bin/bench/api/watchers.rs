@@ -47,6 +47,8 @@ pub async fn run(layout: &Layout, client: &Client, namespace: &str, token: &str)
     let start = Instant::now();
     let (delays, mut heard) = mpsc::unbounded_channel();
     let seen = Arc::new(AtomicUsize::new(0));
+    // Ends with this function: what is measured next is without watchers.
+    let mut followers = tokio::task::JoinSet::new();
     for i in 0..WATCHERS {
         let request = http::Request::get(&uri)
             .header("authorization", format!("Bearer {token}"))
@@ -54,7 +56,7 @@ pub async fn run(layout: &Layout, client: &Client, namespace: &str, token: &str)
             .body(Full::default())?;
         let response = clients[i % CONNECTIONS].request(request).await.context("beginning a watch")?;
         ensure!(response.status().is_success(), "a watch was answered with {}", response.status());
-        tokio::spawn(follow(response.into_body(), start, delays.clone(), seen.clone()));
+        followers.spawn(follow(response.into_body(), start, delays.clone(), seen.clone()));
     }
     let names: Vec<String> = some.items.iter().map(ResourceExt::name_any).collect();
     let mut tick = tokio::time::interval(PAUSE);
