@@ -201,6 +201,10 @@ impl ErrorList {
     pub fn extend(&mut self, other: ErrorList) {
         self.0.extend(other.0);
     }
+    /// Those errors that `wanted` takes.
+    pub fn only(&self, wanted: impl Fn(&Error) -> bool) -> Self {
+        Self(self.0.iter().filter(|e| wanted(e)).cloned().collect())
+    }
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

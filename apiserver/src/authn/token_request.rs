@@ -10,6 +10,7 @@ use super::service_account::USER_PREFIX;
 use super::{rfc3339, unix};
 use crate::admission::plugins::service_account::TOKEN_SECONDS;
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::validate::text as rules;
 use crate::lookup::{self, ObjectLookup, items, text};
 use crate::status::{ApiError, ApiResult};
 
@@ -153,18 +154,26 @@ impl Issuer {
         let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|r| !r.is_null()) else {
             return Ok(Bound::default());
         };
-        let api_version = text(reference, "/apiVersion");
         let (kind, name) = (text(reference, "/kind"), text(reference, "/name"));
-        let (resource, scope) = match (api_version.contains('/'), kind) {
-            (false, "Pod") => (lookup::PODS, namespace),
-            (false, "Node") => (lookup::NODES, ""),
-            (false, "Secret") => (lookup::SECRETS, namespace),
+        let (group, version) = group_version(text(reference, "/apiVersion"));
+        let (resource, scope) = match (group, kind) {
+            ("", "Pod") => (lookup::PODS, namespace),
+            ("", "Node") => (lookup::NODES, ""),
+            ("", "Secret") => (lookup::SECRETS, namespace),
             _ => {
                 return Err(ApiError::bad_request(format!(
-                    "cannot bind token to object of type {api_version}, Kind={kind}"
+                    "cannot bind token to object of type {group}/{version}, Kind={kind}"
                 )));
             }
         };
+        if name.is_empty() {
+            return Err(ApiError::bad_request("Name parameter required."));
+        }
+        let wrong = rules::path_segment(name, false);
+        if !wrong.is_empty() {
+            let why = wrong.join(";");
+            return Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {why}")));
+        }
         let object = self
             .objects
             .get(resource, scope, name)
@@ -212,4 +221,12 @@ impl Issuer {
 
 fn seconds(request: &Value) -> i64 {
     request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or_default()
+}
+/// Group and version of an API version; both empty where it is malformed.
+fn group_version(api_version: &str) -> (&str, &str) {
+    match api_version.split_once('/') {
+        None => ("", api_version),
+        Some((_, version)) if version.contains('/') => ("", ""),
+        Some(both) => both,
+    }
 }

@@ -100,6 +100,8 @@ pub fn self_subject_rules(authorizer: &Authorizer, user: &UserInfo, mut review: 
             url_rules.push(json!({"verbs": r.verbs, "nonResourceURLs": r.non_resource_urls}));
         }
     }
+    // Nothing of what was sent comes back.
+    review["metadata"] = json!({});
     review["spec"] = json!({});
     review["status"] = json!({
         "resourceRules": resource_rules, "nonResourceRules": url_rules, "incomplete": found.incomplete,

@@ -14,7 +14,8 @@ use crate::http::operation;
 use crate::http::router::Call;
 use crate::http::{Response, respond};
 use crate::openapi;
-use crate::status::ApiResult;
+use crate::registry::table::Table;
+use crate::status::{ApiError, ApiResult};
 
 /// Answers a request for no resource.
 pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
@@ -64,8 +65,19 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
             Some(v) => respond::bytes(200, "application/jwk-set+json", v.to_string()),
             None => not_found(),
         },
+        _ if in_builtin_group(&table, path) => return Err(ApiError::no_such_path()),
         _ => not_found(),
     })
+}
+
+/// Whether the path is below that of a group of the server's own, which answers for all versions.
+fn in_builtin_group(table: &Table, path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    match parts.next() {
+        Some("api") => parts.next().is_some(),
+        Some("apis") => parts.next().is_some_and(|g| parts.next().is_some() && table.is_builtin(g)),
+        _ => false,
+    }
 }
 
 /// All metrics, the store's last.

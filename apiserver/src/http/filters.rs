@@ -294,7 +294,7 @@ async fn allowed(
         query,
         user,
         pretty: f.pretty,
-        warnings: Vec::new(),
+        warnings: deprecation::of(info).map(|d| d.warning.to_owned()).into_iter().collect(),
     };
     let mut response = holding(permit, router::route(app, call)).await;
     if let Some(d) = deprecation::of(info) {
@@ -303,8 +303,10 @@ async fn allowed(
         if !d.removed_release.is_empty() {
             audit::annotate("k8s.io/removed-release", || d.removed_release);
         }
-        if let Ok(r) = &mut response {
-            respond::warn(r, &[d.warning.to_owned()]);
+        match &mut response {
+            Ok(r) => respond::warn(r, &[d.warning.to_owned()]),
+            Err(e) if e.warnings.iter().any(|w| w == d.warning) => {}
+            Err(e) => e.warnings.insert(0, d.warning.to_owned()),
         }
     }
     match watching {

@@ -75,6 +75,9 @@ pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     }
     let table = app.registry.table();
     if !table.serves(&info.api_group, &info.api_version) {
+        if table.is_builtin(&info.api_group) {
+            return Err(ApiError::no_such_path());
+        }
         return Ok(respond::text(404, "404 page not found\n"));
     }
     let Some(r) = table.get(&info.api_group, &info.api_version, &info.resource) else {

@@ -105,13 +105,31 @@ fn whole_numbers(v: &mut Value) {
     }
 }
 
-/// Those of `pointers` that lead nowhere in `value`.
-fn absent(pointers: &'static [&'static str], value: &Value) -> Vec<&'static str> {
-    pointers.iter().copied().filter(|p| value.pointer(p).is_none_or(Value::is_null)).collect()
+/// Where `pointers` lead nowhere in `value`; a `*` in them stands for every item of a list.
+fn absent(pointers: &[&str], value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for p in pointers {
+        let parts: Vec<&str> = p.split('/').skip(1).collect();
+        lacking(value, &parts, String::new(), &mut out);
+    }
+    out
+}
+
+fn lacking(value: &Value, parts: &[&str], at: String, out: &mut Vec<String>) {
+    match parts {
+        [] if value.is_null() => out.push(at),
+        [] => {}
+        ["*", rest @ ..] => {
+            for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+                lacking(item, rest, format!("{at}/{i}"), out);
+            }
+        }
+        [field, rest @ ..] => lacking(&value[*field], rest, format!("{at}/{field}"), out),
+    }
 }
 
 /// Takes away what the type added by itself.
-fn drop_absent(pointers: &[&str], value: &mut Value) {
+fn drop_absent(pointers: &[String], value: &mut Value) {
     for p in pointers {
         let Some((parent, field)) = p.rsplit_once('/') else { continue };
         if let Some(m) = value.pointer_mut(parent).and_then(Value::as_object_mut) {
@@ -217,6 +235,12 @@ impl<S: Strategy> DynStrategy for Erased<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn absent_fields_of_list_items_are_told() {
+        let o = serde_json::json!({"a": [{"b": ""}, {}, {"b": null}], "c": 1});
+        assert_eq!(absent(&["/a/*/b", "/c", "/d/e"], &o), ["/a/1/b", "/a/2/b", "/d/e"]);
+    }
 
     #[test]
     fn conditions_need_no_time() {

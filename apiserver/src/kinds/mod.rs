@@ -61,7 +61,7 @@ fn core_group(resource: &str) -> Option<&'static dyn DynStrategy> {
         "pods" => &Erased(core::pod::Pod),
         "podtemplates" => &Erased(core::pod_template::PodTemplate),
         "replicationcontrollers" => &Erased(apps::replication_controller::ReplicationController),
-        "resourcequotas" => &Erased(core::limits::ResourceQuota),
+        "resourcequotas" => &Erased(core::quota::ResourceQuota),
         "secrets" => &Erased(core::config::Secret),
         "serviceaccounts" => &Erased(core::service_account::ServiceAccount),
         "services" => &Erased(core::service::Service),
@@ -135,9 +135,10 @@ fn other_groups(group: &str, resource: &str) -> Option<&'static dyn DynStrategy>
     Some(match (group, resource) {
         ("batch", "cronjobs") => &Erased(batch::cronjob::CronJob),
         ("batch", "jobs") => &Erased(batch::job::Job),
-        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::strategy::ByVersion,
+        ("autoscaling", "horizontalpodautoscalers") => {
+            &Erased(autoscaling::strategy::HorizontalPodAutoscaler)
+        }
         ("policy", "poddisruptionbudgets") => &Erased(policy::PodDisruptionBudget),
-        ("events.k8s.io", "events") => &Erased(core::event::NewEvent),
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => &Erased(flowcontrol::FlowSchema),
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
             &Erased(flowcontrol::PriorityLevelConfiguration)

@@ -1,6 +1,7 @@
 //! What names an object of each kind may have.
 
-use super::validate::{NameFn, text};
+use super::validate::{NameFn, address, text};
+use crate::field::Path;
 
 fn subdomain(name: &str, prefix: bool) -> Vec<String> {
     text::dns1123_subdomain(&text::unmask(name, prefix))
@@ -10,27 +11,9 @@ fn label(name: &str, prefix: bool) -> Vec<String> {
     text::dns1123_label(&text::unmask(name, prefix))
 }
 
-fn anything(_name: &str, _prefix: bool) -> Vec<String> {
-    Vec::new()
-}
-
 /// The canonical text of an IP address.
 fn ip_address(name: &str, _prefix: bool) -> Vec<String> {
-    match name.parse::<std::net::IpAddr>() {
-        Ok(ip) if ip.to_string() == name => Vec::new(),
-        Ok(_) => vec!["must be in canonical form".to_owned()],
-        Err(_) => text::ip(name),
-    }
-}
-
-/// CSI drivers go by DNS names of at most 63 characters, in either case.
-fn csi_driver(name: &str, _prefix: bool) -> Vec<String> {
-    let mut out = Vec::new();
-    if name.len() > 63 {
-        out.push(text::too_long(63));
-    }
-    out.extend(text::dns1123_subdomain(&name.to_lowercase()));
-    out
+    address::ip(name, &Path::default()).iter().map(|e| e.detail.clone()).collect()
 }
 
 /// `<storage version's group>.<resource>`.
@@ -54,12 +37,12 @@ fn storage_version(name: &str, _prefix: bool) -> Vec<String> {
 pub fn name_fn(group: &str, resource: &str) -> NameFn {
     match (group, resource) {
         ("", "namespaces" | "services") => label,
-        ("", "events") | ("events.k8s.io", "events") => anything,
-        ("certificates.k8s.io", "certificatesigningrequests") => anything,
+        ("", "events") => text::path_segment,
+        ("certificates.k8s.io", "certificatesigningrequests") => text::path_segment,
+        ("policy", "poddisruptionbudgets") => text::path_segment,
         ("apps", "statefulsets") => label,
         ("rbac.authorization.k8s.io", _) => text::path_segment,
         ("networking.k8s.io", "ipaddresses") => ip_address,
-        ("storage.k8s.io", "csidrivers") => csi_driver,
         ("internal.apiserver.k8s.io", "storageversions") => storage_version,
         ("apiregistration.k8s.io", "apiservices") => text::path_segment,
         _ => subdomain,

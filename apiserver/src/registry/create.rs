@@ -73,7 +73,7 @@ impl Registry {
         let mut warnings = Vec::new();
         let wrong = match r.strategy() {
             Some(s) => {
-                let mut scx = context(cx, o);
+                let mut scx = context(r, cx, o);
                 let wrong = step(r, s.create(&mut scx, o))?;
                 warnings = scx.warnings;
                 wrong

@@ -28,6 +28,39 @@ pub struct Rules {
     pub garbage_collection: GarbageCollection,
 }
 
+/// How often upstream looks at the form of an object's metadata in an update: its handlers do twice, and most kinds'
+/// rules once more, in some of them both as for a new object and as for a changed one. Each time the same is told.
+pub fn metadata_checks(group: &str, resource: &str, subresource: &str) -> usize {
+    let twice = match (group, resource) {
+        ("policy", "poddisruptionbudgets") => return 2,
+        ("", "events") => return 2,
+        ("batch", "cronjobs") if !subresource.is_empty() => return 2,
+        ("certificates.k8s.io", "certificatesigningrequests") => return 4,
+        ("", r) => matches!(
+            r,
+            "configmaps"
+                | "endpoints"
+                | "namespaces"
+                | "nodes"
+                | "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "pods"
+                | "secrets"
+                | "serviceaccounts"
+        ),
+        ("apps", r) => r == "controllerrevisions",
+        ("batch", r) => r == "jobs",
+        ("networking.k8s.io", r) => matches!(r, "ingresses" | "ingressclasses" | "ipaddresses"),
+        ("node.k8s.io", _) | ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => true,
+        ("resource.k8s.io", r) => r != "resourceslices",
+        ("storage.k8s.io", r) => {
+            matches!(r, "csistoragecapacities" | "storageclasses" | "volumeattributesclasses")
+        }
+        _ => false,
+    };
+    if twice && subresource.is_empty() { 4 } else { 3 }
+}
+
 /// Key prefix of a resource, with the slash at the end.
 pub fn key_prefix(group: &str, resource: &str) -> String {
     let dir = match (group, resource) {
@@ -113,6 +146,9 @@ mod tests {
         assert_eq!(key_prefix("", "pods"), "/registry/pods/");
         assert_eq!(key_prefix("", "services"), "/registry/services/specs/");
         assert_eq!(key_prefix("events.k8s.io", "events"), "/registry/events/");
+        assert_eq!(metadata_checks("", "nodes", ""), 4);
+        assert_eq!(metadata_checks("", "nodes", "status"), 3);
+        assert_eq!(metadata_checks("apps", "deployments", ""), 3);
         assert_eq!(
             key_prefix("apiregistration.k8s.io", "apiservices"),
             "/registry/apiregistration.k8s.io/apiservices/"

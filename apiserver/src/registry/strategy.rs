@@ -12,6 +12,8 @@ use crate::request::UserInfo;
 /// Facts about the request that rules may need.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
+    /// Group of the API that was asked: objects may be stored as those of another.
+    pub group: &'static str,
     pub namespace: String,
     pub name: String,
     /// Empty, `status`, `scale`, `ephemeralcontainers`, `resize`, `approval`, `finalize`, …
@@ -25,13 +27,18 @@ pub struct Context {
     /// Time of the request; none means the clock's.
     pub now: Option<jiff::Timestamp>,
     /// Pointers of [`Strategy::optional`] that the object lacks; kept by the adapter.
-    pub absent: Vec<&'static str>,
+    pub absent: Vec<String>,
 }
 
 impl Context {
     /// Time of the request.
     pub fn now(&self) -> jiff::Timestamp {
         self.now.unwrap_or_else(jiff::Timestamp::now)
+    }
+
+    /// Whether the object has nothing at `pointer`, one that [`Strategy::optional`] names.
+    pub fn lacks(&self, pointer: &str) -> bool {
+        self.absent.iter().any(|p| p == pointer)
     }
 
     /// True for the endpoint of the object itself, not one of its subresources.
@@ -53,8 +60,8 @@ pub trait Strategy: Send + Sync + 'static {
     /// The `k8s-openapi` type.
     type Object: Serialize + DeserializeOwned + Send;
 
-    /// JSON pointers of fields that the type always has but the object may lack. They stay out of the object
-    /// when the client left them out, and [`Context::absent`] names them to `validate`.
+    /// JSON pointers of fields that the type always has but the object may lack; `*` stands for every item of a
+    /// list. They stay out of the object when the client left them out, and [`Context::lacks`] tells `validate`.
     fn optional(&self) -> &'static [&'static str] {
         &[]
     }

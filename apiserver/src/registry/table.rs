@@ -65,6 +65,12 @@ impl Table {
         self.group(group).is_some_and(|g| g.version(version).is_some())
     }
 
+    /// Whether the group is the server's own, in whatever version: one that custom resources alone make is not.
+    pub fn is_builtin(&self, group: &str) -> bool {
+        self.group(group)
+            .is_some_and(|g| g.versions.iter().any(|v| v.resources.iter().any(|r| r.custom.is_none())))
+    }
+
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Resource>> {
         self.group(group)?.version(version)?.resource(resource)
     }

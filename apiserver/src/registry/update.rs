@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::create::{ensure_namespace, has_generation};
 use super::resource::Resource;
 use super::write::{WriteCx, Written, context, dedup_owners, ensure_valid, step};
-use super::{Registry, meta, object};
+use super::{Registry, meta, object, rules};
 use crate::admission::Operation;
-use crate::field::{Error, ErrorList, Path};
+use crate::field::{Error, ErrorKind, ErrorList, Path};
 use crate::status::{ApiError, ApiResult};
 use crate::store::KeyValue;
 
@@ -103,7 +103,7 @@ impl Registry {
         match r.strategy() {
             _ if cx.raw => {}
             Some(s) => {
-                let mut scx = context(cx, old);
+                let mut scx = context(r, cx, old);
                 step(r, s.prepare_update(&mut scx, o, old))?;
                 cx.warnings.append(&mut scx.warnings);
             }
@@ -125,11 +125,16 @@ impl Registry {
         }
         let mut errors = meta::validate_update(o, old, r.namespaced);
         meta::qualified_finalizers(r, o, &mut errors);
+        let told_again = errors.only(is_form_of_metadata);
+        for _ in 1..rules::metadata_checks(r.group, r.resource, cx.subresource) {
+            errors.extend(told_again.clone());
+        }
         if let Some(s) = r.strategy().filter(|_| !cx.raw) {
-            let mut scx = context(cx, old);
+            let mut scx = context(r, cx, old);
             scx.updating = true;
             errors.extend(step(r, s.validate(&mut scx, o))?);
             errors.extend(step(r, s.validate_update(&mut scx, o, old))?);
+            // What is refused is not warned of.
             if errors.is_empty() {
                 cx.warnings.append(&mut scx.warnings);
             }
@@ -182,6 +187,13 @@ fn uid_conflict(r: &Resource, name: &str, wanted: &str, actual: &str) -> ApiErro
     )
 }
 
+/// Whether the fault is one of the form of metadata, which upstream looks at more than once.
+fn is_form_of_metadata(e: &Error) -> bool {
+    let fields = ["labels", "annotations", "ownerReferences", "finalizers", "managedFields"];
+    let Some(rest) = e.field.strip_prefix("metadata.") else { return false };
+    e.kind != ErrorKind::Forbidden && fields.iter().any(|f| rest.starts_with(f))
+}
+
 /// Optimistic concurrency: the version that the client saw must be the current one.
 fn check_version(r: &Resource, name: &str, o: &mut Value, old: &Value) -> ApiResult<()> {
     let sent = object::resource_version(o);
@@ -193,13 +205,8 @@ fn check_version(r: &Resource, name: &str, o: &mut Value, old: &Value) -> ApiRes
                 0,
                 "must be specified for an update",
             ));
-            // Upstream prints this zero as Go prints the number's address-like form.
-            let mut status = ApiError::invalid(r.group, r.kind, name, &e);
-            status.message = status.message.replace("Invalid value: 0:", "Invalid value: 0x0:");
-            if let Some(c) = status.details.as_mut().and_then(|d| d.causes.first_mut()) {
-                c.message = c.message.replace("Invalid value: 0:", "Invalid value: 0x0:");
-            }
-            return Err(status);
+            // Upstream tells of the resource here, not of the kind.
+            return Err(ApiError::invalid(r.group, r.resource, name, &e));
         }
         object::copy_meta(o, old, "resourceVersion");
     } else if sent != object::resource_version(old) {

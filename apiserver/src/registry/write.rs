@@ -95,8 +95,9 @@ pub fn step<T>(r: &Resource, result: Result<T, serde_json::Error>) -> ApiResult<
 }
 
 /// The context that strategies see.
-pub fn context(cx: &WriteCx<'_>, o: &Value) -> Context {
+pub fn context(r: &Resource, cx: &WriteCx<'_>, o: &Value) -> Context {
     Context {
+        group: r.group,
         namespace: object::namespace(o).to_owned(),
         name: object::name(o).to_owned(),
         subresource: cx.subresource.to_owned(),
@@ -107,7 +108,9 @@ pub fn context(cx: &WriteCx<'_>, o: &Value) -> Context {
 
 /// Fails with everything in `errors`, if anything.
 pub fn ensure_valid(r: &Resource, name: &str, errors: &ErrorList) -> ApiResult<()> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(r.group, r.kind, name, errors)) }
+    // Events of the newer group are told of as what they are stored as.
+    let group = r.storage.as_ref().map_or(r.group, |s| s.group);
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(group, r.kind, name, errors)) }
 }
 
 /// Removes repeated owner references, warning about them.

@@ -172,6 +172,12 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
 
 /// The object in the body must be the one in the path.
 pub fn check_name(r: &Resource, o: &mut Value, info: &crate::request::RequestInfo) -> ApiResult<()> {
+    let ns = object::namespace(o);
+    if r.namespaced && !ns.is_empty() && ns != info.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
     let sent = object::name(o);
     if sent.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -183,13 +189,6 @@ pub fn check_name(r: &Resource, o: &mut Value, info: &crate::request::RequestInf
         return Err(ApiError::bad_request(format!(
             "the name of the object ({sent}) does not match the name on the URL ({})",
             info.name
-        )));
-    }
-    let ns = object::namespace(o);
-    if r.namespaced && !ns.is_empty() && ns != info.namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({ns}) does not match the namespace on the URL ({})",
-            info.namespace
         )));
     }
     Ok(())

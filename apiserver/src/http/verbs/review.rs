@@ -9,6 +9,7 @@ use crate::authz::review;
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
+use crate::registry::create::ensure_namespace;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::{codec, method_not_allowed};
@@ -27,6 +28,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let body = call.read_body().await?;
     let mut o = codec::decode_body(r, &body, format, options.field_validation, &mut call.warnings)?;
+    ensure_namespace(r, &mut o, &call.info.namespace).map_err(|e| e.warned(&mut call.warnings))?;
     let manager = super::manager(&call, &options);
     crate::registry::managed::on_virtual(r, &manager, &mut o);
     let answer = match r.resource {

@@ -2,8 +2,11 @@
 
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use crate::admission::{Operation, RequestOptions};
 use crate::app::App;
+use crate::authn::token_request::Issuer;
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
@@ -28,25 +31,10 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         .ok_or_else(|| ApiError::internal("the type table has no TokenRequest"))?;
     let body = call.read_body().await?;
     let mut o = codec::decode_as(schema, gvk, &body, format, options.field_validation, &mut call.warnings)?;
-    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
-    issuer.prepare(namespace, name, &mut o).await?;
-    let cx = WriteCx {
-        user: &call.user,
-        manager: "",
-        subresource: "token",
-        dry_run: options.dry_run,
-        internal: false,
-        raw: false,
-        applied: false,
-        options: RequestOptions::Write(&options, WriteKind::Create),
-        warnings: Vec::new(),
+    let answer = match issued(app, &mut call, r, issuer, &options, &mut o).await {
+        Ok(answer) => answer,
+        Err(e) => return Err(e.warned(&mut call.warnings)),
     };
-    let attrs = app.registry.attributes(r, &cx, namespace, name, Operation::Create, None);
-    app.admission.admit(&attrs, Some(&mut o)).await?;
-    app.admission.validate(&attrs, Some(&o)).await?;
-    call.warnings.append(&mut attrs.warnings.take());
-    let (answer, mut warnings) = issuer.issue(namespace, name, o, SystemTime::now()).await?;
-    call.warnings.append(&mut warnings);
     super::answer_virtual(
         schema,
         "authentication.k8s.io/v1",
@@ -56,4 +44,36 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         &answer,
         &call.warnings,
     )
+}
+
+/// The request with its token.
+async fn issued(
+    app: &App,
+    call: &mut Call<'_>,
+    r: &Resource,
+    issuer: &Issuer,
+    options: &WriteOptions,
+    o: &mut Value,
+) -> ApiResult<Value> {
+    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
+    issuer.prepare(namespace, name, o).await?;
+    let cx = WriteCx {
+        user: &call.user,
+        manager: "",
+        subresource: "token",
+        dry_run: options.dry_run,
+        internal: false,
+        raw: false,
+        applied: false,
+        options: RequestOptions::Write(options, WriteKind::Create),
+        warnings: Vec::new(),
+    };
+    let attrs = app.registry.attributes(r, &cx, namespace, name, Operation::Create, None);
+    app.admission.admit(&attrs, Some(o)).await?;
+    app.admission.validate(&attrs, Some(o)).await?;
+    let mut told = attrs.warnings.take();
+    let (answer, mut warnings) = issuer.issue(namespace, name, std::mem::take(o), SystemTime::now()).await?;
+    call.warnings.append(&mut told);
+    call.warnings.append(&mut warnings);
+    Ok(answer)
 }

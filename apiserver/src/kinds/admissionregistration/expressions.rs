@@ -14,7 +14,7 @@ const MAX_CONDITIONS: usize = 64;
 const MAX_ANNOTATIONS: usize = 20;
 /// Longest expression of an audit annotation, in bytes.
 const MAX_ANNOTATION: usize = 5 * 1024;
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 
 /// Refuses an expression that does not compile, or gives something else than it should.
 fn compiles(source: &str, env: &Env, types: &[Type], path: &Path, errors: &mut ErrorList) {

@@ -6,7 +6,7 @@ use super::expressions;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of_if_given;
 use crate::kinds::semantic::items;
-use crate::kinds::validate::{invalid_each, selector, text as rules};
+use crate::kinds::validate::{invalid_each, selector, text as rules, url};
 
 /// Which requests are matched.
 pub struct Rule<'a> {
@@ -130,7 +130,8 @@ pub struct Webhook<'a> {
     pub rules: &'a [api::RuleWithOperations],
     pub failure: &'a Option<String>,
     pub matching: &'a Option<String>,
-    pub side_effects: &'a str,
+    /// None where the client left it out.
+    pub side_effects: Option<&'a str>,
     pub timeout: Option<i32>,
     pub namespaces: &'a Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
     pub objects: &'a Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
@@ -172,12 +173,13 @@ pub fn webhook(w: &Webhook<'_>, path: &Path, errors: &mut ErrorList) {
     }
     one_of_if_given(w.failure, &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
     one_of_if_given(w.matching, &["Equivalent", "Exact"], &path.child("matchPolicy"), errors);
-    if !["None", "NoneOnDryRun"].contains(&w.side_effects) {
+    let side_effects = w.side_effects.unwrap_or_default();
+    if !["None", "NoneOnDryRun"].contains(&side_effects) {
         let at = path.child("sideEffects");
-        errors.push(if w.side_effects.is_empty() {
+        errors.push(if w.side_effects.is_none() {
             Error::required(&at, "must specify one of None, NoneOnDryRun")
         } else {
-            Error::not_supported(&at, w.side_effects, &["None", "NoneOnDryRun"])
+            Error::not_supported(&at, side_effects, &["None", "NoneOnDryRun"])
         });
     }
     if let Some(n) = w.timeout.filter(|n| !(1..=30).contains(n)) {
@@ -243,30 +245,33 @@ fn service_path(given: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// Where a webhook is, if by URL.
 pub(crate) fn webhook_url(given: &str, path: &Path, errors: &mut ErrorList) {
     let form = "; desired format: https://host[/path]";
-    let parsed = match url::Url::parse(given) {
+    let parsed = match url::parse(given) {
         Ok(u) => u,
         Err(e) => {
             errors.push(Error::required(path, format!("url must be a valid URL: {e}{form}")));
             return;
         }
     };
-    if parsed.scheme() != "https" {
+    if parsed.scheme != "https" {
         let why = format!("'https' is the only allowed URL scheme{form}");
-        errors.push(Error::invalid(path, parsed.scheme(), why));
+        errors.push(Error::invalid(path, parsed.scheme, why));
     }
-    if parsed.host_str().unwrap_or_default().is_empty() {
+    if parsed.host.is_empty() {
         errors.push(Error::invalid(path, "", format!("host must be specified{form}")));
     }
-    if !parsed.username().is_empty() {
-        errors.push(Error::invalid(path, parsed.username(), "user information is not permitted in the URL"));
+    if let Some(u) = parsed.user {
+        errors.push(Error::invalid(path, u, "user information is not permitted in the URL"));
     }
-    if let Some(f) = parsed.fragment() {
-        errors.push(Error::invalid(path, f, "fragments are not permitted in the URL"));
-    }
-    if let Some(q) = parsed.query() {
-        errors.push(Error::invalid(path, q, "query parameters are not permitted in the URL"));
+    for (part, why) in [
+        (parsed.fragment, "fragments are not permitted in the URL"),
+        (parsed.query, "query parameters are not permitted in the URL"),
+    ] {
+        if !part.is_empty() {
+            errors.push(Error::invalid(path, part, why));
+        }
     }
 }
 

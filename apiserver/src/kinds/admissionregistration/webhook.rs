@@ -39,8 +39,19 @@ fn default_common(w: Common<'_>) {
     }
 }
 
+/// Clients must say it, though not to have said so is another fault than to say nothing of it.
+const SIDE_EFFECTS: &str = "/webhooks/*/sideEffects";
+
+fn side_effects<'a>(cx: &Context, i: usize, given: &'a str) -> Option<&'a str> {
+    Some(given).filter(|_| !cx.lacks(&format!("/webhooks/{i}/sideEffects")))
+}
+
 impl Strategy for ValidatingWebhookConfiguration {
     type Object = api::ValidatingWebhookConfiguration;
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SIDE_EFFECTS]
+    }
 
     fn default(&self, c: &mut Self::Object) {
         for w in c.webhooks.iter_mut().flatten() {
@@ -65,7 +76,7 @@ impl Strategy for ValidatingWebhookConfiguration {
         next_generation(&mut c.metadata, &old.metadata, changed);
     }
 
-    fn validate(&self, _cx: &mut Context, c: &Self::Object) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &Self::Object) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut names = std::collections::BTreeSet::new();
         for (i, w) in items(&c.webhooks).iter().enumerate() {
@@ -77,7 +88,7 @@ impl Strategy for ValidatingWebhookConfiguration {
                     rules: items(&w.rules),
                     failure: &w.failure_policy,
                     matching: &w.match_policy,
-                    side_effects: &w.side_effects,
+                    side_effects: side_effects(cx, i, &w.side_effects),
                     timeout: w.timeout_seconds,
                     namespaces: &w.namespace_selector,
                     objects: &w.object_selector,
@@ -98,6 +109,10 @@ impl Strategy for ValidatingWebhookConfiguration {
 
 impl Strategy for MutatingWebhookConfiguration {
     type Object = api::MutatingWebhookConfiguration;
+
+    fn optional(&self) -> &'static [&'static str] {
+        &[SIDE_EFFECTS]
+    }
 
     fn default(&self, c: &mut Self::Object) {
         for w in c.webhooks.iter_mut().flatten() {
@@ -123,7 +138,7 @@ impl Strategy for MutatingWebhookConfiguration {
         next_generation(&mut c.metadata, &old.metadata, changed);
     }
 
-    fn validate(&self, _cx: &mut Context, c: &Self::Object) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &Self::Object) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut names = std::collections::BTreeSet::new();
         for (i, w) in items(&c.webhooks).iter().enumerate() {
@@ -135,7 +150,7 @@ impl Strategy for MutatingWebhookConfiguration {
                     rules: items(&w.rules),
                     failure: &w.failure_policy,
                     matching: &w.match_policy,
-                    side_effects: &w.side_effects,
+                    side_effects: side_effects(cx, i, &w.side_effects),
                     timeout: w.timeout_seconds,
                     namespaces: &w.namespace_selector,
                     objects: &w.object_selector,

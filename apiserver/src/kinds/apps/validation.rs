@@ -15,7 +15,7 @@ pub const SELECTOR: &str = "/spec/selector";
 
 /// The selector, if the client sent one.
 pub fn given<'a>(cx: &Context, s: &'a LabelSelector) -> Option<&'a LabelSelector> {
-    if cx.absent.contains(&SELECTOR) { None } else { Some(s) }
+    if cx.lacks(SELECTOR) { None } else { Some(s) }
 }
 
 /// A selector that is there and says something. `kind` as in messages. False if it is malformed, and so can be

@@ -3,14 +3,80 @@
 use k8s_openapi::api::autoscaling::v2 as api;
 
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::podspec::validate::resources;
 use crate::kinds::quantity::amount;
 use crate::kinds::semantic::{items, text};
-use crate::kinds::validate::{invalid_each, text as rules};
+use crate::kinds::validate::{invalid_each, numbers, text as rules};
 
 const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 
+/// What the API version of a reference may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// One of a named group.
+    Grouped,
+    /// One of the core group, too.
+    Core,
+    /// Anything: the stored object has it already.
+    Any,
+}
+
+impl Versions {
+    /// What is wrong with `version`.
+    fn judge(self, version: &str) -> Option<String> {
+        match self {
+            Self::Any => None,
+            _ if version.matches('/').count() > 1 => {
+                Some(format!("unexpected GroupVersion string: {version}"))
+            }
+            Self::Core => None,
+            Self::Grouped => {
+                let grouped = version.split_once('/').is_some_and(|(group, _)| !group.is_empty());
+                (!grouped).then(|| "apiVersion must specify API group".to_owned())
+            }
+        }
+    }
+}
+
+/// What is asked of an autoscaler. An update asks for less where the stored one lacks it already.
+#[derive(Debug)]
+pub struct Options {
+    least_min_replicas: i32,
+    scaled: Versions,
+    measured: Versions,
+}
+
+impl Options {
+    /// For a new spec, or for one that takes the place of `old`.
+    pub fn of(
+        new: &api::HorizontalPodAutoscalerSpec,
+        old: Option<&api::HorizontalPodAutoscalerSpec>,
+    ) -> Self {
+        let target = |s: &api::HorizontalPodAutoscalerSpec| {
+            (text(&s.scale_target_ref.api_version).to_owned(), s.scale_target_ref.kind.clone())
+        };
+        let wrong = |m: &api::MetricSpec| {
+            let object = m.object.as_ref().filter(|_| m.type_ == "Object");
+            object.is_some_and(|o| Versions::Core.judge(text(&o.described_object.api_version)).is_some())
+        };
+        Self {
+            least_min_replicas: if old.is_some_and(|o| o.min_replicas == Some(0)) { 0 } else { 1 },
+            scaled: match old {
+                Some(o) if target(o) == target(new) => Versions::Any,
+                _ if new.scale_target_ref.kind == "ReplicationController" => Versions::Core,
+                _ => Versions::Grouped,
+            },
+            measured: match old {
+                Some(o) if items(&o.metrics).iter().any(wrong) => Versions::Any,
+                _ => Versions::Core,
+            },
+        }
+    }
+}
+
 /// Reference to what is scaled or measured.
-fn reference(kind: &str, name: &str, version: &str, path: &Path, errors: &mut ErrorList) {
+fn reference(r: &api::CrossVersionObjectReference, versions: Versions, path: &Path, errors: &mut ErrorList) {
+    let (kind, name) = (r.kind.as_str(), r.name.as_str());
     for (field, value) in [("kind", kind), ("name", name)] {
         let at = path.child(field);
         if value.is_empty() {
@@ -19,22 +85,21 @@ fn reference(kind: &str, name: &str, version: &str, path: &Path, errors: &mut Er
             errors.extend(invalid_each(&at, value, rules::path_segment(value, false)));
         }
     }
-    let at = path.child("apiVersion");
-    if version.matches('/').count() > 1 {
-        let why = format!("unexpected GroupVersion string: {version}");
-        errors.push(Error::invalid(&at, version, why));
-    } else if !(version.contains('/') || (kind == "ReplicationController" && version == "v1")) {
-        errors.push(Error::invalid(&at, version, "apiVersion must specify API group"));
+    let version = text(&r.api_version);
+    if let Some(why) = versions.judge(version) {
+        errors.push(Error::invalid(&path.child("apiVersion"), version, why));
     }
 }
 
 /// Spec of the newer version.
-pub fn spec(s: &api::HorizontalPodAutoscalerSpec) -> ErrorList {
+pub fn spec(s: &api::HorizontalPodAutoscalerSpec, options: &Options) -> ErrorList {
     let mut errors = ErrorList::new();
     let path = Path::new("spec");
     let min = s.min_replicas.unwrap_or(1);
-    if min < 1 {
-        errors.push(Error::invalid(&path.child("minReplicas"), min, "must be greater than or equal to 1"));
+    let least = options.least_min_replicas;
+    if min < least {
+        let why = format!("must be greater than or equal to {least}");
+        errors.push(Error::invalid(&path.child("minReplicas"), min, why));
     }
     let at = path.child("maxReplicas");
     match s.max_replicas {
@@ -45,12 +110,11 @@ pub fn spec(s: &api::HorizontalPodAutoscalerSpec) -> ErrorList {
     if s.min_replicas.is_some() && s.max_replicas < min {
         errors.push(Error::invalid(&at, s.max_replicas, "must be greater than or equal to `minReplicas`"));
     }
-    let r = &s.scale_target_ref;
-    reference(&r.kind, &r.name, text(&r.api_version), &path.child("scaleTargetRef"), &mut errors);
+    reference(&s.scale_target_ref, options.scaled, &path.child("scaleTargetRef"), &mut errors);
     for (i, m) in items(&s.metrics).iter().enumerate() {
-        metric(m, &path.child("metrics").index(i), &mut errors);
+        metric(m, options, &path.child("metrics").index(i), &mut errors);
     }
-    let external = |m: &api::MetricSpec| m.object.is_some() || m.external.is_some();
+    let external = |m: &api::MetricSpec| matches!(m.type_.as_str(), "Object" | "External");
     if s.min_replicas == Some(0) && !items(&s.metrics).iter().any(external) {
         errors.push(Error::forbidden(
             &path.child("metrics"),
@@ -68,7 +132,7 @@ pub fn spec(s: &api::HorizontalPodAutoscalerSpec) -> ErrorList {
     errors
 }
 
-fn metric(m: &api::MetricSpec, path: &Path, errors: &mut ErrorList) {
+fn metric(m: &api::MetricSpec, options: &Options, path: &Path, errors: &mut ErrorList) {
     let kind = path.child("type");
     if m.type_.is_empty() {
         errors.push(Error::required(&kind, "must specify a metric source type"));
@@ -85,10 +149,14 @@ fn metric(m: &api::MetricSpec, path: &Path, errors: &mut ErrorList) {
     };
     if let (true, Some(o)) = (first("object", m.object.is_some()), &m.object) {
         let at = path.child("object");
-        let r = &o.described_object;
-        reference(&r.kind, &r.name, text(&r.api_version), &at.child("describedObject"), errors);
+        reference(&o.described_object, options.measured, &at.child("describedObject"), errors);
         identifier(&o.metric, &at.child("metric"), errors);
-        value_target(&o.target, &at.child("target"), errors);
+        let at = at.child("target");
+        target(&o.target, &at, errors);
+        if o.target.value.is_none() && o.target.average_value.is_none() {
+            let why = "must set either a target value or averageValue";
+            errors.push(Error::required(&at.child("averageValue"), why));
+        }
     }
     if let (true, Some(e)) = (first("external", m.external.is_some()), &m.external) {
         let at = path.child("external");
@@ -107,16 +175,28 @@ fn metric(m: &api::MetricSpec, path: &Path, errors: &mut ErrorList) {
         }
     }
     if let (true, Some(r)) = (first("resource", m.resource.is_some()), &m.resource) {
-        resource(&r.name, &r.target, &path.child("resource"), errors);
+        let at = path.child("resource");
+        if r.name.is_empty() {
+            errors.push(Error::required(&at.child("name"), "must specify a resource name"));
+        }
+        resource(&r.target, &at.child("target"), errors);
     }
     if let (true, Some(r)) =
         (first("containerResource", m.container_resource.is_some()), &m.container_resource)
     {
         let at = path.child("containerResource");
-        if r.container.is_empty() {
-            errors.push(Error::required(&at.child("container"), "must specify a container"));
+        if r.name.is_empty() {
+            errors.push(Error::required(&at.child("name"), "must specify a resource name"));
+        } else {
+            resources::container_resource_name(&r.name, &at.child("name"), errors);
         }
-        resource(&r.name, &r.target, &at, errors);
+        let container = at.child("container");
+        if r.container.is_empty() {
+            errors.push(Error::required(&container, "must specify a container"));
+        } else {
+            errors.extend(invalid_each(&container, &r.container, rules::dns1123_label(&r.container)));
+        }
+        resource(&r.target, &at.child("target"), errors);
     }
     let expected = match m.type_.as_str() {
         "Object" => "object",
@@ -136,6 +216,7 @@ fn metric(m: &api::MetricSpec, path: &Path, errors: &mut ErrorList) {
         ));
     }
     if present.len() != 1 {
+        // Upstream tells them in no certain order.
         for p in present.into_iter().filter(|p| *p != expected) {
             errors.push(Error::forbidden(&path.child(p), "must populate the given metric source only"));
         }
@@ -187,12 +268,8 @@ fn value_target(t: &api::MetricTarget, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn resource(name: &str, t: &api::MetricTarget, path: &Path, errors: &mut ErrorList) {
-    if name.is_empty() {
-        errors.push(Error::required(&path.child("name"), "must specify a resource name"));
-    }
-    let at = path.child("target");
-    target(t, &at, errors);
+fn resource(t: &api::MetricTarget, at: &Path, errors: &mut ErrorList) {
+    target(t, at, errors);
     match (t.average_utilization, &t.average_value) {
         (None, None) => errors.push(Error::required(
             &at.child("averageUtilization"),
@@ -244,5 +321,59 @@ fn scaling(r: &api::HPAScalingRules, path: &Path, errors: &mut ErrorList) {
                 "must be less than or equal to 1800",
             ));
         }
+    }
+    if let Some(t) = r.tolerance.as_ref().filter(|t| amount(t).is_negative()) {
+        errors.push(Error::invalid(&path.child("tolerance"), t, "must be greater than or equal to 0"));
+    }
+}
+
+/// Counts of a status are not negative.
+pub fn status(s: &api::HorizontalPodAutoscalerStatus) -> ErrorList {
+    let path = Path::new("status");
+    let mut errors = numbers::non_negative_opt(s.current_replicas, &path.child("currentReplicas"));
+    errors.extend(numbers::non_negative(s.desired_replicas, &path.child("desiredReplicas")));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scaler(target: &str, measured: &str) -> api::HorizontalPodAutoscalerSpec {
+        serde_json::from_value(serde_json::json!({"maxReplicas": 2,
+            "scaleTargetRef": {"apiVersion": target, "kind": "Deployment", "name": "d"},
+            "metrics": [{"type": "Object", "object": {
+                "describedObject": {"apiVersion": measured, "kind": "Service", "name": "s"},
+                "metric": {"name": "m"}, "target": {"type": "Value", "value": "1"}}}]}))
+        .expect("a spec")
+    }
+
+    fn told(
+        new: &api::HorizontalPodAutoscalerSpec,
+        old: Option<&api::HorizontalPodAutoscalerSpec>,
+    ) -> String {
+        spec(new, &Options::of(new, old)).aggregate()
+    }
+
+    #[test]
+    fn what_is_scaled_has_a_group_what_is_measured_need_not() {
+        let fine = scaler("apps/v1", "v1");
+        assert_eq!(told(&fine, None), "[]");
+        let groupless = scaler("v1", "v1");
+        assert!(told(&groupless, None).contains("apiVersion must specify API group"));
+        // What is stored may stay.
+        assert_eq!(told(&groupless, Some(&groupless)), "[]");
+        assert!(told(&groupless, Some(&fine)).contains("apiVersion must specify API group"));
+    }
+
+    #[test]
+    fn a_metric_of_an_object_takes_both_values() {
+        let mut s = scaler("apps/v1", "v1");
+        let object = s.metrics.as_mut().and_then(|m| m[0].object.as_mut()).expect("an object metric");
+        object.target.average_value = object.target.value.clone();
+        assert_eq!(told(&s, None), "[]");
+        s.min_replicas = Some(0);
+        assert!(told(&s, None).contains("must be greater than or equal to 1"));
+        assert_eq!(told(&s, Some(&s)), "[]");
     }
 }

@@ -11,6 +11,7 @@ pub mod node;
 pub mod node_validation;
 pub mod pod;
 pub mod pod_template;
+pub mod quota;
 pub mod service;
 pub mod service_account;
 pub mod service_validation;

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1 as api;
 
-use crate::kinds::semantic::fill;
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::{fill, items};
+use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Label that always repeats the namespace's name, for selectors.
@@ -46,5 +48,64 @@ impl Strategy for Namespace {
                 ns.status = old.status.clone();
             }
         }
+    }
+
+    fn validate(&self, cx: &mut Context, ns: &api::Namespace) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if !cx.updating {
+            let path = Path::new("spec").child("finalizers");
+            finalizers(ns, |_| path.clone(), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, ns: &api::Namespace, _old: &api::Namespace) -> ErrorList {
+        let mut errors = ErrorList::new();
+        match cx.subresource.as_str() {
+            "finalize" => {
+                let path = Path::new("spec").child("finalizers");
+                finalizers(ns, |i| path.index(i), &mut errors);
+            }
+            "status" => {
+                let phase = ns.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+                let (expected, why) = if ns.metadata.deletion_timestamp.is_none() {
+                    ("Active", "may only be 'Active' if `deletionTimestamp` is empty")
+                } else {
+                    ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
+                };
+                if phase != expected {
+                    errors.push(Error::invalid(&Path::new("status").child("Phase"), phase, why));
+                }
+            }
+            _ => {}
+        }
+        errors
+    }
+}
+
+/// Finalizers are qualified, or the ones that every cluster knows.
+fn finalizers(ns: &api::Namespace, at: impl Fn(usize) -> Path, errors: &mut ErrorList) {
+    let list = ns.spec.as_ref().map(|s| items(&s.finalizers)).unwrap_or_default();
+    for (i, f) in list.iter().enumerate() {
+        errors.extend(invalid_each(&at(i), f, text::qualified_name(f)));
+        if !f.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&f.as_str()) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&at(i), f, why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finalizers_are_known_or_qualified() {
+        let told = |f: &str| {
+            let ns = serde_json::json!({"metadata": {"name": "n"}, "spec": {"finalizers": [f]}});
+            let ns = serde_json::from_value(ns).expect("a namespace");
+            Namespace.validate(&mut Context::default(), &ns).len()
+        };
+        assert_eq!((told("kubernetes"), told("a.b/c"), told("other"), told("")), (0, 0, 1, 3));
     }
 }

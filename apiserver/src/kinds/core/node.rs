@@ -15,11 +15,12 @@ impl Strategy for Node {
 
     fn default(&self, node: &mut api::Node) {
         let spec = node.spec.get_or_insert_with(Default::default);
-        // The single-valued field and the list mirror each other.
+        // The single-valued field and the list mirror each other; where they differ, the former counts alone.
         match (spec.pod_cidr.as_deref().unwrap_or_default(), spec.pod_cidrs.as_deref().unwrap_or_default()) {
             ("", [first, ..]) => spec.pod_cidr = Some(first.clone()),
-            (one, []) if !one.is_empty() => spec.pod_cidrs = Some(vec![one.to_owned()]),
-            _ => {}
+            ("", []) => {}
+            (one, [first, ..]) if one == first => {}
+            (one, _) => spec.pod_cidrs = Some(vec![one.to_owned()]),
         }
         let status = node.status.get_or_insert_with(Default::default);
         canonical_list(&mut status.capacity);
@@ -44,10 +45,7 @@ impl Strategy for Node {
         node_validation::validate(node)
     }
 
-    fn validate_update(&self, cx: &mut Context, node: &api::Node, old: &api::Node) -> ErrorList {
-        if cx.is_status() {
-            return ErrorList::new();
-        }
+    fn validate_update(&self, _cx: &mut Context, node: &api::Node, old: &api::Node) -> ErrorList {
         node_validation::validate_update(node, old)
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::{one_of, resources, scheduling};
 use crate::kinds::semantic::{items, text};
-use crate::kinds::validate::{invalid_each, selector, text as rules};
+use crate::kinds::validate::{address, printed, selector, text as rules};
 
 fn taints(list: &[Taint], path: &Path, errors: &mut ErrorList) {
     let mut seen = BTreeSet::new();
@@ -40,32 +40,64 @@ pub fn validate(node: &Node) -> ErrorList {
     let mut errors = ErrorList::new();
     let Some(s) = &node.spec else { return errors };
     taints(items(&s.taints), &Path::new("metadata").child("taints"), &mut errors);
-    if let Some(st) = &node.status {
-        for (field, list) in [("capacity", &st.capacity), ("allocatable", &st.allocatable)] {
-            for (name, q) in list.iter().flatten() {
-                let at = Path::new("status").child(field).key(name);
-                resources::quantity(name, q, &at, &mut errors);
-            }
-        }
-    }
+    amounts(node, &mut errors);
     let at = Path::new("spec").child("podCIDRs");
     let list = items(&s.pod_cidrs);
     for (i, c) in list.iter().enumerate() {
-        errors.extend(invalid_each(&at.index(i), c, rules::cidr(c)));
+        errors.extend(address::legacy_cidr(c, &[], &at.index(i)));
     }
-    let is_v6 = |c: &String| c.contains(':');
-    if list.len() > 2 || (list.len() == 2 && is_v6(&list[0]) == is_v6(&list[1])) {
+    if list.len() < 2 {
+        return errors;
+    }
+    let families: Option<Vec<bool>> =
+        list.iter().map(|c| address::sloppy_cidr(c).map(|(ip, _)| ip.is_ipv6())).collect();
+    if families.is_none() {
+        let bad = list.iter().find(|c| address::sloppy_cidr(c).is_none()).map_or("", String::as_str);
+        errors.push(Error::internal(
+            &at,
+            format!("invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{}]: <nil> (invalid CIDR address: {bad})",
+                list.iter().position(|c| c == bad).unwrap_or_default()),
+        ));
+    }
+    if list.len() > 2 || families.is_none_or(|f| f[0] == f[1]) {
         errors.push(Error::invalid(&at, list, "may specify no more than one CIDR for each IP family"));
     }
     errors
 }
 
-/// Pod networks and the provider's id are set once.
+/// Amounts of what the node has.
+fn amounts(node: &Node, errors: &mut ErrorList) {
+    let Some(st) = &node.status else { return };
+    for (field, list) in [("capacity", &st.capacity), ("allocatable", &st.allocatable)] {
+        for (name, q) in list.iter().flatten() {
+            resources::quantity(name, q, &Path::new("status").child(field).child(name), errors);
+        }
+    }
+}
+
+/// Pod networks and the provider's id are set once. The same holds for writes of the status.
 pub fn validate_update(node: &Node, old: &Node) -> ErrorList {
     let mut errors = ErrorList::new();
+    amounts(node, &mut errors);
+    let mut seen = Vec::new();
+    for (i, a) in node.status.iter().flat_map(|s| items(&s.addresses)).enumerate() {
+        if seen.contains(&a) {
+            let mut e = Error::duplicate(&Path::new("status").child("addresses").index(i), "");
+            e.value =
+                printed::object(&[("Type", printed::json(&a.type_)), ("Address", printed::json(&a.address))]);
+            errors.push(e);
+        }
+        seen.push(a);
+    }
     let (Some(n), Some(o)) = (&node.spec, &old.spec) else { return errors };
     let path = Path::new("spec");
-    if !items(&o.pod_cidrs).is_empty() && items(&n.pod_cidrs) != items(&o.pod_cidrs) {
+    let (new_cidrs, old_cidrs) = (items(&n.pod_cidrs), items(&o.pod_cidrs));
+    let changes = match old_cidrs.len() {
+        0 => 0,
+        len if len != new_cidrs.len() => 1,
+        _ => old_cidrs.iter().zip(new_cidrs).filter(|(a, b)| a != b).count(),
+    };
+    for _ in 0..changes {
         errors.push(Error::forbidden(
             &path.child("podCIDRs"),
             "node updates may not change podCIDR except from \"\" to valid",
@@ -78,5 +110,6 @@ pub fn validate_update(node: &Node, old: &Node) -> ErrorList {
             "node updates may not change providerID except from \"\" to valid",
         ));
     }
+    taints(items(&n.taints), &Path::new("metadata").child("taints"), &mut errors);
     errors
 }

@@ -220,6 +220,9 @@ fn limit_response(l: &api::LimitedPriorityLevelConfiguration, path: &Path, error
     }
 }
 
+/// Bits of a flow's hash, from which its hand of queues is dealt.
+const HASH_BITS: u32 = 60;
+
 fn queuing(q: &api::QueuingConfiguration, path: &Path, errors: &mut ErrorList) {
     let (queues, hand, limit) =
         (q.queues.unwrap_or(0), q.hand_size.unwrap_or(0), q.queue_length_limit.unwrap_or(0));
@@ -236,6 +239,11 @@ fn queuing(q: &api::QueuingConfiguration, path: &Path, errors: &mut ErrorList) {
         errors.push(Error::invalid(&at, hand, "must be positive"));
     } else if hand > queues {
         let why = format!("should not be greater than queues ({queues})");
+        errors.push(Error::invalid(&at, hand, why));
+    } else if (f64::from(queues).log2() * f64::from(hand)).ceil() > f64::from(HASH_BITS) {
+        let why = format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+        );
         errors.push(Error::invalid(&at, hand, why));
     }
 }

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::items;
 use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -45,14 +46,16 @@ impl Strategy for ApiService {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, s: &api::APIService) -> ErrorList {
+    fn validate(&self, cx: &mut Context, s: &api::APIService) -> ErrorList {
         let mut errors = ErrorList::new();
         let Some(spec) = &s.spec else { return errors };
         let path = Path::new("spec");
         let name = s.metadata.name.as_deref().unwrap_or_default();
         let (group, version) =
             (spec.group.as_deref().unwrap_or_default(), spec.version.as_deref().unwrap_or_default());
-        if name != format!("{version}.{group}") {
+        // A name that is none at all was told already.
+        let named = !name.is_empty() && text::path_segment(name, false).is_empty();
+        if named && !cx.updating && name != format!("{version}.{group}") {
             errors.push(Error::invalid(
                 &Path::new("metadata").child("name"),
                 name,
@@ -89,7 +92,7 @@ impl Strategy for ApiService {
                 if verifies {
                     errors.push(Error::invalid(
                         &path.child("caBundle"),
-                        "<omitted>",
+                        format!("{} bytes", spec.ca_bundle.as_ref().map_or(0, |b| b.0.len())),
                         "local APIServices may not have a caBundle",
                     ));
                 }
@@ -108,6 +111,10 @@ impl Strategy for ApiService {
                         errors.push(Error::required(&at.child(field), ""));
                     }
                 }
+                if let Some(p) = svc.port.filter(|p| !(1..=65535).contains(p)) {
+                    let why = format!("port is not valid: {}", text::between(1, 65535));
+                    errors.push(Error::invalid(&at.child("port"), p, why));
+                }
                 if verifies && skips {
                     errors.push(Error::invalid(
                         &path.child("insecureSkipTLSVerify"),
@@ -118,5 +125,36 @@ impl Strategy for ApiService {
             }
         }
         errors
+    }
+
+    fn validate_update(&self, cx: &mut Context, s: &api::APIService, _old: &api::APIService) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let conditions = s.status.iter().flat_map(|s| items(&s.conditions));
+        for (i, c) in conditions.enumerate().filter(|_| cx.is_status()) {
+            let path = Path::new("status").child("conditions").index(i).child("status");
+            let known = ["True", "False", "Unknown"];
+            if !known.contains(&c.status.as_str()) {
+                errors.push(Error::not_supported(&path, &c.status, &known));
+            }
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_once() {
+        let told = |name: &str| {
+            let s = serde_json::json!({"metadata": {"name": name}, "spec": {"group": "x.io", "version": "v1",
+                "groupPriorityMinimum": 1, "versionPriority": 1, "service": {"namespace": "a", "name": "b", "port": 0}}});
+            let s = serde_json::from_value(s).expect("a service");
+            ApiService.validate(&mut Context::default(), &s).aggregate()
+        };
+        assert!(told("v1.x.io").starts_with("spec.service.port: Invalid value: 0: port is not valid"));
+        assert!(told("other").starts_with("[metadata.name"));
+        assert!(!told("").contains("metadata.name") && !told("a/b").contains("metadata.name"));
     }
 }

@@ -27,8 +27,12 @@ impl Strategy for PriorityClass {
         next_generation(&mut c.metadata, &old.metadata, false);
     }
 
-    fn validate(&self, _cx: &mut Context, c: &api::PriorityClass) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &api::PriorityClass) -> ErrorList {
         let mut errors = ErrorList::new();
+        // Nothing of this changes.
+        if cx.updating {
+            return errors;
+        }
         let name = c.metadata.name.as_deref().unwrap_or_default();
         let value = c.value.unwrap_or(0);
         if name.starts_with("system-") {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
-use crate::kinds::validate::{immutable, invalid_each, text};
+use crate::kinds::validate::{address, immutable, invalid_each, printed, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of service CIDRs.
@@ -35,25 +35,14 @@ impl Strategy for ServiceCidr {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, c: &api::ServiceCIDR) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &api::ServiceCIDR) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::new("spec").child("cidrs");
         let list = c.spec.as_ref().and_then(|s| s.cidrs.as_deref()).unwrap_or_default();
-        let is_v6 = |c: &String| c.contains(':');
-        if list.is_empty() {
-            errors.push(Error::required(&path, "at least one CIDR required"));
-        } else if list.len() > 2 {
-            errors.push(Error::invalid(&path, list, "may only hold up to 2 values"));
-        } else if list.len() == 2 && is_v6(&list[0]) == is_v6(&list[1]) {
-            errors.push(Error::invalid(
-                &path,
-                list,
-                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
-            ));
+        if cx.updating {
+            return errors;
         }
-        for (i, c) in list.iter().enumerate() {
-            errors.extend(invalid_each(&path.index(i), c, text::cidr(c)));
-        }
+        cidrs(list, &path, &mut errors);
         errors
     }
 
@@ -64,15 +53,46 @@ impl Strategy for ServiceCidr {
         let path = Path::new("spec").child("cidrs");
         let of = |c: &api::ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
         let (new, before) = (of(c), of(old));
-        if new.len() == before.len() || (before.len() == 1 && new.len() == 2) {
-            for (i, (n, b)) in new.iter().zip(&before).enumerate().filter(|(_, (n, b))| n != b) {
-                debug_assert_ne!(n, b);
+        let joins = before.len() == 1 && new.len() == 2;
+        if new.len() == before.len() || joins {
+            for (i, (n, _)) in new.iter().zip(&before).enumerate().filter(|(_, (n, b))| n != b) {
                 errors.push(Error::invalid(&path.index(i), n, WHY));
+            }
+            if joins {
+                cidrs(&new, &path, &mut errors);
             }
         } else {
             errors.push(Error::invalid(&path, &new, WHY));
         }
         errors
+    }
+}
+
+/// One network, or one of each family.
+fn cidrs(list: &[String], path: &Path, errors: &mut ErrorList) {
+    if list.is_empty() {
+        errors.push(Error::required(path, "at least one CIDR required"));
+        return;
+    }
+    if list.len() > 2 {
+        let mut e = Error::invalid(path, "", "may only hold up to 2 values");
+        e.value = printed::object(&[("CIDRs", printed::json(list))]);
+        errors.push(e);
+        return;
+    }
+    for (i, c) in list.iter().enumerate() {
+        errors.extend(address::cidr(c, &path.index(i)));
+    }
+    let families: Vec<bool> =
+        list.iter().filter_map(|c| address::sloppy_cidr(c)).map(|(ip, _)| ip.is_ipv6()).collect();
+    if let [a, b] = families[..]
+        && a == b
+    {
+        errors.push(Error::invalid(
+            path,
+            list,
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+        ));
     }
 }
 
@@ -86,11 +106,15 @@ impl Strategy for IpAddress {
     fn validate(&self, cx: &mut Context, a: &api::IPAddress) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::new("spec").child("parentRef");
-        if cx.absent.contains(&PARENT) {
+        if cx.lacks(PARENT) {
             errors.push(Error::required(&path, ""));
             return errors;
         }
         let r = &a.spec.parent_ref;
+        let group = r.group.as_deref().unwrap_or_default();
+        if !group.is_empty() {
+            errors.extend(invalid_each(&path.child("group"), group, text::dns1123_subdomain(group)));
+        }
         for (field, v) in [("resource", &r.resource), ("name", &r.name)] {
             let at = path.child(field);
             if v.is_empty() {
@@ -99,6 +123,12 @@ impl Strategy for IpAddress {
                 errors.extend(invalid_each(&at, v, text::path_segment(v, false)));
             }
         }
+        let namespace = r.namespace.as_deref().unwrap_or_default();
+        errors.extend(invalid_each(
+            &path.child("namespace"),
+            namespace,
+            text::path_segment(namespace, namespace.is_empty()),
+        ));
         errors
     }
 

@@ -5,6 +5,7 @@ use k8s_openapi::api::networking::v1 as api;
 use super::validation;
 use crate::field::ErrorList;
 use crate::kinds::semantic::{first_generation, items, next_generation, same};
+use crate::kinds::validate::address;
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of network policies.
@@ -14,6 +15,17 @@ fn default_ports(ports: &mut Option<Vec<api::NetworkPolicyPort>>) {
     for p in ports.iter_mut().flatten() {
         p.protocol.get_or_insert_with(|| "TCP".to_owned());
     }
+}
+
+fn judged(cx: &mut Context, n: &api::NetworkPolicy, old: Option<&api::NetworkPolicySpec>) -> ErrorList {
+    let Some(s) = &n.spec else { return ErrorList::new() };
+    let errors = validation::network_policy(s, old);
+    if errors.is_empty() {
+        for (cidr, at) in validation::policy_networks(s) {
+            cx.warnings.extend(address::cidr_warnings(cidr, &at));
+        }
+    }
+    errors
 }
 
 impl Strategy for NetworkPolicy {
@@ -42,7 +54,16 @@ impl Strategy for NetworkPolicy {
         next_generation(&mut n.metadata, &old.metadata, changed);
     }
 
-    fn validate(&self, _cx: &mut Context, n: &api::NetworkPolicy) -> ErrorList {
-        n.spec.as_ref().map_or_else(ErrorList::new, validation::network_policy)
+    fn validate(&self, cx: &mut Context, n: &api::NetworkPolicy) -> ErrorList {
+        if cx.updating { ErrorList::new() } else { judged(cx, n, None) }
+    }
+
+    fn validate_update(
+        &self,
+        cx: &mut Context,
+        n: &api::NetworkPolicy,
+        old: &api::NetworkPolicy,
+    ) -> ErrorList {
+        judged(cx, n, old.spec.as_ref())
     }
 }

@@ -160,7 +160,13 @@ impl Strategy for ClusterRole {
                 ));
             }
             for (i, s) in list.iter().enumerate() {
-                errors.extend(selector::label_selector(Some(s), &path.index(i)));
+                let wrong = selector::label_selector(Some(s), &path.index(i));
+                let unusable = !wrong.is_empty();
+                errors.extend(wrong);
+                if unusable {
+                    let none: Option<()> = None;
+                    errors.push(Error::invalid(&path.index(i), none, "invalid label selector."));
+                }
             }
         }
         errors

@@ -1,12 +1,15 @@
 //! Storage classes and volume attributes classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::TopologySelectorTerm;
 use k8s_openapi::api::storage::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::one_of_if_given;
-use crate::kinds::validate::{immutable, invalid_each, text};
+use crate::kinds::podspec::warnings::label_advice;
+use crate::kinds::semantic::{items, same};
+use crate::kinds::validate::{immutable, invalid_each, selector, text};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of storage classes.
@@ -23,7 +26,7 @@ impl Strategy for StorageClass {
         c.volume_binding_mode.get_or_insert_with(|| "Immediate".to_owned());
     }
 
-    fn validate(&self, _cx: &mut Context, c: &api::StorageClass) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &api::StorageClass) -> ErrorList {
         let mut errors = ErrorList::new();
         driver(&c.provisioner, &Path::new("provisioner"), &mut errors);
         parameters(c.parameters.as_ref(), true, &mut errors);
@@ -31,6 +34,10 @@ impl Strategy for StorageClass {
         one_of_if_given(&given, &["Delete", "Retain"], &Path::new("reclaimPolicy"), &mut errors);
         let at = Path::new("volumeBindingMode");
         one_of_if_given(&c.volume_binding_mode, &["Immediate", "WaitForFirstConsumer"], &at, &mut errors);
+        topologies(items(&c.allowed_topologies), &Path::new("allowedTopologies"), &mut errors);
+        if errors.is_empty() {
+            cx.warnings.extend(deprecated_labels(items(&c.allowed_topologies)));
+        }
         errors
     }
 
@@ -47,6 +54,50 @@ impl Strategy for StorageClass {
         errors.extend(immutable(&c.volume_binding_mode, &old.volume_binding_mode, &at));
         errors
     }
+}
+
+/// Where volumes may be: no two terms say the same.
+fn topologies(list: &[TopologySelectorTerm], path: &Path, errors: &mut ErrorList) {
+    let mut seen = Vec::new();
+    for (i, term) in list.iter().enumerate() {
+        let path = path.index(i).child("matchLabelExpressions");
+        let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (j, r) in items(&term.match_label_expressions).iter().enumerate() {
+            let path = path.index(j);
+            if r.values.is_empty() {
+                errors.push(Error::required(&path.child("values"), ""));
+            }
+            let mut values = BTreeSet::new();
+            for (k, v) in r.values.iter().enumerate() {
+                if !values.insert(v.as_str()) {
+                    errors.push(Error::duplicate(&path.child("values").index(k), v));
+                }
+            }
+            errors.extend(selector::label_name(&r.key, &path.child("key")));
+            if wanted.insert(&r.key, values).is_some() {
+                errors.push(Error::duplicate(&path.child("key"), &r.key));
+            }
+        }
+        // Upstream starts with as many terms that say nothing, and tells each that is the same.
+        let blank = if wanted.is_empty() { list.len() } else { 0 };
+        for _ in 0..blank + seen.iter().filter(|s| **s == wanted).count() {
+            errors.push(Error::duplicate(&path, ""));
+        }
+        seen.push(wanted);
+    }
+}
+
+fn deprecated_labels(list: &[TopologySelectorTerm]) -> Vec<String> {
+    let mut out = Vec::new();
+    for (i, term) in list.iter().enumerate() {
+        let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
+        for (j, r) in items(&term.match_label_expressions).iter().enumerate() {
+            if let Some(why) = label_advice(&r.key) {
+                out.push(format!("{}: {why}", path.index(j).child("key")));
+            }
+        }
+    }
+    out
 }
 
 fn driver(name: &str, path: &Path, errors: &mut ErrorList) {
@@ -66,9 +117,6 @@ fn parameters(map: Option<&BTreeMap<String, String>>, may_be_empty: bool, errors
         errors.push(Error::too_long(&path, 512));
         return;
     }
-    if map.is_empty() && !may_be_empty {
-        errors.push(Error::required(&path, "must contain at least one key/value pair"));
-    }
     if map.keys().any(String::is_empty) {
         errors.push(Error::invalid(&path, "", "field can not be empty."));
     }
@@ -76,16 +124,23 @@ fn parameters(map: Option<&BTreeMap<String, String>>, may_be_empty: bool, errors
     if size > 256 * 1024 {
         errors.push(Error::too_long(&path, 256 * 1024));
     }
+    if map.is_empty() && !may_be_empty {
+        errors.push(Error::required(&path, "must contain at least one key/value pair"));
+    }
+}
+
+fn attributes(c: &api::VolumeAttributesClass) -> ErrorList {
+    let mut errors = ErrorList::new();
+    driver(&c.driver_name, &Path::new("driverName"), &mut errors);
+    parameters(c.parameters.as_ref(), false, &mut errors);
+    errors
 }
 
 impl Strategy for VolumeAttributesClass {
     type Object = api::VolumeAttributesClass;
 
-    fn validate(&self, _cx: &mut Context, c: &api::VolumeAttributesClass) -> ErrorList {
-        let mut errors = ErrorList::new();
-        driver(&c.driver_name, &Path::new("driverName"), &mut errors);
-        parameters(c.parameters.as_ref(), false, &mut errors);
-        errors
+    fn validate(&self, cx: &mut Context, c: &api::VolumeAttributesClass) -> ErrorList {
+        if cx.updating { ErrorList::new() } else { attributes(c) }
     }
 
     fn validate_update(
@@ -94,8 +149,14 @@ impl Strategy for VolumeAttributesClass {
         c: &api::VolumeAttributesClass,
         old: &api::VolumeAttributesClass,
     ) -> ErrorList {
-        let mut errors = immutable(&c.driver_name, &old.driver_name, &Path::new("driverName"));
-        errors.extend(immutable(&c.parameters, &old.parameters, &Path::new("parameters")));
+        let mut errors = ErrorList::new();
+        if c.driver_name != old.driver_name {
+            errors.push(Error::forbidden(&Path::new("driverName"), "updates to driverName are forbidden."));
+        }
+        if !same(&c.parameters, &old.parameters) {
+            errors.push(Error::forbidden(&Path::new("parameters"), "updates to parameters are forbidden."));
+        }
+        errors.extend(attributes(c));
         errors
     }
 }

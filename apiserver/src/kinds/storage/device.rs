@@ -4,10 +4,11 @@ use k8s_openapi::api::resource::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{claim_status, device_validation as validation};
-use crate::field::{ErrorList, Path};
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::podspec::validate::resources;
 use crate::kinds::quantity::canonical;
-use crate::kinds::semantic::{first_generation, next_generation, same};
-use crate::kinds::validate::immutable;
+use crate::kinds::semantic::{fill, first_generation, next_generation, same};
+use crate::kinds::validate::{immutable, meta};
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of device classes.
@@ -31,14 +32,22 @@ fn default_count(mode: &mut Option<String>, count: &mut Option<i64>) {
     }
 }
 
+fn default_operators(tolerations: &mut Option<Vec<api::DeviceToleration>>) {
+    for t in tolerations.iter_mut().flatten() {
+        fill(&mut t.operator, "Equal");
+    }
+}
+
 fn default_claim(spec: &mut api::ResourceClaimSpec) {
     let devices = spec.devices.get_or_insert_with(Default::default);
     for r in devices.requests.iter_mut().flatten() {
         if let Some(e) = &mut r.exactly {
             default_count(&mut e.allocation_mode, &mut e.count);
+            default_operators(&mut e.tolerations);
         }
         for s in r.first_available.iter_mut().flatten() {
             default_count(&mut s.allocation_mode, &mut s.count);
+            default_operators(&mut s.tolerations);
         }
     }
 }
@@ -56,7 +65,13 @@ impl Strategy for DeviceClass {
     }
 
     fn validate(&self, _cx: &mut Context, c: &api::DeviceClass) -> ErrorList {
-        validation::class(&c.spec, &Path::new("spec"))
+        let path = Path::new("spec");
+        let mut errors = validation::class(&c.spec, &path);
+        if let Some(name) = c.spec.extended_resource_name.as_ref().filter(|n| !resources::is_extended(n)) {
+            let why = "must be a valid extended resource name";
+            errors.push(Error::invalid(&path.child("extendedResourceName"), name, why));
+        }
+        errors
     }
 }
 
@@ -112,7 +127,14 @@ impl Strategy for ResourceClaimTemplate {
     }
 
     fn validate(&self, _cx: &mut Context, t: &api::ResourceClaimTemplate) -> ErrorList {
-        validation::claim(&t.spec.spec, &Path::new("spec").child("spec"))
+        let path = Path::new("spec");
+        let mut errors = t
+            .spec
+            .metadata
+            .as_ref()
+            .map_or_else(ErrorList::new, |m| meta::template(m, &path.child("metadata")));
+        errors.extend(validation::claim(&t.spec.spec, &path.child("spec")));
+        errors
     }
 
     fn validate_update(

@@ -160,6 +160,33 @@ fn owner_references(refs: &[OwnerReference], path: &Path) -> ErrorList {
     errors
 }
 
+/// Metadata of a template: labels and annotations, and nothing else.
+pub fn template(meta: &ObjectMeta, path: &Path) -> ErrorList {
+    let mut errors = annotations(meta, &path.child("annotations"));
+    errors.extend(selector::labels(meta.labels.as_ref(), &path.child("labels")));
+    let given = |s: &Option<String>| !s.as_deref().unwrap_or_default().is_empty();
+    for (field, set) in [
+        ("name", given(&meta.name)),
+        ("generateName", given(&meta.generate_name)),
+        ("namespace", given(&meta.namespace)),
+        ("selfLink", given(&meta.self_link)),
+        ("uID", given(&meta.uid)),
+        ("resourceVersion", given(&meta.resource_version)),
+        ("generation", meta.generation.unwrap_or(0) != 0),
+        ("creationTimestamp", meta.creation_timestamp.is_some()),
+        ("deletionTimestamp", meta.deletion_timestamp.is_some()),
+        ("deletionGracePeriodSeconds", meta.deletion_grace_period_seconds.is_some()),
+        ("ownerReferences", meta.owner_references.is_some()),
+        ("finalizers", meta.finalizers.is_some()),
+        ("managedFields", meta.managed_fields.is_some()),
+    ] {
+        if set {
+            errors.push(Error::forbidden(&path.child(field), "cannot be set"));
+        }
+    }
+    errors
+}
+
 /// Finalizers are label keys; waiting for dependents and orphaning them exclude each other.
 pub fn finalizers(list: &[String], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();

@@ -3,10 +3,13 @@
 //! [`text`] holds the rules of names and other strings (each answers with the sentences of what is wrong),
 //! [`meta`] those of `ObjectMeta`, [`selector`] those of label selectors.
 
+pub mod address;
 pub mod conditions;
 pub mod meta;
 pub mod numbers;
+pub mod printed;
 pub mod selector;
+pub mod url;
 
 pub use conditions::conditions;
 pub use expressions::text;

@@ -18,6 +18,7 @@ mod names;
 mod openapi;
 mod rule_costs;
 mod selectable;
+mod shown;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -333,7 +334,8 @@ fn status(crd: &api::CustomResourceDefinition, errors: &mut ErrorList) {
     let stored = crd.status.as_ref().map_or(&[][..], |s| items(&s.stored_versions));
     let at = Path::new("status").child("storedVersions");
     if stored.is_empty() {
-        return errors.push(Error::invalid(&at, stored, "must have at least one stored version"));
+        let none: Option<()> = None;
+        return errors.push(Error::invalid(&at, none, "must have at least one stored version"));
     }
     for v in crd.spec.versions.iter().filter(|v| v.storage && !stored.contains(&v.name)) {
         errors.push(Error::invalid(&at, stored, format!("must have the storage version {}", v.name)));

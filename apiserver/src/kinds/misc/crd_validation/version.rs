@@ -16,7 +16,7 @@ const COLUMN_FORMATS: [&str; 8] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 
 /// True if all versions agree: upstream then tells what is wrong once, for all of them.
-fn agree<T: PartialEq>(list: &[Version], of: impl Fn(&Version) -> &T) -> bool {
+pub(super) fn agree<T: PartialEq>(list: &[Version], of: impl Fn(&Version) -> &T) -> bool {
     list.iter().all(|v| of(v) == of(&list[0]))
 }
 
@@ -52,11 +52,23 @@ pub fn all(d: &Definition<'_>, options: &Options, path: &Path, errors: &mut Erro
             selectable(d, i, !agree(list, |v| &v.schema), many, &at.child("selectableFields"), errors);
         }
     }
+    let mut wrong = |why: &str| {
+        let mut e = Error::invalid(&at, "", why);
+        e.value = super::shown::versions(list);
+        errors.push(e);
+    };
     if !unique {
-        errors.push(Error::invalid(&at, list, "must contain unique version names"));
+        wrong("must contain unique version names");
     }
     if list.iter().filter(|v| v.storage).count() != 1 {
-        errors.push(Error::invalid(&at, list, "must have exactly one version marked as storage version"));
+        wrong("must have exactly one version marked as storage version");
+    }
+    // Upstream's internal form names the first version once more.
+    if let Some(first) = list.first() {
+        let why = rules::dns1035_label(&first.name);
+        if !why.is_empty() {
+            errors.push(Error::invalid(&path.child("version"), &first.name, why.join(",")));
+        }
     }
 }
 

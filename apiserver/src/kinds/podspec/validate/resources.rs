@@ -21,32 +21,31 @@ fn is_huge_page(name: &str) -> bool {
 }
 
 /// True if more may be promised than there is.
-fn can_overcommit(name: &str) -> bool {
+pub fn can_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
-fn is_extended(name: &str) -> bool {
+/// True for resources of devices, which others than the system name.
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && rules::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Name of a resource of a container.
-fn container_resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
+/// Name of a resource: qualified, or one that the system knows.
+pub fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
     let wrong = rules::qualified_name(name);
-    if !wrong.is_empty() {
-        errors.extend(invalid_each(path, name, wrong));
-        return;
+    if wrong.is_empty() && !name.contains('/') && !is_standard(name) {
+        errors.push(Error::invalid(path, name, "must be a standard resource type or fully qualified"));
     }
+    errors.extend(invalid_each(path, name, wrong));
+}
+
+/// Name of a resource of a container.
+pub fn container_resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    resource_name(name, path, errors);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge_page(name) {
-            if !is_standard(name) {
-                errors.push(Error::invalid(
-                    path,
-                    name,
-                    "must be a standard resource type or fully qualified",
-                ));
-            }
             errors.push(Error::invalid(path, name, "must be a standard resource for containers"));
         }
     } else if !is_native(name) && !is_extended(name) {
