@@ -109,8 +109,12 @@ pub enum StoreError {
     Compacted { requested: Revision, oldest: Revision },
     #[error("required revision {requested} is a future revision; the newest is {current}")]
     Future { requested: Revision, current: Revision },
+    /// Nothing was done.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// A write was under way; it may have happened, or happen yet.
+    #[error("the store is not available: {0}; whether the write happened is not known")]
+    Unknown(String),
     #[error("the value of {key} is {size} bytes; the largest that can be stored is {limit}")]
     TooLarge { key: String, size: usize, limit: usize },
     #[error("{0}")]
@@ -118,6 +122,17 @@ pub enum StoreError {
     /// What was asked for makes no sense, or not yet; the text says what to do first.
     #[error("{0}")]
     Refused(String),
+}
+
+impl StoreError {
+    /// What is said of a write that was under way when this happened: nobody knows what became of it.
+    #[must_use]
+    pub fn of_write_under_way(self) -> Self {
+        match self {
+            StoreError::Unavailable(why) => StoreError::Unknown(why),
+            other => other,
+        }
+    }
 }
 
 /// A running watch; dropping it ends it.

@@ -15,7 +15,7 @@ use super::object;
 use super::write::Stored;
 use crate::cache::{Cache, Feed};
 use crate::metrics::parts;
-use crate::status::{ApiError, ApiResult};
+use crate::status::{ApiError, ApiResult, Details};
 use crate::store::{KeyValue, Op, Revision, Store, StoreError, Txn, TxnResult};
 
 /// Storage of one resource, shared by the versions in which it is served.
@@ -185,9 +185,15 @@ pub fn store_error(e: &StoreError) -> ApiError {
         ),
         StoreError::Future { requested, current } => too_large_version(*requested, *current),
         StoreError::TooLarge { .. } => ApiError::too_large(e.to_string()),
-        StoreError::Unavailable(m) => {
-            ApiError::new(503, "ServiceUnavailable", format!("the store is not available: {m}"))
+        // Nothing was done, so that clients may be asked to send it again: the store soon has a leader.
+        StoreError::Unavailable(_) => {
+            let mut e = ApiError::new(503, "ServiceUnavailable", e.to_string());
+            e.details = Some(Box::new(Details { retry_after_seconds: 1, ..Details::default() }));
+            e
         }
+        // As upstream answers where etcd's leader is lost. Many clients send again by themselves what ends with 503 or
+        // 504, which would find itself done.
+        StoreError::Unknown(_) => ApiError::new(500, "", e.to_string()),
         StoreError::Corrupt(m) => ApiError::internal(m),
         StoreError::Refused(m) => ApiError::bad_request(m),
     }
@@ -200,7 +206,7 @@ pub fn too_large_version(requested: Revision, current: Revision) -> ApiError {
         "Timeout",
         format!("Timeout: Too large resource version: {requested}, current: {current}"),
     );
-    e.details = Some(Box::new(crate::status::Details {
+    e.details = Some(Box::new(Details {
         retry_after_seconds: 1,
         causes: vec![crate::status::Cause {
             reason: "ResourceVersionTooLarge".to_owned(),

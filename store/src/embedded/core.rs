@@ -332,8 +332,7 @@ impl Core {
             self.metrics.leader_changes.add(1);
         } else {
             // What was proposed may still be committed by another leader: nobody here can say.
-            let why = "leadership was lost; whether the write happened is not known";
-            let why = StoreError::Unavailable(why.to_owned());
+            let why = StoreError::Unknown("leadership was lost".to_owned());
             for (_, replies) in self.waiting.drain(..) {
                 refuse(replies, &self.metrics, &why);
             }
@@ -449,8 +448,10 @@ impl Core {
 
     /// Answers everybody who waits, with an error.
     pub fn abandon(&mut self, why: &StoreError) {
+        // They are in raft's hands: another member may have them by now.
+        let lost = why.clone().of_write_under_way();
         for (_, replies) in self.waiting.drain(..) {
-            refuse(replies, &self.metrics, why);
+            refuse(replies, &self.metrics, &lost);
         }
         let asked = self.reads.asked.take().map(|(_, _, waiting)| waiting).unwrap_or_default();
         for reply in asked.into_iter().chain(self.reads.gathering.drain(..)) {

@@ -47,12 +47,12 @@ impl Proposer {
 
     /// Why nothing is answered any more.
     pub fn stopped(&self) -> StoreError {
-        match self.health.check() {
-            Err(e) => e,
-            Ok(()) => StoreError::Unavailable(
-                "the store has stopped; whether the write happened is not known".into(),
-            ),
-        }
+        self.health.check().err().unwrap_or_else(|| StoreError::Unavailable("the store has stopped".into()))
+    }
+
+    /// The same for a write that was under way.
+    fn lost(&self) -> StoreError {
+        self.stopped().of_write_under_way()
     }
 
     /// Proposes at this member.
@@ -71,7 +71,7 @@ impl Proposer {
             self.metrics.proposals_pending.sub(1);
             return Err(self.stopped());
         }
-        rx.await.unwrap_or_else(|_| Err(self.stopped()))
+        rx.await.unwrap_or_else(|_| Err(self.lost()))
     }
 
     /// Proposes at the leader, whoever that is. Tries again only where it is sure that nothing was done.

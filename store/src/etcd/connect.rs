@@ -87,10 +87,7 @@ impl Failure {
                 let size = txn.key.len() + value.len();
                 StoreError::TooLarge { key: txn.key.clone(), size, limit: size - 1 }
             }
-            (Kind::Unknown, _) => StoreError::Unavailable(format!(
-                "etcd: {}; whether the write happened is not known",
-                self.what
-            )),
+            (Kind::Unknown, _) => StoreError::Unknown(format!("etcd: {}", self.what)),
             _ => self.unavailable(),
         }
     }

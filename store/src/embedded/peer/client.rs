@@ -229,11 +229,8 @@ impl Peers {
         match tokio::time::timeout(PROPOSE, client.propose(proposal)).await {
             Ok(Ok(outcome)) => wire::outcome_of_wire(outcome.into_inner()),
             Ok(Err(status)) if never_connected(&status) => Err(not_leading()),
-            Ok(Err(status)) => Err(unavailable(format!(
-                "the leader failed ({}); whether the write happened is not known",
-                status.message()
-            ))),
-            Err(_) => Err(unavailable("the leader does not answer; whether the write happened is not known")),
+            Ok(Err(status)) => Err(StoreError::Unknown(format!("the leader failed: {}", status.message()))),
+            Err(_) => Err(StoreError::Unknown("the leader does not answer".to_owned())),
         }
     }
 

@@ -43,6 +43,9 @@ pub fn outcome_to_wire(outcome: Outcome) -> proto::Outcome {
         }
         Err(StoreError::Unavailable(message)) if message == NOT_LEADING => plain(Kind::NotLeading),
         Err(StoreError::Unavailable(message)) => proto::Outcome { message, ..plain(Kind::Unavailable) },
+        Err(StoreError::Unknown(message)) => {
+            proto::Outcome { message, unknown: true, ..plain(Kind::Unavailable) }
+        }
         Err(e) => proto::Outcome { message: e.to_string(), ..plain(Kind::Unavailable) },
     }
 }
@@ -60,6 +63,7 @@ pub fn outcome_of_wire(o: proto::Outcome) -> Outcome {
         Kind::NotLeading => Err(not_leading()),
         Kind::Compacted => Err(StoreError::Compacted { requested: o.revision, oldest: o.bound }),
         Kind::Future => Err(StoreError::Future { requested: o.revision, current: o.bound }),
+        Kind::Unavailable if o.unknown => Err(StoreError::Unknown(o.message)),
         Kind::Unavailable => Err(StoreError::Unavailable(o.message)),
     }
 }
@@ -99,6 +103,7 @@ mod tests {
             Err(StoreError::Compacted { requested: 1, oldest: 2 }),
             Err(StoreError::Future { requested: 3, current: 2 }),
             Err(StoreError::Unavailable("why".into())),
+            Err(StoreError::Unknown("why".into())),
             Err(not_leading()),
         ] {
             let back = outcome_of_wire(outcome_to_wire(outcome.clone()));

@@ -33,7 +33,7 @@ async fn write(s: Arc<dyn Store>, key: String, stop: Arc<AtomicBool>) -> Told {
             }
             // A write of before whose fate was unknown did happen.
             Ok(TxnResult::Conflict(kv)) => expected = kv.map_or(0, |kv| kv.mod_revision),
-            Err(StoreError::Unavailable(_)) => told.unknown.push(n),
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => told.unknown.push(n),
             Err(e) => panic!("{e}"),
         }
     }
