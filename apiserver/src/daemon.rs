@@ -3,15 +3,20 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use component_base::process;
 
 use crate::config::Flags;
 use crate::server::Server;
-use crate::store::Store;
 use crate::store::embedded::{Config, Engine};
-use crate::store::etcd::Etcd;
+use crate::store::etcd::{self, Etcd};
+use crate::store::{Store, StoreError};
+
+/// How long the start waits for an etcd that does not answer yet.
+const ETCD_PATIENCE: Duration = Duration::from_secs(20);
+const ETCD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs the API server as the process's flags say, until SIGTERM or SIGINT.
 pub fn main() -> ExitCode {
@@ -26,11 +31,27 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Waits for an etcd that may be started at the same time.
+async fn connect(config: etcd::Config) -> anyhow::Result<Arc<dyn Store>> {
+    let end = Instant::now() + ETCD_PATIENCE;
+    loop {
+        match Etcd::connect(config.clone()).await {
+            Ok(store) => return Ok(store),
+            Err(e @ StoreError::Unavailable(_)) if Instant::now() < end => {
+                tracing::warn!(error = %e, "etcd cannot be reached yet");
+                tokio::time::sleep(ETCD_PAUSE).await;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
 /// etcd where there is one, the embedded store otherwise.
 async fn open(flags: &Flags) -> anyhow::Result<Arc<dyn Store>> {
     if let Some(config) = flags.etcd.config(&flags.etcd_servers) {
-        let store = Etcd::connect(config).await;
-        return Ok(store.with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")))?);
+        return connect(config)
+            .await
+            .with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")));
     }
     let dir = flags.data_dir.clone();
     std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;

@@ -19,6 +19,8 @@ use crate::allocate;
 use crate::app::{App, Settings};
 use crate::authn::token_request::Issuer;
 use crate::bootstrap;
+use crate::bootstrap::kubernetes_service::Endpoints;
+use crate::bootstrap::master_leases::MasterLeases;
 use crate::config::{Flags, RuntimeConfig};
 use crate::connect::kubelet::{Files, Kubelets};
 use crate::crd;
@@ -49,6 +51,7 @@ pub struct Server {
     security: Security,
     flags: Flags,
     allocator: allocate::Services,
+    master_leases: MasterLeases,
     outgoing: Outgoing,
     policies: Arc<Policies>,
     bootstrap: bootstrap::Settings,
@@ -67,6 +70,8 @@ impl Server {
             .with_context(|| format!("listening on {}", host_port(flags.bind_address, flags.secure_port)))?;
         let address = listener.local_addr().context("reading the bound address")?;
         let advertised = flags.advertised();
+        // What only API servers keep there is not encrypted, upstream's neither.
+        let unencrypted = Arc::clone(&store);
         let (store, encrypted) = configs::encryption(flags, store).await?;
         let runtime = RuntimeConfig::parse(&flags.runtime_config)?;
         let table = plain(Table::build(&store, |g, v| runtime.enabled(g, v)))?;
@@ -113,7 +118,9 @@ impl Server {
         let allocator = allocate::Services::new(
             plain(allocate::Config::parse(&flags.service_cluster_ip_range, &flags.service_node_port_range))?,
             writer,
+            Arc::clone(&unencrypted),
         );
+        let master_leases = MasterLeases::new(unencrypted);
         registry.set_allocator(allocator.clone());
         State::register(&registry, allocator.clone(), traffic.handshake_errors(), metrics.shared());
         let tokens = &mut security.tokens;
@@ -192,6 +199,7 @@ impl Server {
             security,
             flags,
             allocator,
+            master_leases,
             outgoing,
             policies,
             bootstrap,
@@ -216,7 +224,12 @@ impl Server {
             .context("loading the authorization policy")?;
         self.outgoing.start(&self.app.registry, &shutdown).await;
         self.policies.start(&self.app.registry, &shutdown).await;
-        self.allocator.rebuild().await.context("reading which cluster IPs and node ports are in use")?;
+        let mut leaks = allocate::Leaks::default();
+        self.allocator
+            .repair(&mut leaks)
+            .await
+            .context("reading which cluster IPs and node ports are in use")?;
+        self.allocator.keep_repairing(leaks, shutdown.clone());
         let metrics = crd::metrics::Metrics::default();
         metrics.register(self.app.metrics.shared());
         let conversions =
@@ -233,8 +246,9 @@ impl Server {
             stop_listening.clone(),
         ));
         let writer: &dyn ObjectWriter = &*self.app.registry;
-        let summary =
-            bootstrap::reconcile(writer, &self.bootstrap).await.context("writing the bootstrap objects")?;
+        let summary = bootstrap::reconcile_patiently(writer, &self.bootstrap)
+            .await
+            .context("writing the bootstrap objects")?;
         tracing::info!(
             created = summary.created,
             updated = summary.updated,
@@ -245,13 +259,24 @@ impl Server {
         identity.keep(self.app.registry.clone(), shutdown.clone());
         configs::follow_kubelet_identity(&self.flags, &self.app, &shutdown);
         self.security.follow(&self.flags, self.app.registry.clone(), self.bootstrap.clone(), &shutdown);
+        let endpoints = Endpoints::new(self.master_leases, &self.bootstrap);
+        if let Some(e) = endpoints.clone() {
+            if let Err(error) = e.announce(writer).await {
+                tracing::info!(%error, "this server is no endpoint of the kubernetes service yet");
+            }
+            let (registry, stop) = (self.app.registry.clone(), shutdown.clone());
+            tokio::spawn(async move { e.keep(&*registry, &stop).await });
+        }
         self.bootstrapped.store(true, Ordering::Release);
         tracing::info!(address = %self.address, "serving");
         ready();
         shutdown.cancelled().await;
         let withdrawn = async {
             identity.withdraw(writer).await;
-            bootstrap::kubernetes_service::withdraw(writer, &self.bootstrap).await
+            match endpoints {
+                Some(e) => e.withdraw(writer).await,
+                None => Ok(()),
+            }
         };
         if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(2), withdrawn).await {
             tracing::warn!(error = %e, "this server's endpoints could not be withdrawn");

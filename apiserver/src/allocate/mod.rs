@@ -1,18 +1,21 @@
 //! Cluster IPs and node ports of services.
 //!
 //! A cluster IP is taken by creating the `IPAddress` object of that name: the store's create-if-absent makes it
-//! atomic between all servers. Node ports are taken in the memory of this server. The service itself is written
-//! after; [`Guard`] gives back what was taken if that fails, and gives free what an update no longer uses if it
-//! succeeds. A crash in between leaves an address without a service, which [`Services::rebuild`] frees at the next
-//! start; it never gives one address to two services.
+//! atomic between all servers. Node ports are bits of one object that all servers change by compare-and-swap
+//! (`shared_ports`). The service itself is written after; [`Guard`] gives back what was taken if that fails, and gives
+//! free what an update no longer uses if it succeeds. A crash in between, or a write of which nobody knows whether it
+//! happened, leaves an address without a service, which [`Services::repair`] frees after a while; it never gives one
+//! address to two services.
 
 pub mod cidr;
 mod families;
 mod fields;
 mod operation;
 pub mod ports;
+mod repair;
+mod shared_ports;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +24,13 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::lookup::{self, ObjectWriter, items, text};
-use crate::status::{ApiError, ApiResult};
+use crate::status::ApiResult;
+use crate::store::Store;
 use cidr::Cidr;
 use operation::{Operation, same_first_ip};
-use ports::{PortRange, Ports};
+use ports::PortRange;
+pub use repair::Leaks;
+use shared_ports::SharedPorts;
 
 const MANAGED_BY: &str = "ipallocator.k8s.io";
 const MANAGED_BY_LABEL: &str = "/metadata/labels/ipaddress.kubernetes.io~1managed-by";
@@ -54,7 +60,7 @@ impl Config {
 struct Inner {
     config: Config,
     writer: Arc<dyn ObjectWriter>,
-    ports: Mutex<Ports>,
+    ports: SharedPorts,
     /// Addresses known to be taken: spares attempts, decides nothing.
     known: Mutex<HashSet<IpAddr>>,
     /// Addresses that were asked for by name and at random, then ports likewise.
@@ -78,8 +84,8 @@ pub struct Services {
     inner: Arc<Inner>,
 }
 
-/// What one write took and will give free. Call [`Guard::commit`] once the service is stored; dropping the guard
-/// gives back what was taken.
+/// What one write took and will give free. Call [`Guard::writing`] before the service is stored and
+/// [`Guard::written`] after; dropping the guard before gives back what was taken.
 #[must_use = "dropping the guard releases what was allocated"]
 pub struct Guard {
     inner: Arc<Inner>,
@@ -87,11 +93,14 @@ pub struct Guard {
     taken_ports: Vec<u16>,
     free_ips: Vec<IpAddr>,
     free_ports: Vec<u16>,
+    /// The service is being written: what was taken may be in use.
+    writing: bool,
 }
 
 impl Services {
-    pub fn new(config: Config, writer: Arc<dyn ObjectWriter>) -> Self {
-        let ports = Mutex::new(Ports::new(config.node_ports));
+    /// `writer` holds the services and addresses, `store` the node ports.
+    pub fn new(config: Config, writer: Arc<dyn ObjectWriter>, store: Arc<dyn Store>) -> Self {
+        let ports = SharedPorts::new(store, config.node_ports);
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -111,7 +120,7 @@ impl Services {
     /// How much of the ranges is taken.
     pub fn usage(&self) -> Usage {
         let known = self.inner.known.lock();
-        let (ports_taken, ports_free) = self.inner.ports.lock().usage();
+        let (ports_taken, ports_free) = self.inner.ports.usage();
         Usage {
             ranges: self
                 .inner
@@ -129,55 +138,6 @@ impl Services {
         }
     }
 
-    /// Learns from the stored services what is taken, takes what is not yet, and frees what no service has.
-    /// Run before serving.
-    pub async fn rebuild(&self) -> ApiResult<()> {
-        let services = self.inner.writer.list(lookup::SERVICES, "").await?;
-        let addresses = self.inner.writer.list(lookup::IP_ADDRESSES, "").await?;
-        let mut owned: HashMap<IpAddr, &Value> = HashMap::new();
-        {
-            let mut ports = self.inner.ports.lock();
-            ports.clear();
-            for s in &services {
-                let all = fields::node_ports(s).into_iter().chain(Some(fields::health_check_port(s)));
-                for p in all.filter(|p| *p != 0) {
-                    // The same port under several protocols is one allocation; one outside the range is none.
-                    if let Err(e) = ports.take(p) {
-                        tracing::debug!(
-                            port = p,
-                            service = text(s, "/metadata/name"),
-                            reason = e,
-                            "node port kept"
-                        );
-                    }
-                }
-                for ip in service_ips(s) {
-                    owned.insert(ip, s);
-                }
-            }
-        }
-        let present: HashMap<IpAddr, &Value> =
-            addresses.iter().filter_map(|a| Some((text(a, "/metadata/name").parse().ok()?, &**a))).collect();
-        for (ip, service) in &owned {
-            if !present.contains_key(ip) {
-                tracing::info!(%ip, service = text(service, "/metadata/name"), "repairing a cluster IP");
-                self.inner.take_ip(*ip, service).await?.map_err(ApiError::internal)?;
-            }
-        }
-        for (ip, address) in &present {
-            let ours = text(address, MANAGED_BY_LABEL) == MANAGED_BY;
-            if ours && !owned.get(ip).is_some_and(|s| is_parent(address, s)) {
-                tracing::info!(%ip, "freeing a cluster IP that no service has");
-                self.inner.free_ip(*ip).await;
-                if let Some(service) = owned.get(ip) {
-                    self.inner.take_ip(*ip, service).await?.map_err(ApiError::internal)?;
-                }
-            }
-        }
-        *self.inner.known.lock() = owned.into_keys().collect();
-        Ok(())
-    }
-
     /// Fills the allocated fields of a new service, whose name and namespace are set. A dry run takes nothing.
     pub async fn create(&self, service: &mut Value, dry_run: bool) -> ApiResult<Guard> {
         let mut op = self.operation(dry_run);
@@ -185,10 +145,10 @@ impl Services {
         op.init_families(service, None)?;
         op.cluster_ips(service).await?;
         if fields::has_node_ports(service) {
-            op.new_node_ports(service)?;
+            op.new_node_ports(service).await?;
         }
         if fields::needs_health_check(service) {
-            op.health_check_port(service)?;
+            op.health_check_port(service).await?;
         }
         Ok(op.guard)
     }
@@ -203,9 +163,9 @@ impl Services {
         if !families::settled(service, old) {
             op.change_cluster_ips(old, service).await?;
         }
-        op.change_node_ports(old, service)?;
+        op.change_node_ports(old, service).await?;
         match (fields::needs_health_check(old), fields::needs_health_check(service)) {
-            (false, true) => op.health_check_port(service)?,
+            (false, true) => op.health_check_port(service).await?,
             (true, false) => op.guard.free_ports.push(fields::health_check_port(old)),
             _ => {}
         }
@@ -234,6 +194,7 @@ impl Services {
                 taken_ports: Vec::new(),
                 free_ips: Vec::new(),
                 free_ports: Vec::new(),
+                writing: false,
             },
         }
     }
@@ -290,13 +251,42 @@ impl Inner {
     }
 
     async fn free_ip(&self, ip: IpAddr) {
-        match self.writer.delete(lookup::IP_ADDRESSES, "", &ip.to_string(), None).await {
+        self.free_address(ip, None).await;
+    }
+
+    /// Frees an address; with `uid` only if it is that very object.
+    async fn free_address(&self, ip: IpAddr, uid: Option<&str>) {
+        match self.writer.delete(lookup::IP_ADDRESSES, "", &ip.to_string(), uid).await {
             Ok(()) => {}
             Err(e) if e.reason == "NotFound" => {}
-            // The next start frees it.
+            // A repair frees it.
             Err(e) => tracing::warn!(%ip, error = %e, "a cluster IP could not be released"),
         }
         self.known.lock().remove(&ip);
+    }
+
+    async fn free_ports(&self, free: &[u16]) {
+        if free.is_empty() {
+            return;
+        }
+        let release = |p: &mut ports::Ports| {
+            free.iter().for_each(|port| p.release(*port));
+            Ok(())
+        };
+        if let Err(e) | Ok(Err(e)) =
+            self.ports.change(release).await.map(|r| r.map_err(crate::status::ApiError::internal))
+        {
+            // A repair frees them.
+            tracing::warn!(ports = ?free, error = %e, "node ports could not be released");
+        }
+    }
+
+    /// Reads which addresses are taken.
+    async fn learn_addresses(&self) -> ApiResult<()> {
+        let addresses = self.writer.list(lookup::IP_ADDRESSES, "").await?;
+        *self.known.lock() =
+            addresses.iter().filter_map(|a| text(a, "/metadata/name").parse().ok()).collect();
+        Ok(())
     }
 
     /// The ranges of a family: those of the flags, then those added as ready `ServiceCIDR` objects.
@@ -323,16 +313,26 @@ impl Inner {
 }
 
 impl Guard {
+    /// The service is about to be written: from here on only [`Guard::written`] gives anything back.
+    pub fn writing(&mut self) {
+        self.writing = true;
+    }
+
+    /// The write of the service has ended.
+    pub async fn written<T>(self, outcome: &ApiResult<T>) {
+        match outcome {
+            Ok(_) => self.commit().await,
+            // The store may have done it, or do it yet: a repair finds out.
+            Err(e) if e.code >= 500 => {}
+            Err(_) => self.revert().await,
+        }
+    }
+
     /// The service is stored: what it no longer uses becomes free.
     pub async fn commit(mut self) {
         self.taken_ips.clear();
         self.taken_ports.clear();
-        {
-            let mut ports = self.inner.ports.lock();
-            for p in self.free_ports.drain(..) {
-                ports.release(p);
-            }
-        }
+        self.inner.free_ports(&std::mem::take(&mut self.free_ports)).await;
         for ip in std::mem::take(&mut self.free_ips) {
             self.inner.free_ip(ip).await;
         }
@@ -340,30 +340,23 @@ impl Guard {
 
     /// The service is not stored: what was taken for it becomes free.
     pub async fn revert(mut self) {
-        self.give_back_ports();
+        self.inner.free_ports(&std::mem::take(&mut self.taken_ports)).await;
         for ip in std::mem::take(&mut self.taken_ips) {
             self.inner.free_ip(ip).await;
-        }
-    }
-
-    fn give_back_ports(&mut self) {
-        let mut ports = self.inner.ports.lock();
-        for p in self.taken_ports.drain(..) {
-            ports.release(p);
         }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.give_back_ports();
-        let ips = std::mem::take(&mut self.taken_ips);
-        if ips.is_empty() {
+        let (ips, ports) = (std::mem::take(&mut self.taken_ips), std::mem::take(&mut self.taken_ports));
+        if self.writing || (ips.is_empty() && ports.is_empty()) {
             return;
         }
         let inner = self.inner.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
+                inner.free_ports(&ports).await;
                 for ip in ips {
                     inner.free_ip(ip).await;
                 }

@@ -114,21 +114,27 @@ impl Operation {
         if let (true, Some(range)) = (self.dry_run, ranges.first()) {
             return Ok(range.network());
         }
-        let mut collisions = 0;
-        for range in ranges {
-            let candidates = range.candidates(&mut rand::rng());
-            for ip in candidates {
-                if inner.known.lock().contains(&ip) {
-                    continue;
-                }
-                if inner.take_ip(ip, service).await?.is_ok() {
-                    inner.count(1);
-                    self.guard.taken_ips.push(ip);
-                    return Ok(ip);
-                }
-                collisions += 1;
-                if collisions > MAX_COLLISIONS {
-                    break;
+        // Others may have freed what this server knows to be taken.
+        for refreshed in [false, true] {
+            if refreshed {
+                inner.learn_addresses().await?;
+            }
+            let mut collisions = 0;
+            for range in ranges {
+                let candidates = range.candidates(&mut rand::rng());
+                for ip in candidates {
+                    if inner.known.lock().contains(&ip) {
+                        continue;
+                    }
+                    if inner.take_ip(ip, service).await?.is_ok() {
+                        inner.count(1);
+                        self.guard.taken_ips.push(ip);
+                        return Ok(ip);
+                    }
+                    collisions += 1;
+                    if collisions > MAX_COLLISIONS {
+                        break;
+                    }
                 }
             }
         }
@@ -138,34 +144,40 @@ impl Operation {
         )))
     }
 
-    fn take_port(&mut self, port: u16) -> Result<(), String> {
+    /// The inner error says why the port cannot be had.
+    async fn take_port(&mut self, port: u16) -> ApiResult<Result<(), String>> {
         if !self.dry_run {
-            self.guard.inner.ports.lock().take(port)?;
-            self.guard.inner.count(2);
-            self.guard.taken_ports.push(port);
-            return Ok(());
+            let taken = self.guard.inner.ports.change(|p| p.take(port)).await?;
+            if taken.is_ok() {
+                self.guard.inner.count(2);
+                self.guard.taken_ports.push(port);
+            }
+            return Ok(taken);
         }
-        if self.guard.inner.ports.lock().taken(port) || self.shown_ports.contains(&port) {
-            return Err("provided port is already allocated".to_owned());
+        let current = self.guard.inner.ports.current().await?;
+        if current.taken(port) || self.shown_ports.contains(&port) {
+            return Ok(Err("provided port is already allocated".to_owned()));
         }
         self.shown_ports.push(port);
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn take_any_port(&mut self) -> Result<u16, String> {
+    async fn take_any_port(&mut self) -> ApiResult<Result<u16, String>> {
         if self.dry_run {
             let port = self.shown_ports.iter().max().map_or(DRY_RUN_PORT, |p| p.saturating_add(1));
             self.shown_ports.push(port);
-            return Ok(port);
+            return Ok(Ok(port));
         }
-        let port = self.guard.inner.ports.lock().take_any(&mut rand::rng())?;
-        self.guard.inner.count(3);
-        self.guard.taken_ports.push(port);
-        Ok(port)
+        let taken = self.guard.inner.ports.change(|p| p.take_any(&mut rand::rng())).await?;
+        if let Ok(port) = &taken {
+            self.guard.inner.count(3);
+            self.guard.taken_ports.push(*port);
+        }
+        Ok(taken)
     }
 
     /// Node ports of a new service. Entries for the same port (TCP and UDP) share one.
-    pub fn new_node_ports(&mut self, service: &mut Value) -> ApiResult<()> {
+    pub async fn new_node_ports(&mut self, service: &mut Value) -> ApiResult<()> {
         let wants = fields::wants_node_ports(service);
         let mut ports = items(service, "/spec/ports").to_vec();
         let mut shared: HashMap<u16, u16> = HashMap::new();
@@ -182,25 +194,25 @@ impl Operation {
                 .find(|p| *p != 0);
             let node_port = match (known, asked, requested) {
                 (None, _, Some(requested)) => {
-                    self.take_port(requested).map_err(|e| bad_node_port(service, i, requested, e))?;
+                    self.take_port(requested).await?.map_err(|e| bad_node_port(service, i, requested, e))?;
                     shared.insert(number, requested);
                     // Another entry's request is this entry's port too, unless it asked for its own.
                     if asked != 0 && asked != requested {
-                        self.take_port(asked).map_err(|e| bad_node_port(service, i, asked, e))?;
+                        self.take_port(asked).await?.map_err(|e| bad_node_port(service, i, asked, e))?;
                         asked
                     } else {
                         requested
                     }
                 }
                 (None, _, None) => {
-                    let any = self.take_any_port().map_err(full)?;
+                    let any = self.take_any_port().await?.map_err(full)?;
                     shared.insert(number, any);
                     any
                 }
                 (Some(known), 0, _) => known,
                 (Some(known), asked, _) if known == asked => known,
                 (Some(_), asked, _) => {
-                    self.take_port(asked).map_err(|e| bad_node_port(service, i, asked, e))?;
+                    self.take_port(asked).await?.map_err(|e| bad_node_port(service, i, asked, e))?;
                     asked
                 }
             };
@@ -212,7 +224,7 @@ impl Operation {
         Ok(())
     }
 
-    pub fn change_node_ports(&mut self, old: &Value, service: &mut Value) -> ApiResult<()> {
+    pub async fn change_node_ports(&mut self, old: &Value, service: &mut Value) -> ApiResult<()> {
         let before = fields::node_ports(old);
         if !fields::has_node_ports(service) {
             if fields::has_node_ports(old) {
@@ -230,10 +242,10 @@ impl Operation {
                 continue;
             }
             if node_port == 0 {
-                node_port = self.take_any_port().map_err(full)?;
+                node_port = self.take_any_port().await?.map_err(full)?;
                 p["nodePort"] = node_port.into();
             } else if !before.contains(&node_port) && !taken.contains(&node_port) {
-                self.take_port(node_port).map_err(|e| bad_node_port(service, i, node_port, e))?;
+                self.take_port(node_port).await?.map_err(|e| bad_node_port(service, i, node_port, e))?;
                 taken.push(node_port);
             }
             let entry = (text(p, "/protocol").to_owned(), node_port);
@@ -250,15 +262,16 @@ impl Operation {
         Ok(())
     }
 
-    pub fn health_check_port(&mut self, service: &mut Value) -> ApiResult<()> {
+    pub async fn health_check_port(&mut self, service: &mut Value) -> ApiResult<()> {
         let asked = fields::health_check_port(service);
         if asked != 0 {
-            return self.take_port(asked).map_err(|e| {
+            return self.take_port(asked).await?.map_err(|e| {
                 ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {e}"))
             });
         }
         let port = self
             .take_any_port()
+            .await?
             .map_err(|e| ApiError::internal(format!("failed to allocate a HealthCheck NodePort 0: {e}")))?;
         service["spec"]["healthCheckNodePort"] = port.into();
         Ok(())

@@ -56,7 +56,7 @@ impl fmt::Display for PortRange {
 }
 
 /// Which ports are taken.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
     range: PortRange,
     bits: Vec<u64>,
@@ -126,8 +126,39 @@ impl Ports {
         (taken, u64::from(self.range.size).saturating_sub(taken))
     }
 
-    pub fn clear(&mut self) {
+    /// The same range with nothing taken.
+    pub fn emptied(&self) -> Self {
+        Self::new(self.range)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bits.iter().all(|w| *w == 0)
+    }
+
+    /// The ports that are taken.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        let range = self.range;
+        (0..range.size).map(move |o| range.base + o).filter(|p| self.taken(*p))
+    }
+
+    /// The bits as one number, highest byte first, without leading zeros: what a `RangeAllocation` holds.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self.bits.iter().rev().flat_map(|w| w.to_be_bytes());
+        bytes.skip_while(|b| *b == 0).collect()
+    }
+
+    /// Takes what such a number says. Bits beyond the range are left out.
+    pub fn set_bytes(&mut self, data: &[u8]) {
         self.bits.fill(0);
+        for (i, byte) in data.iter().rev().enumerate() {
+            for bit in (0..8).filter(|b| byte & (1 << b) != 0) {
+                let Ok(offset) = u16::try_from(i * 8 + bit) else { return };
+                if offset < self.range.size {
+                    let (word, mask) = self.bit(offset);
+                    *word |= mask;
+                }
+            }
+        }
     }
 }
 
@@ -162,6 +193,9 @@ mod tests {
             assert!(p.take_any(&mut rng).unwrap() < 30016);
         }
         assert_eq!(p.take_any(&mut rng).unwrap_err(), "range is full");
+        let mut same = p.emptied();
+        same.set_bytes(&p.to_bytes());
+        assert_eq!(same, p);
         p.release(30005);
         p.release(1);
         assert_eq!(p.take_any(&mut rng).unwrap(), 30005);

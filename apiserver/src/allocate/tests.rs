@@ -1,9 +1,13 @@
+use jiff::Timestamp;
+
 use super::*;
+use crate::lookup::ObjectLookup as _;
 use crate::lookup::testing::Objects;
+use crate::store::testing::MemoryStore;
 
 fn services(range: &str, ports: &str) -> (Services, Arc<Objects>) {
     let store = Arc::new(Objects::default());
-    (Services::new(Config::parse(range, ports).unwrap(), store.clone()), store)
+    (Services::new(Config::parse(range, ports).unwrap(), store.clone(), MemoryStore::new()), store)
 }
 
 fn svc(name: &str, spec: Value) -> Value {
@@ -192,19 +196,65 @@ async fn a_restart_repairs_after_a_crash() {
     let (s, store) = services("10.0.0.0/24", "30000-30001");
     let spec = json!({"clusterIP":"10.0.0.66","type":"NodePort","ports":[{"port":80,"nodePort":30000}]});
     let kept = create(&s, &store, "a", spec).await.unwrap();
-    // Crashed between address and service.
-    std::mem::forget(s.create(&mut svc("lost", json!({"clusterIP":"10.0.0.77"})), false).await.unwrap());
-    // A service whose address object is missing.
-    store.put(lookup::SERVICES, svc("bare", json!({"clusterIP":"10.0.0.88","clusterIPs":["10.0.0.88"]})));
-    let s = Services::new(Config::parse("10.0.0.0/24", "30000-30001").unwrap(), store.clone());
-    s.rebuild().await.unwrap();
-    let mut want = vec![kept["spec"]["clusterIP"].as_str().unwrap().to_owned(), "10.0.0.88".to_owned()];
+    // Crashed between address and service; just now, and a while ago.
+    for (name, ip, created) in [
+        ("late", "10.0.0.77", Timestamp::now().to_string()),
+        ("lost", "10.0.0.78", "2026-01-01T00:00:00Z".into()),
+    ] {
+        std::mem::forget(s.create(&mut svc(name, json!({"clusterIP": ip})), false).await.unwrap());
+        let mut address = (*store.get(lookup::IP_ADDRESSES, "", ip).await.unwrap().unwrap()).clone();
+        address["metadata"]["creationTimestamp"] = created.into();
+        store.put(lookup::IP_ADDRESSES, address);
+    }
+    // A service whose address object is missing, and a port that is not allocated.
+    let bare = json!({"clusterIP":"10.0.0.88","clusterIPs":["10.0.0.88"],"type":"NodePort","ports":[{"nodePort":30001}]});
+    store.put(lookup::SERVICES, svc("bare", bare));
+    let s = Services::new(
+        Config::parse("10.0.0.0/24", "30000-30001").unwrap(),
+        store.clone(),
+        MemoryStore::new(),
+    );
+    s.repair(&mut Leaks::default()).await.unwrap();
+    let mut want =
+        vec![kept["spec"]["clusterIP"].as_str().unwrap().to_owned(), "10.0.0.77".into(), "10.0.0.88".into()];
     want.sort();
     let mut have = store.names(lookup::IP_ADDRESSES);
     have.sort();
     assert_eq!(have, want);
-    let e = create(&s, &store, "b", json!({"type":"NodePort","ports":[{"port":80,"nodePort":30000}]})).await;
-    assert_eq!(e.unwrap_err().code, 422);
+    for port in [30000, 30001] {
+        let spec = json!({"type":"NodePort","ports":[{"port":80,"nodePort":port}]});
+        assert_eq!(create(&s, &store, "b", spec).await.unwrap_err().code, 422);
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_another_server_is_found_free() {
+    let (s, store) = services("10.0.0.0/30", "30000-30001");
+    create(&s, &store, "a", json!({})).await.unwrap();
+    let b = create(&s, &store, "b", json!({})).await.unwrap();
+    assert!(create(&s, &store, "c", json!({})).await.is_err());
+    // Another server deletes the service: nobody tells this one.
+    let ip = b["spec"]["clusterIP"].as_str().unwrap();
+    store.delete(lookup::IP_ADDRESSES, "", ip, None).await.unwrap();
+    assert_eq!(create(&s, &store, "c", json!({})).await.unwrap()["spec"]["clusterIP"], ip);
+}
+
+#[tokio::test]
+async fn what_may_be_in_use_is_not_given_away() {
+    let (s, store) = services("10.0.0.0/24", "30000-30009");
+    let spec = json!({"clusterIP":"10.0.0.9","type":"NodePort","ports":[{"port":80,"nodePort":30001}]});
+    let mut guard = s.create(&mut svc("a", spec), false).await.unwrap();
+    guard.writing();
+    guard.written::<()>(&Err(crate::status::ApiError::new(500, "", "the leader does not answer"))).await;
+    assert_eq!(store.names(lookup::IP_ADDRESSES), ["10.0.0.9"]);
+    let same_port = json!({"type":"NodePort","ports":[{"port":80,"nodePort":30001}]});
+    assert_eq!(create(&s, &store, "b", same_port).await.unwrap_err().code, 422);
+    // Nor when the client went away in the middle.
+    let mut guard = s.create(&mut svc("c", json!({"clusterIP":"10.0.0.10"})), false).await.unwrap();
+    guard.writing();
+    drop(guard);
+    tokio::task::yield_now().await;
+    assert!(store.names(lookup::IP_ADDRESSES).contains(&"10.0.0.10".to_owned()));
 }
 
 #[tokio::test]

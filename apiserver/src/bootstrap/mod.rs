@@ -9,9 +9,11 @@ pub mod data;
 mod diff;
 pub mod identity;
 pub mod kubernetes_service;
+pub mod master_leases;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -21,6 +23,11 @@ use crate::status::{ApiError, ApiResult};
 
 /// Writes in flight at a time: enough to fill a batch of the store, few enough to leave room for clients.
 const CONCURRENCY: usize = 64;
+
+/// How long the first writes are tried again: other servers start at the same time, and a store of several members may
+/// lose its first leader.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// What differs between installations.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +57,23 @@ pub struct Summary {
     pub unchanged: usize,
 }
 
+/// As [`reconcile`], tried again for a while: each attempt goes on where the last one, or another server, has ended.
+///
+/// # Errors
+/// The failure of the last attempt.
+pub async fn reconcile_patiently(writer: &dyn ObjectWriter, settings: &Settings) -> ApiResult<Summary> {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match reconcile(writer, settings).await {
+            Err(e) if tokio::time::Instant::now() < end => {
+                tracing::info!(error = %e, "the bootstrap objects are not in place yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Brings the store to hold all bootstrap objects. The first failure is returned after everything was tried.
 pub async fn reconcile(writer: &dyn ObjectWriter, settings: &Settings) -> ApiResult<Summary> {
     let wanted = data::load().map_err(ApiError::internal)?;
@@ -77,7 +101,7 @@ pub async fn reconcile(writer: &dyn ObjectWriter, settings: &Settings) -> ApiRes
             Ok(Done::Updated) => summary.updated += 1,
             Ok(Done::Unchanged) => summary.unchanged += 1,
             Err(e) => {
-                tracing::error!(error = %e, "a bootstrap object could not be written");
+                tracing::debug!(error = %e, "a bootstrap object could not be written");
                 failure.get_or_insert(e);
             }
         }

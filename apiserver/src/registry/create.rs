@@ -35,16 +35,19 @@ impl Registry {
         // Admission may have changed it.
         ensure_namespace(r, &mut o, namespace)?;
         let generated = prepare_meta(&mut o);
-        let guard = match self.allocator(r) {
+        let mut guard = match self.allocator(r) {
             Some(a) => Some(a.create(&mut o, cx.dry_run).await?),
             None => None,
         };
         self.prepare_create(r, cx, &mut o)?;
-        let done = self.insert_named(r, cx, namespace, &mut o, generated).await?;
-        if let Some(g) = guard.filter(|_| !cx.dry_run) {
-            g.commit().await;
+        if let Some(g) = &mut guard {
+            g.writing();
         }
-        Ok(done)
+        let done = self.insert_named(r, cx, namespace, &mut o, generated).await;
+        if let Some(g) = guard.filter(|_| !cx.dry_run) {
+            g.written(&done).await;
+        }
+        done
     }
 
     /// Inserts, with another name when a generated one is taken.

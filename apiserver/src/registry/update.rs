@@ -77,19 +77,24 @@ impl Registry {
         self.admit(r, cx, (namespace, Operation::Update), Some(&old), &mut o).await?;
         check_version(r, name, &mut o, &old)?;
         ensure_namespace(r, &mut o, namespace)?;
-        let guard = match self.allocator(r).filter(|_| cx.subresource.is_empty()) {
+        let mut guard = match self.allocator(r).filter(|_| cx.subresource.is_empty()) {
             Some(a) => Some(a.update(&old, &mut o, cx.dry_run).await?),
             None => None,
         };
         self.prepare_update(r, cx, &mut o, &old)?;
         self.admitted(r, cx, (namespace, Operation::Update), Some(&old), &o).await?;
-        let done = self.store_update(r, cx, kv, &old, o).await?;
-        if let (Ok(_), Some(g)) = (&done, guard)
-            && !cx.dry_run
-        {
-            g.commit().await;
+        if let Some(g) = &mut guard {
+            g.writing();
         }
-        Ok(done)
+        let done = self.store_update(r, cx, kv, &old, o).await;
+        if let Some(g) = guard.filter(|_| !cx.dry_run) {
+            match &done {
+                // Another write was faster.
+                Ok(Err(_)) => g.revert().await,
+                other => g.written(other).await,
+            }
+        }
+        done
     }
 
     fn prepare_update(
