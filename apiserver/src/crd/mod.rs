@@ -32,6 +32,7 @@ pub mod naming;
 pub mod schema;
 pub mod serve;
 mod strategy;
+pub mod v1beta1;
 pub mod webhook;
 
 use std::sync::Arc;

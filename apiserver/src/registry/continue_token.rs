@@ -58,7 +58,9 @@ pub fn decode(token: &str, prefix: &str) -> Result<Continue, String> {
     if t.start.split('/').any(|p| p == "..") {
         return Err(format!("invalid start key: {}", t.start));
     }
-    Ok(Continue { start: format!("{prefix}{}", t.start), revision: u64::try_from(t.rv).unwrap_or(0) })
+    // Upstream's servers leave a slash before it.
+    let start = t.start.strip_prefix('/').unwrap_or(&t.start);
+    Ok(Continue { start: format!("{prefix}{start}"), revision: u64::try_from(t.rv).unwrap_or(0) })
 }
 
 /// A byte as Go quotes it in its JSON errors.
@@ -86,6 +88,9 @@ mod tests {
             decode(&t, "/registry/pods/"),
             Ok(Continue { start: "/registry/pods/default/a\0".into(), revision: 7 })
         );
+        // As upstream writes it for a list of one namespace.
+        let theirs = URL_SAFE_NO_PAD.encode(br#"{"v":"meta.k8s.io/v1","rv":577,"start":"/np21\u0000"}"#);
+        assert_eq!(decode(&theirs, "/registry/pods/ns/").unwrap().start, "/registry/pods/ns/np21\0");
         assert_eq!(
             decode("zzz", "/"),
             Err("continue key is not valid: invalid character '\u{cf}' looking for beginning of value".into())

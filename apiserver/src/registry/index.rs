@@ -1,6 +1,9 @@
 //! The protobuf form of built-in kinds: what is stored, the bytes that clients get, and what selectors look at.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use proto::json::Strictness;
 use proto::schema::TypeRef;
 use serde_json::Value;
 
@@ -33,9 +36,29 @@ impl ObjectIndexer {
     }
 }
 
+impl ObjectIndexer {
+    /// Stored bytes as protobuf. Upstream's API servers keep custom resource definitions and API services as JSON, and
+    /// everything where `--storage-media-type` says so.
+    fn protobuf<'a>(&self, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+        if stored.first() != Some(&b'{') {
+            return Ok(Cow::Borrowed(stored));
+        }
+        let mut current = Cow::Borrowed(stored);
+        if self.kind == "CustomResourceDefinition" {
+            let mut value = serde_json::from_slice(stored).map_err(|e| e.to_string())?;
+            crate::crd::v1beta1::to_v1(&mut value);
+            current = Cow::Owned(value.to_string().into_bytes());
+        }
+        let decoded =
+            proto::json::decode(&current, &self.schema, Strictness::Ignore).map_err(|e| e.to_string())?;
+        Ok(Cow::Owned(self.encode(&decoded.value)?.into()))
+    }
+}
+
 impl Indexer for ObjectIndexer {
     fn index(&self, kv: &KeyValue) -> Result<Indexed, String> {
-        let env = proto::envelope::unwrap(&kv.value).map_err(|e| e.to_string())?;
+        let value = self.protobuf(&kv.value)?;
+        let env = proto::envelope::unwrap(&value).map_err(|e| e.to_string())?;
         let meta = proto::wire::metadata(env.raw).map_err(|e| e.to_string())?;
         let fields: Pairs = if self.own_fields.is_empty() {
             [("metadata.name", &meta.name), ("metadata.namespace", &meta.namespace)].into_iter().collect()
@@ -46,7 +69,7 @@ impl Indexer for ObjectIndexer {
             all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
         };
         Ok(Indexed {
-            bytes: self.served(&kv.value, kv.mod_revision)?,
+            bytes: self.served(&value, kv.mod_revision)?,
             labels: meta.labels.iter().map(|(k, v)| (k, v)).collect(),
             fields,
         })
@@ -55,14 +78,15 @@ impl Indexer for ObjectIndexer {
 
 impl Form for ObjectIndexer {
     fn served(&self, stored: &[u8], revision: Revision) -> Result<Bytes, String> {
-        let env = proto::envelope::unwrap(stored).map_err(|e| e.to_string())?;
+        let stored = self.protobuf(stored)?;
+        let env = proto::envelope::unwrap(&stored).map_err(|e| e.to_string())?;
         let raw =
             proto::wire::with_resource_version(env.raw, &revision.to_string()).map_err(|e| e.to_string())?;
         Ok(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
     }
 
     fn decode(&self, stored: &[u8]) -> Result<Value, String> {
-        let mut v = codec::decode_stored(&self.schema, stored)?;
+        let mut v = codec::decode_stored(&self.schema, &self.protobuf(stored)?)?;
         object::set_type(&mut v, &self.api_version, self.kind);
         Ok(v)
     }
@@ -78,5 +102,36 @@ impl Form for ObjectIndexer {
 
     fn value(&self, served: &[u8]) -> Result<Value, String> {
         self.decode(served)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_as_json_is_served_as_protobuf() {
+        let schema = proto::schema::by_gvk("apiregistration.k8s.io", "v1", "APIService").unwrap();
+        let form = ObjectIndexer::new(
+            TypeRef::Static(schema),
+            "apiregistration.k8s.io",
+            "apiservices",
+            "apiregistration.k8s.io/v1".to_owned(),
+            "APIService",
+        );
+        let stored = br#"{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"name":"v1.ex.io","labels":{"a":"b"}},"spec":{"group":"ex.io","version":"v1","groupPriorityMinimum":1000,"versionPriority":100},"status":{}}
+"#;
+        let kv = KeyValue {
+            key: "/registry/apiregistration.k8s.io/apiservices/v1.ex.io".to_owned(),
+            value: Bytes::from_static(stored),
+            create_revision: 7,
+            mod_revision: 9,
+        };
+        let indexed = form.index(&kv).unwrap();
+        let value = form.value(&indexed.bytes).unwrap();
+        assert_eq!(value["metadata"]["resourceVersion"], "9");
+        assert_eq!(value["spec"]["groupPriorityMinimum"], 1000);
+        assert_eq!(form.decode(stored).unwrap()["metadata"]["labels"]["a"], "b");
+        assert!(form.decode(b"{\"kind\": ").is_err());
     }
 }
