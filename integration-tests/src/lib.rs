@@ -8,10 +8,12 @@ pub mod bare;
 pub mod binaries;
 pub mod cluster;
 pub mod command;
+pub mod group;
 pub mod machine;
 pub mod wait;
 
 pub use cluster::{Config, TestCluster};
 pub use command::Output;
+pub use group::Group;
 pub use machine::Machine;
 pub use wait::eventually;

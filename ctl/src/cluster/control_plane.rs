@@ -22,13 +22,22 @@ impl Options {
 
 pub fn start_api_server(options: &Options, layout: &Layout) -> anyhow::Result<()> {
     let pki = |f: &str| layout.pki(f).display().to_string();
-    let flags = [
+    let mut flags = vec![
         format!("--data-dir={}", layout.data().display()),
         "--bind-address=0.0.0.0".into(),
         format!("--secure-port={}", layout.port),
         format!("--advertise-address={}", layout.host_ip()),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
+    ];
+    flags.extend(api_server_flags(layout));
+    start(options, layout, "kube-apiserver", &flags)
+}
+
+/// What the API servers of one cluster have in common.
+pub fn api_server_flags(layout: &Layout) -> Vec<String> {
+    let pki = |f: &str| layout.pki(f).display().to_string();
+    vec![
         format!("--client-ca-file={}", pki("ca.crt")),
         format!("--kubelet-certificate-authority={}", pki("ca.crt")),
         format!("--kubelet-client-certificate={}", pki("apiserver-kubelet-client.crt")),
@@ -48,8 +57,7 @@ pub fn start_api_server(options: &Options, layout: &Layout) -> anyhow::Result<()
         "--authorization-mode=Node,RBAC".into(),
         "--allow-privileged=true".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
-    ];
-    start(options, layout, "kube-apiserver", &flags)
+    ]
 }
 
 pub fn start_scheduler(options: &Options, layout: &Layout) -> anyhow::Result<()> {
