@@ -28,6 +28,12 @@ PODS ?= 5000
 scale: build ## measure pods bound a second: make scale NODES=n PODS=m
 	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin scale -- $(NODES) $(PODS)
 
+DURATION ?= 120
+SEED ?=
+faults: build ## three API servers under faults: make faults DURATION=seconds SEED=n
+	@./scripts/install-test-tools
+	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin faults -- $(DURATION) $(SEED)
+
 build: deps ## build release binaries
 	$(CARGO) build --release --locked --workspace --exclude integration-tests --exclude pause
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked -p pause --target $(HOST)
@@ -50,4 +56,4 @@ e2e: build ## run the tests on real clusters (root)
 	@sync # what the build wrote must not hold up the disk writes of the clusters
 	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked -p integration-tests -- --test-threads=1
 
-.PHONY: help up down test bench scale build deps lint unit e2e
+.PHONY: help up down test bench scale faults build deps lint unit e2e
