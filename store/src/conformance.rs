@@ -21,7 +21,7 @@ macro_rules! suite {
     ($make:expr) => {
         crate::conformance::suite!(@tests $make;
             create_update_delete compare_and_swap ranges history compaction watch_from_now watch_from_the_past
-            watch_of_a_range watch_progress watch_too_old many_writers large_values expiry expiry_replaced
+            watch_of_a_range watch_progress watch_too_old watch_at_the_fence many_writers large_values expiry expiry_replaced
             random_histories slow_watcher);
     };
     (@tests $make:expr; $($name:ident)*) => {
@@ -269,6 +269,25 @@ pub async fn watch_too_old(s: S) {
     assert!(matches!(error, StoreError::Compacted { requested, oldest } if (requested, oldest) == (r1, r2)));
     let mut w = s.watch("/r/", &prefix_end("/r/"), r2).await.unwrap();
     assert_eq!(next_events(&mut w).await[0].kv.mod_revision, r3);
+}
+
+/// From the fence of compaction on, nothing is missing and nothing comes twice.
+pub async fn watch_at_the_fence(s: S) {
+    let mut revisions: Vec<Revision> = Vec::new();
+    for i in 0..8usize {
+        // Three keys in turn.
+        let before = i.checked_sub(3).map_or(0, |j| revisions[j]);
+        revisions.push(put(&s, &format!("/r/{}", i % 3), "x", before).await);
+    }
+    for fence in [2, 4, 7] {
+        s.compact(revisions[fence]).await.unwrap();
+        for (i, after) in revisions.iter().enumerate().skip(fence) {
+            let mut w = s.watch("/r/", &prefix_end("/r/"), *after).await.unwrap();
+            let left = take_events(&mut w, revisions.len() - 1 - i).await;
+            let seen: Vec<_> = left.iter().map(|e| e.kv.mod_revision).collect();
+            assert_eq!(seen, revisions[i + 1..], "after {after}, compacted at {}", revisions[fence]);
+        }
+    }
 }
 
 /// Counters raised by many tasks at once lose nothing, and a watch sees each step.

@@ -4,6 +4,7 @@ mod checker;
 mod fence;
 mod full;
 mod operation;
+mod regressions;
 mod scenarios;
 mod sim;
 

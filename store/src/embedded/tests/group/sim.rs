@@ -1,6 +1,8 @@
 //! The group in virtual time: members without threads on disks that lose and tear what was not synced, over a network
 //! that delays, drops, doubles, reorders and cuts one way. The same seed gives the same history.
 
+mod steps;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -686,13 +688,5 @@ impl Sim {
             self.checker.finished(machine.id, range.revision, &range.items)?;
         }
         Ok(())
-    }
-
-    /// Of each running member: applied index, digest, last entry.
-    fn ends(&self) -> Vec<(u64, u64, u64)> {
-        let running = self.machines.iter().filter_map(|m| m.running.as_ref());
-        running
-            .map(|r| (r.ways.applied, r.applier.meta().chain, r.core.raft.raft.raft_log.last_index()))
-            .collect()
     }
 }
