@@ -81,7 +81,7 @@ async fn a_dry_run_reserves_nothing() {
 
 #[tokio::test]
 async fn counts_of_other_kinds() {
-    let (p, store) =
+    let (p, _) =
         setup(json!({"hard":{"configmaps":"1","count/widgets.example.com":"1","services.nodeports":"2",
         "gold.storageclass.storage.k8s.io/requests.storage":"5Gi"}}));
     let maps = Resource { group: "", version: "v1", resource: "configmaps", kind: "ConfigMap" };
