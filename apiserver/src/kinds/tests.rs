@@ -104,7 +104,8 @@ fn create(t: &Target, body: &Value) -> (u16, Value, Vec<String>) {
     if !errors.is_empty() {
         let kind = body["kind"].as_str().unwrap_or_default();
         let name = o["metadata"]["name"].as_str().unwrap_or_default();
-        return (422, ApiError::invalid(&t.group, kind, name, &errors).to_status(), cx.warnings);
+        // The server warns only of what is valid.
+        return (422, ApiError::invalid(&t.group, kind, name, &errors).to_status(), Vec::new());
     }
     if t.resource == "services" && o["spec"]["type"] != "ExternalName" && o["spec"]["clusterIP"].is_null() {
         o["spec"]["clusterIP"] = json!("10.96.0.9");

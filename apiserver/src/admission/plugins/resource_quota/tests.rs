@@ -4,11 +4,15 @@ use crate::admission::plugins::testing::{Write, environment};
 use crate::lookup::testing::Objects;
 use crate::lookup::{ObjectLookup as _, Resource};
 
-/// A quota that the controller has counted: nothing is used.
-fn quota(spec: Value) -> (Resource, Value) {
+/// The status of a quota that the controller has counted: nothing is used.
+fn counted(spec: &Value) -> Value {
     let used: serde_json::Map<String, Value> =
         spec["hard"].as_object().unwrap().keys().map(|k| (k.clone(), "0".into())).collect();
-    let status = json!({"hard": spec["hard"], "used": used});
+    json!({"hard": spec["hard"], "used": used})
+}
+
+fn quota(spec: Value) -> (Resource, Value) {
+    let status = counted(&spec);
     (lookup::RESOURCE_QUOTAS, json!({"metadata":{"name":"q","namespace":"ns"},"spec":spec,"status":status}))
 }
 
@@ -166,7 +170,7 @@ async fn limited_resources_need_a_quota() {
         {"resource": "pods", "matchScopes": [
             {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}]});
     let quota = |name: &str, spec: Value| {
-        let status = json!({"hard": spec["hard"], "used": {"pods": "0"}});
+        let status = counted(&spec);
         (
             lookup::RESOURCE_QUOTAS,
             json!({"metadata": {"name": name, "namespace": "n"}, "spec": spec, "status": status}),
