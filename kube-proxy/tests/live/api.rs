@@ -128,7 +128,8 @@ impl Api {
                 news
             };
             for event in news {
-                let line = format!("{event}\n");
+                // In the order in which API servers write them.
+                let line = format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"]);
                 write!(out, "{:x}\r\n{line}\r\n", line.len())?;
             }
         }
