@@ -12,7 +12,7 @@ use integration_tests::group::Config;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -187,6 +187,10 @@ async fn nothing_is_given_out_twice(clients: &[Client]) {
     quotas.create(&PostParams::default(), &of(quota)).await.unwrap();
     let there = Api::<ConfigMap>::namespaced(clients[0].clone(), "kube-public");
     let before = there.list(&ListParams::default()).await.unwrap().items.len();
+    // What the quota controller would have counted.
+    let counted = json!({"status": {
+        "hard": {"count/configmaps": "12"}, "used": {"count/configmaps": before.to_string()}}});
+    quotas.patch_status("q", &PatchParams::default(), &Patch::Merge(&counted)).await.unwrap();
     let jobs = (0..30).map(|i| {
         let maps: Api<ConfigMap> = Api::namespaced(clients[i % clients.len()].clone(), "kube-public");
         async move {
