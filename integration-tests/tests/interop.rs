@@ -146,6 +146,10 @@ fn assert_same(a: &BTreeMap<String, BTreeMap<String, Value>>, b: &BTreeMap<Strin
     assert_eq!(paths(a), paths(b));
     for (path, objects) in a {
         for key in objects.keys().chain(b[path].keys()) {
+            // Each server writes there which certificates it trusts itself.
+            if key.contains("extension-apiserver-authentication") {
+                continue;
+            }
             assert_eq!(objects.get(key), b[path].get(key), "{path}: {key}");
         }
     }
