@@ -210,6 +210,10 @@ pub fn raft_metadata(meta: &Meta, members: &Members) -> SnapshotMetadata {
     raft
 }
 
+fn unwritten(fs: &dyn Fs, e: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()))
+}
+
 /// Writes the state as of `meta` and makes it durable. Removes older ones. The file's size.
 pub fn write(
     fs: &dyn Fs,
@@ -218,8 +222,7 @@ pub fn write(
     meta: &Meta,
     members: &Members,
 ) -> Result<u64, StoreError> {
-    let failed =
-        |e: io::Error| StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()));
+    let failed = |e| unwritten(fs, &e);
     let (part, mut out) = begin(fs, store_id, meta, members).map_err(failed)?;
     let mut count = 0u64;
     let mut at: Revision = 0;
@@ -490,8 +493,7 @@ pub fn copy(
     meta: &Meta,
     members: &Members,
 ) -> Result<u64, StoreError> {
-    let failed =
-        |e: io::Error| StoreError::Unavailable(format!("writing a snapshot in {}: {e}", fs.describe()));
+    let failed = |e| unwritten(fs, &e);
     let (part, mut out) = begin(fs, store_id, meta, members).map_err(failed)?;
     let mut count = 0u64;
     while let Some(chunk) = from.next_records(&mut count)? {

@@ -1,12 +1,11 @@
 //! A directory that is only read. What the log would repair when it is opened is counted instead.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::embedded::fs::{File, Fs};
+use crate::embedded::fs::{File, Fs, read_full};
 
 /// See the module.
 pub struct ReadOnly {
@@ -71,16 +70,7 @@ impl File for Found {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            match self.0.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
+        read_full(&self.0, offset, buf)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conformance::{keys, next_events, put, value};
-use crate::embedded::{Config, Engine, GroupConfig};
+use crate::embedded::{Config, Engine};
 use crate::{Op, Store, Txn, TxnResult};
 
 /// A group on the loopback interface.
@@ -47,14 +47,7 @@ impl Group {
     }
 
     async fn start(&mut self, name: &str, join: bool) {
-        let group = GroupConfig {
-            name: name.to_owned(),
-            listen: self.addresses[name].parse().unwrap(),
-            initial: self.addresses.clone(),
-            join,
-            tls: None,
-            snapshot_rate: 1 << 30,
-        };
+        let group = self.config(name, join);
         let config =
             Config { retention_seconds: 0, snapshot_bytes: 300_000, ..Config::new(self.dir.join(name)) };
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
