@@ -403,12 +403,19 @@ impl Worker {
         Some(next)
     }
 
+    /// Whether a clean-up may begin; otherwise when to ask again, if not when the one under way ends.
+    fn may_clean_up(&self, now: Timestamp) -> Result<(), Option<Timestamp>> {
+        match self.cleanup_retry {
+            Some(at) if at > now => Err(Some(at)),
+            _ if self.memory.inflight.contains(&Op::Cleanup) => Err(None),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives the pod's devices back.
     fn unprepare(&mut self, now: Timestamp) -> Option<Timestamp> {
-        match self.cleanup_retry {
-            Some(at) if at > now => return Some(at),
-            _ if self.memory.inflight.contains(&Op::Cleanup) => return None,
-            _ => {}
+        if let Err(wait) = self.may_clean_up(now) {
+            return wait;
         }
         let (ctx, uid) = (self.ctx.clone(), self.shared.uid.clone());
         self.spawn(Op::Cleanup, async move {
@@ -423,10 +430,8 @@ impl Worker {
     /// Everything has stopped: volumes and cgroup go, then the API object if its deletion was asked for.
     fn finish(&mut self, pod: &Arc<Pod>, now: Timestamp) -> Option<Timestamp> {
         if !self.cleaned {
-            match self.cleanup_retry {
-                Some(at) if at > now => return Some(at),
-                _ if self.memory.inflight.contains(&Op::Cleanup) => return None,
-                _ => {}
+            if let Err(wait) = self.may_clean_up(now) {
+                return wait;
             }
             let (ctx, uid) = (self.ctx.clone(), self.shared.uid.clone());
             self.spawn(Op::Cleanup, async move {
