@@ -11,6 +11,7 @@ use crate::kinds::core::claim_validation;
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::podspec::volume_defaults::default_claim_spec;
 use crate::kinds::semantic::{fill, first_generation, items, next_generation, same, text};
+use crate::kinds::validate::printed::{json, object};
 use crate::kinds::validate::{invalid_each, numbers, text as rules};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -196,8 +197,8 @@ fn status(set: &api::StatefulSet, errors: &mut ErrorList) {
 
 /// In upstream's internal form, as its messages show it.
 fn shown_rolling(r: &api::RollingUpdateStatefulSetStrategy) -> String {
-    let bound = serde_json::json!(r.max_unavailable);
-    format!("{{\"Partition\":{},\"MaxUnavailable\":{bound}}}", r.partition.unwrap_or(0))
+    let partition = json(&r.partition.unwrap_or(0));
+    object(&[("Partition", partition), ("MaxUnavailable", json(&r.max_unavailable))])
 }
 
 fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
@@ -227,7 +228,7 @@ fn policies(s: &api::StatefulSetSpec, path: &Path, errors: &mut ErrorList) {
         (other, r) => {
             let mut e = Error::invalid(&at, "", "must be 'RollingUpdate' or 'OnDelete'");
             let r = r.as_ref().map_or("null".to_owned(), shown_rolling);
-            e.value = format!("{{\"Type\":{},\"RollingUpdate\":{r}}}", serde_json::json!(other));
+            e.value = object(&[("Type", json(other)), ("RollingUpdate", r)]);
             errors.push(e);
         }
     }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec;
 use crate::kinds::semantic::text;
+use crate::kinds::validate::printed::{json, object};
 use crate::kinds::validate::{numbers, selector};
 use crate::registry::strategy::Context;
 
@@ -106,14 +107,10 @@ pub fn shown_strategy(
     strategy: &str,
     rolling: Option<(Option<&IntOrString>, Option<&IntOrString>)>,
 ) -> String {
-    let rolling = match rolling {
-        Some((unavailable, surge)) => {
-            let (unavailable, surge) = (serde_json::json!(unavailable), serde_json::json!(surge));
-            format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
-        }
-        None => "null".to_owned(),
-    };
-    format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", serde_json::json!(strategy))
+    let rolling = rolling.map_or("null".to_owned(), |(unavailable, surge)| {
+        object(&[("MaxUnavailable", json(&unavailable)), ("MaxSurge", json(&surge))])
+    });
+    object(&[("Type", json(strategy)), ("RollingUpdate", rolling)])
 }
 
 /// Counts of a status: none negative, no part above `replicas`.

@@ -5,6 +5,7 @@ use k8s_openapi::api::batch::v1::{SuccessPolicy, SuccessPolicyRule};
 use super::MAX_RULES;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::validate::numbers;
+use crate::kinds::validate::printed::{json, list, object};
 
 /// Longest list of indexes, in bytes.
 const MAX_INDEXES: usize = 64 * 1024;
@@ -99,11 +100,12 @@ fn count(list: &str, completions: i32) -> Result<i32, String> {
 /// In upstream's internal form, as its messages show it.
 pub fn shown(p: &SuccessPolicy) -> String {
     let rule = |r: &SuccessPolicyRule| {
-        let (indexes, count) = (serde_json::json!(r.succeeded_indexes), serde_json::json!(r.succeeded_count));
-        format!("{{\"SucceededIndexes\":{indexes},\"SucceededCount\":{count}}}")
+        object(&[
+            ("SucceededIndexes", json(&r.succeeded_indexes)),
+            ("SucceededCount", json(&r.succeeded_count)),
+        ])
     };
-    let rules: Vec<String> = p.rules.iter().map(rule).collect();
-    format!("{{\"Rules\":[{}]}}", rules.join(","))
+    object(&[("Rules", list(Some(&p.rules), rule))])
 }
 
 #[cfg(test)]

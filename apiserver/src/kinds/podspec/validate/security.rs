@@ -10,6 +10,7 @@ use super::one_of_if_given;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::semantic::{items, text};
 use crate::kinds::validate::numbers;
+use crate::kinds::validate::printed::{json, object};
 
 /// Ids are 32-bit and not negative.
 const ID_MAX: i64 = i32::MAX as i64;
@@ -154,45 +155,50 @@ pub fn allow_privileged(allow: bool) {
 
 /// That a context is invalid as a whole. Upstream shows its internal form of it.
 fn internal(c: &SecurityContext, path: &Path, why: &str) -> Error {
-    use serde_json::json;
     fn part<T>(v: &Option<T>, show: impl FnOnce(&T) -> String) -> String {
         v.as_ref().map_or("null".to_owned(), show)
     }
-    let capabilities =
-        part(&c.capabilities, |c| format!("{{\"Add\":{},\"Drop\":{}}}", json!(c.add), json!(c.drop)));
-    let linux = part(&c.se_linux_options, |o| {
-        let [user, role, kind, level] = [&o.user, &o.role, &o.type_, &o.level].map(|v| json!(text(v)));
-        format!("{{\"User\":{user},\"Role\":{role},\"Type\":{kind},\"Level\":{level}}}")
-    });
-    let windows = part(&c.windows_options, |o| {
-        format!(
-            "{{\"GMSACredentialSpecName\":{},\"GMSACredentialSpec\":{},\"RunAsUserName\":{},\"HostProcess\":{}}}",
-            json!(o.gmsa_credential_spec_name),
-            json!(o.gmsa_credential_spec),
-            json!(o.run_as_user_name),
-            json!(o.host_process)
-        )
-    });
-    let profile = |kind: &str, file: &Option<String>| {
-        format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", json!(kind), json!(file))
-    };
-    let fields = [
-        ("Capabilities", capabilities),
-        ("Privileged", json!(c.privileged).to_string()),
-        ("SELinuxOptions", linux),
-        ("WindowsOptions", windows),
-        ("RunAsUser", json!(c.run_as_user).to_string()),
-        ("RunAsGroup", json!(c.run_as_group).to_string()),
-        ("RunAsNonRoot", json!(c.run_as_non_root).to_string()),
-        ("ReadOnlyRootFilesystem", json!(c.read_only_root_filesystem).to_string()),
-        ("AllowPrivilegeEscalation", json!(c.allow_privilege_escalation).to_string()),
-        ("ProcMount", json!(c.proc_mount).to_string()),
+    let string = |v: &Option<String>| json(text(v));
+    let profile =
+        |kind: &str, file: &Option<String>| object(&[("Type", json(kind)), ("LocalhostProfile", json(file))]);
+    let mut e = Error::invalid(path, "", why);
+    e.value = object(&[
+        (
+            "Capabilities",
+            part(&c.capabilities, |c| object(&[("Add", json(&c.add)), ("Drop", json(&c.drop))])),
+        ),
+        ("Privileged", json(&c.privileged)),
+        (
+            "SELinuxOptions",
+            part(&c.se_linux_options, |o| {
+                object(&[
+                    ("User", string(&o.user)),
+                    ("Role", string(&o.role)),
+                    ("Type", string(&o.type_)),
+                    ("Level", string(&o.level)),
+                ])
+            }),
+        ),
+        (
+            "WindowsOptions",
+            part(&c.windows_options, |o| {
+                object(&[
+                    ("GMSACredentialSpecName", json(&o.gmsa_credential_spec_name)),
+                    ("GMSACredentialSpec", json(&o.gmsa_credential_spec)),
+                    ("RunAsUserName", json(&o.run_as_user_name)),
+                    ("HostProcess", json(&o.host_process)),
+                ])
+            }),
+        ),
+        ("RunAsUser", json(&c.run_as_user)),
+        ("RunAsGroup", json(&c.run_as_group)),
+        ("RunAsNonRoot", json(&c.run_as_non_root)),
+        ("ReadOnlyRootFilesystem", json(&c.read_only_root_filesystem)),
+        ("AllowPrivilegeEscalation", json(&c.allow_privilege_escalation)),
+        ("ProcMount", json(&c.proc_mount)),
         ("SeccompProfile", part(&c.seccomp_profile, |p| profile(&p.type_, &p.localhost_profile))),
         ("AppArmorProfile", part(&c.app_armor_profile, |p| profile(&p.type_, &p.localhost_profile))),
-    ];
-    let shown: Vec<String> = fields.iter().map(|(name, v)| format!("\"{name}\":{v}")).collect();
-    let mut e = Error::invalid(path, "", why);
-    e.value = format!("{{{}}}", shown.join(","));
+    ]);
     e
 }
 
