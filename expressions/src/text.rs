@@ -38,7 +38,8 @@ fn is_lower_alnum(b: u8) -> bool {
     b.is_ascii_lowercase() || b.is_ascii_digit()
 }
 
-fn matches_label(s: &str) -> bool {
+/// Whether the text has the form of a DNS label, of whatever length.
+pub fn matches_label(s: &str) -> bool {
     let b = s.as_bytes();
     match (b.first(), b.last()) {
         (Some(f), Some(l)) => {
@@ -153,7 +154,8 @@ pub fn dns1035_label(s: &str) -> Vec<String> {
     out
 }
 
-fn matches_label_key(s: &str) -> bool {
+/// Whether the text has the form of a label's name, of whatever length.
+pub fn matches_label_key(s: &str) -> bool {
     let b = s.as_bytes();
     match (b.first(), b.last()) {
         (Some(f), Some(l)) => {

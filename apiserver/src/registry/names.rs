@@ -1,6 +1,8 @@
 //! Name formats: which strings may name objects, labels and finalizers, with upstream's sentences for those
 //! that may not.
 
+use expressions::text::{matches_label, matches_label_key};
+
 const ALNUM_HINT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const KEY_FMT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
@@ -26,40 +28,14 @@ fn regex_error(message: &str, format: &str, examples: &[&str]) -> String {
     s
 }
 
-fn lower_alnum(b: u8) -> bool {
-    b.is_ascii_lowercase() || b.is_ascii_digit()
-}
-
-fn is_label(s: &str) -> bool {
-    let b = s.as_bytes();
-    match (b.first(), b.last()) {
-        (Some(&f), Some(&l)) => {
-            lower_alnum(f) && lower_alnum(l) && b.iter().all(|&c| lower_alnum(c) || c == b'-')
-        }
-        _ => false,
-    }
-}
-
-fn is_key_name(s: &str) -> bool {
-    let b = s.as_bytes();
-    match (b.first(), b.last()) {
-        (Some(f), Some(l)) => {
-            f.is_ascii_alphanumeric()
-                && l.is_ascii_alphanumeric()
-                && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
-        }
-        _ => false,
-    }
-}
-
 /// A lowercase RFC 1123 label.
 pub fn dns1123_label(s: &str) -> Result<(), Vec<String>> {
     let mut e = Vec::new();
     if s.len() > 63 {
         e.push(too_long(63));
     }
-    if !is_label(s) {
-        if s.split('.').all(is_label) {
+    if !matches_label(s) {
+        if s.split('.').all(matches_label) {
             e.push("must not contain dots".to_owned());
         } else {
             e.push(regex_error(
@@ -78,7 +54,7 @@ pub fn dns1123_subdomain(s: &str) -> Result<(), Vec<String>> {
     if s.len() > 253 {
         e.push(too_long(253));
     }
-    if !s.split('.').all(is_label) {
+    if !s.split('.').all(matches_label) {
         e.push(regex_error(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
             SUBDOMAIN_FMT,
@@ -94,7 +70,7 @@ pub fn dns1035_label(s: &str) -> Result<(), Vec<String>> {
     if s.len() > 63 {
         e.push(too_long(63));
     }
-    if !(is_label(s) && s.as_bytes().first().is_some_and(u8::is_ascii_lowercase)) {
+    if !(matches_label(s) && s.as_bytes().first().is_some_and(u8::is_ascii_lowercase)) {
         e.push(regex_error(
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
             "[a-z]([-a-z0-9]*[a-z0-9])?",
@@ -143,7 +119,7 @@ pub fn qualified_name(s: &str) -> Result<(), Vec<String>> {
     } else if name.len() > 63 {
         e.push(format!("name part {}", too_long(63)));
     }
-    if !is_key_name(name) {
+    if !matches_label_key(name) {
         e.push(format!("name part {}", regex_error(ALNUM_HINT, KEY_FMT, &["MyName", "my.name", "123-abc"])));
     }
     result(e)
@@ -155,7 +131,7 @@ pub fn label_value(s: &str) -> Result<(), Vec<String>> {
     if s.len() > 63 {
         e.push(too_long(63));
     }
-    if !s.is_empty() && !is_key_name(s) {
+    if !s.is_empty() && !matches_label_key(s) {
         e.push(regex_error(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
             &format!("({KEY_FMT})?"),
