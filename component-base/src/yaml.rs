@@ -350,12 +350,8 @@ metadata:
             "100m",
         ] {
             let text = to_string(&json!({"k": s, s: 1, "l": [s]}));
-            let back: Value = serde_norway(&text);
+            let back: Value = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
             assert_eq!(back, json!({"k": s, s: 1, "l": [s]}), "{text}");
         }
-    }
-
-    fn serde_norway(text: &str) -> Value {
-        serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 }

@@ -3,6 +3,9 @@
 //! kube's watcher is generic over the object, and is compiled again for every kind: its state machine, the reader of
 //! lists and two readers of every type that the kind contains. [`Raw`] is the one kind it is compiled for here. Of an
 //! object the watcher needs nothing but the resource version; the rest stays text until [`read`].
+//!
+//! An event must name its type before its object, as API servers write them: what serde meets before it knows the type
+//! is not kept as text.
 
 use std::borrow::Cow;
 

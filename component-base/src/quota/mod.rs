@@ -5,15 +5,7 @@ pub mod pods;
 pub mod scope;
 mod usage;
 
-use serde_json::Value;
-
-use pods::{Amounts, amounts};
 pub use usage::Tracked;
-
-/// What a quota allows.
-pub fn hard(quota: &Value) -> Amounts {
-    amounts(&quota["spec"]["hard"])
-}
 
 /// The kind that an object count names: `count/deployments.apps` is about `deployments` of the group `apps`.
 pub fn counted_kind(name: &str) -> Option<(&str, &str)> {
