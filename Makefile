@@ -17,22 +17,31 @@ down: ## remove the cluster with everything it left on this machine
 
 test: lint unit e2e ## run all tests
 
+# Always the whole workspace, narrowed down by target: the features of dependencies follow from the packages chosen, and
+# with `-p` every dependency would be built again.
+TOOL := $(CARGO) build --release --locked --workspace --exclude pause --bin
+CLUSTER_TESTS := $(patsubst integration-tests/tests/%.rs,--test %,$(wildcard integration-tests/tests/*.rs))
+TOOLS := $(patsubst integration-tests/src/bin/%/,--bin %,$(wildcard integration-tests/src/bin/*/))
+
 PARTS ?= node api scheduler
 bench: build ## measure speed and memory: name, value, unit; PARTS="node api" chooses
 	@./scripts/install-test-tools
-	$(if $(filter-out scheduler,$(PARTS)),@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin bench -- $(filter-out scheduler,$(PARTS)))
+	$(if $(filter-out scheduler,$(PARTS)),$(TOOL) bench)
+	$(if $(filter-out scheduler,$(PARTS)),@COXSWAIN_BIN=$(abspath $(BIN)) $(BIN)/bench $(filter-out scheduler,$(PARTS)))
 	$(if $(filter scheduler,$(PARTS)),@$(CARGO) bench --locked -q -p scheduler --bench decisions)
 
 NODES ?= 1000
 PODS ?= 5000
 scale: build ## measure pods bound a second: make scale NODES=n PODS=m
-	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin scale -- $(NODES) $(PODS)
+	$(TOOL) scale
+	@COXSWAIN_BIN=$(abspath $(BIN)) $(BIN)/scale $(NODES) $(PODS)
 
 DURATION ?= 120
 SEED ?=
 faults: build ## three API servers under faults: make faults DURATION=seconds SEED=n
 	@./scripts/install-test-tools
-	@COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) run --release --locked -q -p integration-tests --bin faults -- $(DURATION) $(SEED)
+	$(TOOL) faults
+	@COXSWAIN_BIN=$(abspath $(BIN)) $(BIN)/faults $(DURATION) $(SEED)
 
 build: deps ## build release binaries
 	$(CARGO) build --release --locked --workspace --exclude integration-tests --exclude pause
@@ -49,11 +58,12 @@ lint: deps ## check formatting and lints
 unit: deps ## run the tests that need no cluster
 	@./scripts/install-test-tools
 	$(CARGO) test --locked --workspace --exclude integration-tests
+	$(CARGO) test --locked --workspace $(TOOLS)
 
 e2e: build ## run the tests on real clusters (root)
 	@./scripts/install-test-tools
-	$(CARGO) test --locked -p integration-tests --no-run
+	$(CARGO) test --locked --workspace $(CLUSTER_TESTS) --no-run
 	@sync # what the build wrote must not hold up the disk writes of the clusters
-	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked -p integration-tests -- --test-threads=1
+	COXSWAIN_BIN=$(abspath $(BIN)) $(CARGO) test --locked --workspace $(CLUSTER_TESTS) -- --test-threads=1
 
 .PHONY: help up down test bench scale faults build deps lint unit e2e
