@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use component_base::process;
+use component_base::process::{self, Shutdown};
 
 use crate::config::Flags;
 use crate::server::Server;
@@ -24,9 +24,11 @@ pub fn main() -> ExitCode {
     process::run("kube-apiserver", &flags.logs.clone(), move |shutdown| async move {
         component_base::flags::warn(&unused);
         flags.check()?;
-        let store = open(&flags).await?;
-        let server = Server::build(&flags, Arc::clone(&store), &shutdown).await?;
-        server.run(shutdown, process::ready).await?;
+        let Some(store) = open(&flags, &shutdown).await? else { return Ok(()) };
+        let build = Server::build(&flags, Arc::clone(&store), &shutdown);
+        if let Some(server) = shutdown.run_until_cancelled(build).await.transpose()? {
+            server.run(shutdown, process::ready).await?;
+        }
         store.close().await.context("closing the store")
     })
 }
@@ -46,23 +48,31 @@ async fn connect(config: etcd::Config) -> anyhow::Result<Arc<dyn Store>> {
     }
 }
 
-/// etcd where there is one, the embedded store otherwise.
-async fn open(flags: &Flags) -> anyhow::Result<Arc<dyn Store>> {
+/// etcd where there is one, the embedded store otherwise. Each may have to wait for others, for long: none if the
+/// process is told to stop meanwhile.
+async fn open(flags: &Flags, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<dyn Store>>> {
     if let Some(config) = flags.etcd.config(&flags.etcd_servers) {
-        return connect(config)
-            .await
-            .with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")));
+        let connected = shutdown.run_until_cancelled(connect(config)).await.transpose();
+        return connected.with_context(|| format!("--etcd-servers={}", flags.etcd_servers.join(",")));
     }
     let dir = flags.data_dir.clone();
     std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;
     let config =
         Config { retention_seconds: flags.store.store_history_retention.0.as_secs(), ..Config::new(&dir) };
-    if let Some(group) = flags.store.group()? {
-        let engine = Engine::open_group(config, group).await;
-        let engine = engine.with_context(|| format!("opening the store in {}", dir.display()))?;
-        engine.ready().await?;
-        return Ok(engine);
+    let opening = || format!("opening the store in {}", dir.display());
+    let Some(group) = flags.store.group()? else {
+        let open = tokio::task::spawn_blocking(move || Engine::open(config));
+        let Some(opened) = shutdown.run_until_cancelled(open).await else { return Ok(None) };
+        return Ok(Some(opened?.with_context(opening)?));
+    };
+    let open = shutdown.run_until_cancelled(Engine::open_group(config, group)).await;
+    let Some(engine) = open.transpose().with_context(opening)? else { return Ok(None) };
+    match shutdown.run_until_cancelled(engine.ready()).await {
+        Some(ready) => ready?,
+        None => {
+            engine.close().await.context("closing the store")?;
+            return Ok(None);
+        }
     }
-    let open = tokio::task::spawn_blocking(move || Engine::open(config));
-    Ok(open.await?.with_context(|| format!("opening the store in {}", dir.display()))?)
+    Ok(Some(engine))
 }

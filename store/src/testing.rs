@@ -152,7 +152,7 @@ impl Store for MemoryStore {
                 Op::Put { value, ttl_seconds } => {
                     let revision = m.write(&txn.key, Some(value));
                     if ttl_seconds > 0 {
-                        m.expiries.push((now() + ttl_seconds, revision));
+                        m.expiries.push((now() + ttl_seconds + 1, revision));
                     }
                     revision
                 }

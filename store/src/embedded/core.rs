@@ -5,6 +5,8 @@
 //! It must never send a message that depends on state which is not yet on disk: raft tells which messages may go
 //! before the append (`messages`) and which only after it (`persisted_messages`).
 
+mod change;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +15,8 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapsh
 use raft::{RawNode, SnapshotStatus, StateRole};
 use tokio::sync::oneshot;
 
+pub use self::change::ChangeReply;
+use self::change::Changes;
 use super::applied::{Committed, Reply};
 use super::apply::Outcome;
 use super::command::{Command, encode};
@@ -24,9 +28,6 @@ use crate::StoreError;
 
 /// Ticks after which a read that has no answer is asked anew: its question, or the answer, was lost.
 const READ_PATIENCE: u64 = 10;
-
-/// Ticks without a word after which a member counts as gone.
-const SILENCE: u64 = 40;
 
 /// Who waits for the index that a linearizable read must have seen.
 pub type ReadReply = oneshot::Sender<Result<u64, StoreError>>;
@@ -75,8 +76,9 @@ pub struct Core {
     pub pace: Pace,
     /// When each other member was last heard of.
     heard: BTreeMap<u64, u64>,
-    /// Who waits for the outcome of a change of members.
-    changing: Option<(u64, oneshot::Sender<Result<Members, StoreError>>)>,
+    /// When this member last became leader.
+    elected: u64,
+    changes: Changes,
 }
 
 fn raft_failed(e: &raft::Error) -> StoreError {
@@ -104,7 +106,8 @@ impl Core {
             ticks: 0,
             pace: Pace::default(),
             heard: BTreeMap::new(),
-            changing: None,
+            elected: 0,
+            changes: Changes::default(),
         }
     }
 
@@ -150,7 +153,12 @@ impl Core {
             Ok(()) => self.waiting.push_back((self.batches, replies)),
             Err(e) => {
                 self.metrics.proposals_failed.add(replies.len() as u64);
-                refuse(replies, &self.metrics, &raft_failed(&e));
+                let why = match e {
+                    // It is handing over: whoever leads next takes them.
+                    raft::Error::ProposalDropped => not_leading(),
+                    e => raft_failed(&e),
+                };
+                refuse(replies, &self.metrics, &why);
             }
         }
     }
@@ -158,71 +166,6 @@ impl Core {
     /// A read wants to know which entry it must have seen.
     pub fn read(&mut self, reply: ReadReply) {
         self.reads.gathering.push(reply);
-    }
-
-    /// Changes who belongs to the group.
-    pub fn change(&mut self, change: &Change, reply: oneshot::Sender<Result<Members, StoreError>>) {
-        let proposed = self.try_change(change);
-        match proposed {
-            Ok(index) => self.changing = Some((index, reply)),
-            // Whoever asked may have gone.
-            Err(e) => drop(reply.send(Err(e))),
-        }
-    }
-
-    fn try_change(&mut self, change: &Change) -> Result<u64, StoreError> {
-        if !self.leads() {
-            return Err(not_leading());
-        }
-        if self.changing.is_some() || self.raft.raft.has_pending_conf() {
-            let why = "another change of members is under way; try again when it is done";
-            return Err(StoreError::Refused(why.to_owned()));
-        }
-        self.members.check(change)?;
-        match change {
-            Change::Add { .. } => {}
-            Change::Promote { id } => self.check_caught_up(*id)?,
-            Change::Remove { id } if *id == self.id() => {
-                let why = "this member leads, and must hand over before it can be removed";
-                return Err(StoreError::Refused(why.to_owned()));
-            }
-            Change::Remove { id } => self.check_majority_without(*id)?,
-        }
-        let cc = change.conf_change();
-        self.raft.propose_conf_change(change.encode(), cc).map_err(|e| raft_failed(&e))?;
-        Ok(self.raft.raft.raft_log.last_index())
-    }
-
-    /// A learner that lacks much would hold up every commit once it votes.
-    fn check_caught_up(&self, id: u64) -> Result<(), StoreError> {
-        let matched = self.raft.raft.prs().get(id).map_or(0, |p| p.matched);
-        let committed = self.raft.raft.raft_log.committed;
-        // Nine tenths, as etcd has it.
-        if matched.saturating_mul(10) < committed.saturating_mul(9) {
-            return Err(StoreError::Refused(format!(
-                "the learner has {matched} of {committed} entries: it can be promoted once it is nearly in step"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Those that stay must be able to go on.
-    fn check_majority_without(&self, id: u64) -> Result<(), StoreError> {
-        let others: Vec<u64> = self.members.voters().iter().copied().filter(|v| *v != id).collect();
-        if others.len() == self.members.voters().len() {
-            return Ok(());
-        }
-        let is_there =
-            |v: &&u64| **v == self.id() || self.heard.get(v).is_some_and(|at| at + SILENCE >= self.ticks);
-        let there = others.iter().filter(is_there).count();
-        if there < others.len() / 2 + 1 {
-            return Err(StoreError::Refused(format!(
-                "without that member only {there} of {} voters could be reached, and the store would stop: start the \
-                 others first",
-                others.len()
-            )));
-        }
-        Ok(())
     }
 
     /// Hands the lead over.
@@ -261,9 +204,11 @@ impl Core {
         // Raft looks at what is not yet applied when it stands for election; the log may have forgotten the rest.
         self.note_applied(out.applied());
         self.ask();
+        self.next_change();
         while self.raft.has_ready() {
             self.ready(out)?;
             self.ask();
+            self.next_change();
         }
         self.note_applied(out.applied());
         Ok(())
@@ -330,16 +275,14 @@ impl Core {
     fn role_changed(&mut self, leader: u64, role: StateRole, out: &mut dyn Outside) {
         if role == StateRole::Leader {
             self.metrics.leader_changes.add(1);
+            self.elected = self.ticks;
         } else {
             // What was proposed may still be committed by another leader: nobody here can say.
             let why = StoreError::Unknown("leadership was lost".to_owned());
             for (_, replies) in self.waiting.drain(..) {
                 refuse(replies, &self.metrics, &why);
             }
-            if let Some((_, reply)) = self.changing.take() {
-                // Whoever asked may have gone.
-                drop(reply.send(Err(why)));
-            }
+            self.changes.leadership_lost();
         }
         out.leader(leader, role == StateRole::Leader);
         // The one who was asked is gone. Raft takes no new question while it waits for this turn's end.
@@ -386,12 +329,7 @@ impl Core {
         if !entry.context.is_empty() {
             self.members.note(&Change::decode(&entry.context).map_err(|_| damaged())?);
         }
-        if self.changing.as_ref().is_some_and(|(index, _)| *index <= entry.index)
-            && let Some((_, reply)) = self.changing.take()
-        {
-            // Whoever asked may have gone.
-            drop(reply.send(Ok(self.members.clone())));
-        }
+        self.changes.committed(entry.index, &self.members);
         Ok(Some(self.members.clone()))
     }
 
@@ -457,9 +395,7 @@ impl Core {
         for reply in asked.into_iter().chain(self.reads.gathering.drain(..)) {
             drop(reply.send(Err(why.clone())));
         }
-        if let Some((_, reply)) = self.changing.take() {
-            drop(reply.send(Err(why.clone())));
-        }
+        self.changes.abandon(why);
     }
 }
 

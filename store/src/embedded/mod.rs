@@ -136,7 +136,7 @@ pub struct Engine {
     clock: Clock,
     supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Dropped, it ends what answers the other members.
-    serving: Mutex<Option<oneshot::Sender<()>>>,
+    serving: Mutex<Option<tokio::sync::watch::Sender<()>>>,
     /// Compares this member's state with the others'.
     judging: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -254,7 +254,11 @@ impl Store for Engine {
                 if size > self.max_value_bytes {
                     return Err(StoreError::TooLarge { key, size, limit: self.max_value_bytes });
                 }
-                let expiry = if ttl_seconds == 0 { 0 } else { (self.clock)().saturating_add(ttl_seconds) };
+                // Some of this second has gone already: a key lives as long as was asked, or a little longer.
+                let expiry = match ttl_seconds {
+                    0 => 0,
+                    seconds => (self.clock)().saturating_add(seconds).saturating_add(1),
+                };
                 self.proposer.propose(Command::Put { key, expected, value, expiry }).await
             }
             Op::Delete => self.proposer.propose(Command::Delete { key, expected }).await,

@@ -13,7 +13,7 @@ use super::Clock;
 use super::applied::{Committed, Progress, Reply, Work};
 use super::command::Command;
 use super::compaction::AutoCompaction;
-use super::core::{Core, Outside, ReadReply, refuse};
+use super::core::{ChangeReply, Core, Outside, ReadReply, refuse};
 use super::fs::Fs;
 use super::members::{Change, Members};
 use super::snapshot::{self, SaveReply};
@@ -47,7 +47,7 @@ pub enum Message {
     Unreachable(u64),
     /// A snapshot was sent to a member, or could not be.
     SnapshotSent(u64, bool),
-    Change(Change, oneshot::Sender<Result<Members, StoreError>>),
+    Change(Change, ChangeReply),
     TransferLeader(u64),
     /// Another member says that this one was removed.
     Removed,
@@ -270,7 +270,7 @@ impl Node {
             }
             Message::Unreachable(id) => self.core.unreachable(id),
             Message::SnapshotSent(id, ok) => self.core.snapshot_sent(id, ok),
-            Message::Change(change, reply) => self.core.change(&change, reply),
+            Message::Change(change, reply) => self.core.change(change, reply),
             Message::TransferLeader(id) => self.core.transfer_leader(id),
             Message::Describe(reply) => {
                 // Whoever asked may have gone.
@@ -327,7 +327,7 @@ impl Node {
 
     /// How long to sleep if nothing comes; none: until something comes.
     fn sleep(&self, now: u64) -> Option<Duration> {
-        if self.has_others() {
+        if self.has_others() || self.core.has_changes_waiting() {
             return Some(TICK.saturating_sub(self.ticked.elapsed()));
         }
         let expiry = self.ways.progress.next_expiry.load(Ordering::Acquire);

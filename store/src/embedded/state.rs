@@ -214,6 +214,9 @@ impl State {
     ) -> Result<(Vec<Event>, Revision), StoreError> {
         let mut records = Vec::new();
         let mut events = Vec::new();
+        if after >= upto {
+            return Ok((events, after));
+        }
         let mut complete = upto;
         {
             let _gate = self.gate.read();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -34,8 +34,35 @@ pub struct Served {
     pub space: Arc<Space>,
 }
 
-/// Serves until the sender returned is dropped. Streams end when they find the engine stopped.
-pub async fn serve(config: &GroupConfig, served: Served) -> Result<oneshot::Sender<()>, StoreError> {
+/// The service: what is served, and how long. Dropping the other end of `open` ends also the streams on which nothing
+/// comes: they would hold the state of an engine that is closed.
+#[derive(Clone)]
+struct Service {
+    served: Served,
+    open: watch::Receiver<()>,
+}
+
+impl std::ops::Deref for Service {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Service {
+    /// The next piece of a stream; none at its end.
+    async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+        let mut open = self.open.clone();
+        tokio::select! {
+            next = stream.next() => next.transpose(),
+            _ = open.changed() => Err(Status::unavailable("the store has stopped")),
+        }
+    }
+}
+
+/// Serves until the sender returned is dropped.
+pub async fn serve(config: &GroupConfig, served: Served) -> Result<watch::Sender<()>, StoreError> {
     let failed = |what: String| StoreError::Unavailable(format!("listening on {}: {what}", config.listen));
     let incoming =
         TcpIncoming::bind(config.listen).map_err(|e| failed(e.to_string()))?.with_nodelay(Some(true));
@@ -43,12 +70,13 @@ pub async fn serve(config: &GroupConfig, served: Served) -> Result<oneshot::Send
     if let Some(tls) = &config.tls {
         server = server.tls_config(tls.server()?).map_err(|e| failed(e.to_string()))?;
     }
+    let (closed, mut open) = watch::channel(());
+    let service = Service { served, open: open.clone() };
     let service =
-        PeerServer::new(served).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20);
-    let (stop, stopped) = oneshot::channel::<()>();
+        PeerServer::new(service).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20);
     let stopped = async move {
-        // Dropping it is what is meant.
-        let _ = stopped.await;
+        // Nothing is ever sent: dropping it is what is meant.
+        let _ = open.changed().await;
     };
     let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, stopped);
     tokio::spawn(async move {
@@ -56,7 +84,7 @@ pub async fn serve(config: &GroupConfig, served: Served) -> Result<oneshot::Send
             tracing::error!(error = %e, "members cannot reach this one any more");
         }
     });
-    Ok(stop)
+    Ok(closed)
 }
 
 fn status(e: &StoreError) -> Status {
@@ -112,14 +140,13 @@ impl Served {
 }
 
 #[tonic::async_trait]
-impl Peer for Served {
+impl Peer for Service {
     async fn raft(
         &self,
         request: Request<Streaming<proto::Batch>>,
     ) -> Result<Response<proto::Nothing>, Status> {
         let mut stream = request.into_inner();
-        while let Some(batch) = stream.next().await {
-            let batch = batch?;
+        while let Some(batch) = self.next(&mut stream).await? {
             self.check(batch.store_id)?;
             let messages: Vec<_> = batch.messages.iter().filter_map(|m| wire::decode(m)).collect();
             if messages.len() < batch.messages.len() {
@@ -150,8 +177,7 @@ impl Peer for Served {
         let mut stream = request.into_inner();
         let mut incoming: Option<Incoming> = None;
         let mut index = None;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
+        while let Some(chunk) = self.next(&mut stream).await? {
             self.check(chunk.store_id)?;
             let into = match &mut incoming {
                 Some(into) => into,
@@ -217,7 +243,10 @@ impl Peer for Served {
         let (tx, rx) = oneshot::channel();
         self.tell(Message::Change(change, tx))?;
         let changed = rx.await.map_err(|_| Status::unavailable("the store has stopped"))?;
-        changed.map_err(|e| Status::failed_precondition(e.to_string()))?;
+        changed.map_err(|e| match e {
+            StoreError::Refused(why) => Status::failed_precondition(why),
+            e => status(&e),
+        })?;
         Ok(Response::new(self.describe_now().await?))
     }
 

@@ -1,5 +1,6 @@
 //! Several members: over real sockets here, in virtual time in `sim.rs`.
 
+mod changes;
 mod checker;
 mod fence;
 mod full;
@@ -94,6 +95,26 @@ impl Drop for Group {
         let engines = std::mem::take(&mut self.engines);
         tokio::task::block_in_place(|| drop(engines));
     }
+}
+
+/// What others keep open to a member that has stopped does not keep its state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_member_lets_its_state_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut group = Group::new(dir.path(), 3).await;
+    for name in group.addresses.keys().cloned().collect::<Vec<_>>() {
+        // Each leads once, so that each has talked to each.
+        group.engines[&name].operation().unwrap().transfer_leader(&name).await.unwrap();
+    }
+    let name = group.engines.keys().next().unwrap().clone();
+    let state = Arc::downgrade(&group.engines[&name].state);
+    group.kill(&name);
+    let gone = async {
+        while state.upgrade().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("somebody holds the state");
 }
 
 mod at_the_leader {

@@ -151,6 +151,68 @@ fn no_stale_read_at_a_follower() {
     }
 }
 
+/// A partition, and a new leader on its other side. Whoever comes back to the old leader with a revision of the new one
+/// is not shown what happened before, nor what was never acknowledged; the old leader answers no read meanwhile.
+#[test]
+fn no_watch_travels_in_time_after_a_partition() {
+    for seed in 0..SEEDS {
+        let (mut sim, old) = group(seed);
+        for i in 0..4 {
+            write(&mut sim, &format!("/r/{}", i % 2));
+        }
+        for other in others(old) {
+            sim.cut_between(old, other);
+        }
+        // Never acknowledged, and for ever in the old leader's log until the others overwrite it.
+        sim.begin_write_at(old, "/r/0").unwrap();
+        sim.read_at(old, "/r/0").unwrap();
+        let elected = |s: &Sim| others(old).any(|id| s.leads(id));
+        assert!(sim.until(elected).unwrap(), "seed {seed}: nobody leads on the other side");
+        let new = others(old).find(|id| sim.leads(*id)).unwrap();
+        for i in 0..3 {
+            assert!(sim.write_at(new, &format!("/r/{}", i % 2)).unwrap(), "seed {seed}");
+        }
+        let newest = sim.checker.newest();
+        assert_eq!(sim.reads(), 1, "seed {seed}: the old leader answers without asking");
+        sim.watch_all_at(old).unwrap();
+        assert_eq!(sim.watch_at(old, newest).unwrap(), 0, "seed {seed}: a watch went back in time");
+        sim.join();
+        assert!(sim.until(|s| s.reads() == 0).unwrap(), "seed {seed}: a read has no answer");
+        assert!(sim.write_at(new, "/r/0").unwrap() || sim.leader() != Some(new), "seed {seed}");
+        sim.finish().unwrap();
+        let fresh = sim.checker.newest() - newest;
+        assert_eq!(sim.watch_at(old, newest).unwrap() as u64, fresh, "seed {seed}");
+        for id in 1..=3 {
+            sim.watch_all_at(id).unwrap();
+        }
+    }
+}
+
+/// A member that was away is sent a snapshot; while it takes that over, the next one is written, and the log before it
+/// forgotten.
+#[test]
+fn two_snapshots_in_a_row() {
+    for seed in 0..SEEDS {
+        let (mut sim, leader) = group(seed);
+        let away = others(leader).next().unwrap();
+        write(&mut sim, "/r/a");
+        sim.crash_at(away);
+        for round in 0..4 {
+            for i in 0..3 {
+                write(&mut sim, &format!("/r/{i}"));
+            }
+            for id in (1..=3).filter(|id| *id != away) {
+                sim.snapshot_at(id).unwrap();
+            }
+            if round == 1 {
+                sim.start_at(away).unwrap();
+            }
+        }
+        sim.finish().unwrap();
+        assert!(sim.installs > 0, "seed {seed}: it needed no snapshot");
+    }
+}
+
 /// What sits above a follower sees everything of the old leader's time once the new one answers.
 #[test]
 fn no_stale_read_after_a_change_of_leader() {

@@ -291,7 +291,9 @@ impl Sim {
         if leads {
             self.checker.leads(term, self.machines[i].id)?;
         }
-        for message in sent {
+        let size = self.size() as u64;
+        // A member may have been added that has no machine.
+        for message in sent.into_iter().filter(|m| m.to <= size) {
             let file = (message.get_msg_type() == MessageType::MsgSnapshot)
                 .then(|| self.file(i, message.get_snapshot().get_metadata().index))
                 .flatten();

@@ -1,6 +1,10 @@
 //! Single steps, for histories that are told and not diced.
 
 use super::*;
+use crate::embedded::members::Change;
+
+/// What became of a change.
+pub type ChangeAnswer = oneshot::Receiver<Result<Members, StoreError>>;
 
 /// How long a step may take, in rounds of the simulation.
 const ROUNDS: usize = 4000;
@@ -37,10 +41,22 @@ impl Sim {
         self.machines.iter().find(leads).map(|m| m.id)
     }
 
+    /// Whether a member believes to lead.
+    pub fn leads(&self, id: u64) -> bool {
+        self.machines[index(id)].running.as_ref().is_some_and(|r| r.ways.leads)
+    }
+
     /// Writes at a member; returns once that is acknowledged, or known not to be. True if it is acknowledged.
     pub fn write_at(&mut self, id: u64, key: &str) -> Result<bool, String> {
         let acknowledged = self.checker.acknowledged();
-        let Some(running) = &mut self.machines[index(id)].running else { return Ok(false) };
+        self.begin_write_at(id, key)?;
+        self.until(|s| s.checker.acknowledged() > acknowledged || s.writes.is_empty())?;
+        Ok(self.checker.acknowledged() > acknowledged)
+    }
+
+    /// Begins a write at a member.
+    pub fn begin_write_at(&mut self, id: u64, key: &str) -> Verdict {
+        let Some(running) = &mut self.machines[index(id)].running else { return Ok(()) };
         let expected = running.state.get(key, 0).map_err(|e| e.to_string())?.map_or(0, |kv| kv.mod_revision);
         self.operations += 1;
         let operation = self.operations;
@@ -51,9 +67,51 @@ impl Sim {
         running.core.propose(&[command], vec![Some(Reply { tx, permit })]);
         let begun_at = self.checker.floor();
         self.writes.push(Write { operation, key: key.to_owned(), expected, begun_at, answer });
+        self.settle(index(id))
+    }
+
+    /// A watch at a member after a revision that may be newer than all it has; how many events it gets.
+    pub fn watch_at(&mut self, id: u64, after: Revision) -> Result<usize, String> {
+        let Some(running) = &self.machines[index(id)].running else { return Ok(0) };
+        let upto = running.state.revision();
+        let (events, complete) = running.state.events(after, upto, 1 << 20).map_err(|e| e.to_string())?;
+        if !events.is_empty() {
+            self.checker.watched(after, complete, &events)?;
+        }
+        Ok(events.len())
+    }
+
+    /// Asks a member to change the members.
+    pub fn change_at(&mut self, id: u64, change: Change) -> Result<ChangeAnswer, String> {
+        let (tx, answer) = oneshot::channel();
+        if let Some(running) = &mut self.machines[index(id)].running {
+            running.core.change(change, tx);
+        }
         self.settle(index(id))?;
-        self.until(|s| s.checker.acknowledged() > acknowledged || s.writes.is_empty())?;
-        Ok(self.checker.acknowledged() > acknowledged)
+        Ok(answer)
+    }
+
+    /// Lets a member hand the lead over.
+    pub fn transfer_at(&mut self, id: u64, to: u64) -> Verdict {
+        if let Some(running) = &mut self.machines[index(id)].running {
+            running.core.transfer_leader(to);
+        }
+        self.settle(index(id))
+    }
+
+    /// The members, as one of them knows.
+    pub fn members_at(&self, id: u64) -> Option<&Members> {
+        self.machines[index(id)].running.as_ref().map(|r| &r.core.members)
+    }
+
+    /// Nothing goes from one of these members to the other any more.
+    pub fn cut_between(&mut self, a: u64, b: u64) {
+        self.cut.extend([(a, b), (b, a)]);
+    }
+
+    /// All messages arrive again.
+    pub fn join(&mut self) {
+        self.cut.clear();
     }
 
     /// Forgets history before a revision.
