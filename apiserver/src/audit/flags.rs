@@ -237,7 +237,7 @@ impl AuditFlags {
     }
 
     /// What the flags ask for; nothing without a policy or without a backend.
-    pub async fn build(&self, metrics: &Metrics) -> anyhow::Result<Option<Arc<Auditor>>> {
+    pub fn build(&self, metrics: &Metrics) -> anyhow::Result<Option<Arc<Auditor>>> {
         let Some(file) = &self.audit_policy_file else {
             if self.audit_log_path.is_some() || self.audit_webhook_config_file.is_some() {
                 tracing::warn!("no audit policy file provided: no events will be recorded");
@@ -264,7 +264,7 @@ impl AuditFlags {
         }
         if let Some(config) = &self.audit_webhook_config_file {
             let (mode, batching, truncation) = self.webhook().read()?;
-            let hook = Webhook::new(config, self.audit_webhook_initial_backoff.0).await?;
+            let hook = Webhook::new(config, self.audit_webhook_initial_backoff.0)?;
             backends.push(Backend::new(Target::Webhook(hook), mode, batching, truncation, metrics.clone()));
         }
         if backends.is_empty() {

@@ -35,7 +35,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub async fn build(flags: &Flags, metrics: &Metrics) -> anyhow::Result<Self> {
+    pub fn build(flags: &Flags, metrics: &Metrics) -> anyhow::Result<Self> {
         let timeout = flags.request_timeout();
         let seats = flags.max_requests_inflight + flags.max_mutating_requests_inflight;
         if flags.enable_priority_and_fairness && seats == 0 {
@@ -47,7 +47,7 @@ impl Traffic {
         let audit_metrics = audit::Metrics::new(metrics.shared());
         Ok(Self {
             flow: flags.enable_priority_and_fairness.then(|| Controller::new(seats as u64, metrics.shared())),
-            auditor: flags.audit.build(&audit_metrics).await?,
+            auditor: flags.audit.build(&audit_metrics)?,
             tracer: flags.serving.tracer()?,
             lifecycle: Lifecycle::new(settings),
             edge: flags.serving.edge()?,
