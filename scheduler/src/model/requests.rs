@@ -10,6 +10,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::resources::Resources;
 
+type List<'a> = Option<&'a BTreeMap<String, Quantity>>;
+
 /// CPU assumed, for scoring only, of a container that asks for none (millicores).
 pub const DEFAULT_MILLI_CPU: i64 = 100;
 /// Memory assumed, for scoring only, of a container that asks for none (bytes).
@@ -28,9 +30,10 @@ pub struct Requests {
 pub fn of(pod: &Pod) -> Requests {
     let Some(spec) = &pod.spec else { return Requests::default() };
     let status = pod.status.as_ref();
-    let plain = total(pod, container);
+    let infeasible = resize_is_infeasible(pod);
+    let plain = total(pod, |c, s| container(c, s, infeasible));
     let filled = total(pod, |c, s| {
-        let mut r = container(c, s);
+        let mut r = container(c, s, infeasible);
         if r.cpu == 0 && !asks(c, "cpu") {
             r.cpu = DEFAULT_MILLI_CPU;
         }
@@ -43,13 +46,18 @@ pub fn of(pod: &Pod) -> Requests {
     let pod_level = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
     if let Some(list) = pod_level {
         override_with(&mut out, list);
-        if let Some(actual) = status.and_then(|s| s.allocated_resources.as_ref()) {
-            let mut spec_and_actual = Resources::new(Some(list));
-            spec_and_actual.max(&Resources::new(Some(actual)));
+        if let Some((status, actual)) = status.and_then(|s| Some((s, s.resources.as_ref()?))) {
+            let (granted, actual) = (status.allocated_resources.as_ref(), actual.requests.as_ref());
+            let level = counted(Some(list), granted, actual, resize_is_infeasible(pod));
             for name in list.keys() {
-                out.asked.set(name, spec_and_actual.get(name));
+                out.asked.set(name, level.get(name));
             }
-            out.nonzero = (out.nonzero.0.max(out.asked.cpu), out.nonzero.1.max(out.asked.memory));
+            if list.contains_key("cpu") {
+                out.nonzero.0 = level.cpu;
+            }
+            if list.contains_key("memory") {
+                out.nonzero.1 = level.memory;
+            }
         }
     }
     let overhead = Resources::new(spec.overhead.as_ref());
@@ -78,14 +86,31 @@ fn asks(c: &Container, name: &str) -> bool {
     c.resources.as_ref().and_then(|r| r.requests.as_ref()).is_some_and(|m| m.contains_key(name))
 }
 
-fn container(c: &Container, status: Option<&ContainerStatus>) -> Resources {
-    let mut r = Resources::new(c.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    // While a resize is under way the larger of wanted, granted and actual counts.
-    if let Some(s) = status {
-        r.max(&Resources::new(s.allocated_resources.as_ref()));
-        r.max(&Resources::new(s.resources.as_ref().and_then(|x| x.requests.as_ref())));
+/// What a resize that the node can never give asks for does not count.
+fn resize_is_infeasible(pod: &Pod) -> bool {
+    let all = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let pending = all.into_iter().flatten().find(|c| c.type_ == "PodResizePending");
+    pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"))
+}
+
+/// While a resize is under way the largest of wanted, granted and actual counts.
+fn counted(wanted: List<'_>, granted: List<'_>, actual: List<'_>, infeasible: bool) -> Resources {
+    let mut r = Resources::new(granted);
+    r.max(&Resources::new(actual));
+    if !infeasible {
+        r.max(&Resources::new(wanted));
     }
     r
+}
+
+fn container(c: &Container, status: Option<&ContainerStatus>, infeasible: bool) -> Resources {
+    let wanted = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+    match status.and_then(|s| Some((s, s.resources.as_ref()?))) {
+        Some((s, actual)) => {
+            counted(wanted, s.allocated_resources.as_ref(), actual.requests.as_ref(), infeasible)
+        }
+        None => Resources::new(wanted),
+    }
 }
 
 fn total(pod: &Pod, mut one: impl FnMut(&Container, Option<&ContainerStatus>) -> Resources) -> Resources {
@@ -104,9 +129,11 @@ fn total(pod: &Pod, mut one: impl FnMut(&Container, Option<&ContainerStatus>) ->
     let mut peak = Resources::default();
     for c in spec.init_containers.iter().flatten() {
         let list = statuses.and_then(|s| s.init_container_statuses.as_ref());
-        let status = find(list, &c.name).and_then(|(i, _)| list.and_then(|l| l.get(i)));
+        let sidecar = c.restart_policy.as_deref() == Some("Always");
+        // Of the other init containers only the spec counts: they end.
+        let status = find(list, &c.name).filter(|_| sidecar).and_then(|(i, _)| list.and_then(|l| l.get(i)));
         let r = one(c, status);
-        if c.restart_policy.as_deref() == Some("Always") {
+        if sidecar {
             sum.add(&r);
             sidecars.add(&r);
             peak.max(&sidecars);
@@ -163,8 +190,27 @@ mod tests {
         let mut p = pod(json!({"containers": [{"name": "x", "resources": {"requests": {"cpu": "1"}}}]}));
         p.status = serde_json::from_value(json!({"containerStatuses": [{
             "name": "x", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
-            "allocatedResources": {"cpu": "2"}}]}))
+            "allocatedResources": {"cpu": "2"}, "resources": {"requests": {"cpu": "3"}}}]}))
         .expect("status");
-        assert_eq!(of(&p).asked.cpu, 2000);
+        assert_eq!(of(&p).asked.cpu, 3000);
+        let list = p.spec.as_mut().and_then(|s| s.containers[0].resources.as_mut()).expect("resources");
+        list.requests = serde_json::from_value(json!({"cpu": "9"})).expect("requests");
+        assert_eq!(of(&p).asked.cpu, 9000);
+        let status = p.status.as_mut().expect("status");
+        status.conditions = serde_json::from_value(
+            json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]),
+        )
+        .expect("conditions");
+        assert_eq!(of(&p).asked.cpu, 3000, "the node can never give it");
+    }
+
+    #[test]
+    fn a_resize_of_the_whole_pod_counts_the_larger_amount() {
+        let mut p = pod(json!({"resources": {"requests": {"cpu": "1"}}, "containers": [{"name": "x"}]}));
+        p.status = serde_json::from_value(json!({
+            "allocatedResources": {"cpu": "2"}, "resources": {"requests": {"cpu": "3"}}}))
+        .expect("status");
+        let r = of(&p);
+        assert_eq!((r.asked.cpu, r.nonzero.0), (3000, 3000));
     }
 }
