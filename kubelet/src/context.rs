@@ -16,7 +16,7 @@ use crate::{
     node::{machine::Machine, services::Services},
     objects::Objects,
     options::KubeletConfiguration,
-    pod::{fields::NodeFacts, security::NodePolicy},
+    pod::{allocation::Allocations, fields::NodeFacts, security::NodePolicy},
     status::StatusWriter,
     volume::csi::Csi,
 };
@@ -42,6 +42,7 @@ pub struct Context {
     pub metrics: KubeletMetrics,
     pub csi: Csi,
     pub dra: Dra,
+    pub allocations: Allocations,
     /// This node as the API server has it, once known.
     pub node: RwLock<Option<Arc<Node>>>,
 }

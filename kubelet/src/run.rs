@@ -30,7 +30,11 @@ use crate::{
     objects::{Notify, Objects},
     options::{Flags, flags::parse_map},
     plugins,
-    pod::{PodManager, api_source, file_source},
+    pod::{
+        PodManager,
+        allocation::{Allocations, metrics::ResizeMetrics},
+        api_source, file_source,
+    },
     server,
     status::StatusWriter,
     volume::csi::{self, Csi},
@@ -171,6 +175,8 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
         node: RwLock::new(None::<Arc<Node>>),
         csi: Csi::new(&flags.root_dir, &node_name),
         dra: Dra::new(&flags.root_dir, client.clone(), &node_name).map_err(anyhow::Error::msg)?,
+        allocations: Allocations::open(&flags.root_dir, ResizeMetrics::register(health.metrics()))
+            .map_err(anyhow::Error::msg)?,
         config,
         node_name,
         node_ips,

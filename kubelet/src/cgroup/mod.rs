@@ -134,6 +134,14 @@ impl Cgroups {
         self.apply(&self.pod_path(pod), &pod_limits(pod, period, pids))
     }
 
+    /// Sets only these limits of the pod's cgroup.
+    pub fn limit_pod(&self, pod: &Pod, limits: &Limits) -> io::Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        self.apply(&self.pod_path(pod), limits)
+    }
+
     /// Removes the pod's cgroup, whichever QoS class it was made for.
     pub fn remove_pod(&self, uid: &str) -> io::Result<()> {
         if !self.enabled {

@@ -15,6 +15,9 @@ use kube::{
 use super::machine::{self, Disk};
 use crate::{context::Context, events::NORMAL, pod::spec};
 
+/// Features that a pod may need of its kubelet (KEP-5328), by name, in order.
+const FEATURES: [&str; 2] =
+    ["InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"];
 /// An unchanged status is written this often.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 
@@ -164,6 +167,7 @@ pub async fn generate(ctx: &Context, old: Option<&NodeStatus>) -> NodeStatus {
         node_info: Some(machine::system_info(&runtime)),
         images: images(ctx).await,
         volumes_in_use: Some(ctx.csi.in_use()),
+        declared_features: Some(FEATURES.iter().map(|f| (*f).to_owned()).collect()),
         ..NodeStatus::default()
     }
 }

@@ -13,12 +13,18 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
-use super::{admission, mirror::Mirrors, orphans, resources, shared::PodShared, spec, worker::Worker};
+use super::{
+    admission, allocation::Trigger, mirror::Mirrors, orphans, resources, shared::PodShared, spec,
+    worker::Worker,
+};
 use crate::{
     context::Context,
     cri::{ContainerState, events::RuntimeEvent},
     events::WARNING,
 };
+
+#[path = "manager_resize.rs"]
+mod resize;
 
 /// The pods by uid.
 pub struct PodManager {
@@ -28,6 +34,8 @@ pub struct PodManager {
     /// All sources have told their pods at least once.
     synced: AtomicBool,
     ended: mpsc::UnboundedSender<String>,
+    /// Held while pods are admitted or resized: one is judged after the other.
+    judging: parking_lot::Mutex<()>,
 }
 
 impl PodManager {
@@ -36,29 +44,55 @@ impl PodManager {
         let manager = Arc::new(Self {
             ctx: ctx.clone(),
             pods: RwLock::default(),
-            mirrors: Mirrors::new(ctx),
+            mirrors: Mirrors::new(ctx.clone()),
             synced: AtomicBool::new(false),
             ended: tx,
+            judging: parking_lot::Mutex::default(),
         });
+        tokio::spawn(resize::keep_asking(Arc::downgrade(&manager), ctx));
         tokio::spawn(forget_ended(Arc::downgrade(&manager), rx));
         manager
     }
 
     /// A pod is new or changed at its source.
     pub fn apply(&self, pod: Pod) {
-        let uid = spec::uid(&pod).to_owned();
-        let pod = Arc::new(pod);
-        if let Some(known) = self.pods.read().get(&uid) {
-            known.set_pod(pod);
-            return;
+        if self.receive(Arc::new(pod)) {
+            self.retry_resizes(Trigger::PodsAdded);
         }
+    }
+
+    /// True for a new pod whose spec wants other resources than it was allocated by an earlier kubelet.
+    fn receive(&self, desired: Arc<Pod>) -> bool {
+        let uid = spec::uid(&desired).to_owned();
+        if let Some(known) = self.by_uid(&uid) {
+            self.update(&known, desired);
+            return false;
+        }
+        let judging = self.judging.lock();
+        let allocations = &self.ctx.allocations;
+        let pod = allocations.fill(&desired);
         let rejected = self.admission(&pod);
+        let over = spec::is_terminal_phase(spec::phase(pod.status.as_ref()));
+        if rejected.is_none() && !over {
+            if let Err(e) = allocations.allocate(&pod) {
+                tracing::error!(pod = spec::key(&pod), error = %e, "cannot keep what the pod is allocated");
+            }
+            allocations.restore(&pod);
+        }
         if let Some((reason, message)) = &rejected {
             tracing::warn!(pod = spec::key(&pod), reason, message, "pod is not admitted to this node");
             self.ctx.recorder.pod(&pod, WARNING, reason, message.clone());
         }
+        let waits = allocations.differs(&desired);
+        if waits {
+            allocations.push(&uid);
+        } else {
+            allocations.condition(&uid, |c, _| c.pending = None);
+        }
         let shared = Arc::new(PodShared::new(&uid, pod));
+        shared.set_desired(desired);
         self.pods.write().insert(uid.clone(), shared.clone());
+        drop(judging);
         self.update_shares();
         let rejected = rejected.map(|(reason, message)| (reason, format!("Pod was rejected: {message}")));
         let worker = Worker::new(self.ctx.clone(), shared, rejected);
@@ -67,12 +101,14 @@ impl PodManager {
             worker.run().await;
             let _ = ended.send(uid);
         });
+        waits
     }
 
     /// A pod is gone from its source.
     pub fn remove(&self, uid: &str) {
         if let Some(known) = self.pods.read().get(uid) {
             known.remove();
+            self.ctx.allocations.ring(Trigger::PodsRemoved);
         }
     }
 
@@ -90,8 +126,10 @@ impl PodManager {
         for uid in gone {
             self.remove(&uid);
         }
-        for pod in list {
-            self.apply(pod);
+        // Resizes are judged once all pods are here.
+        let waiting = list.into_iter().map(|p| self.receive(Arc::new(p))).filter(|waits| *waits).count();
+        if waiting > 0 {
+            self.retry_resizes(Trigger::PodsAdded);
         }
     }
 
@@ -100,6 +138,9 @@ impl PodManager {
         if self.synced.swap(true, Ordering::SeqCst) {
             return;
         }
+        let known = self.pods.read().keys().cloned().collect();
+        self.ctx.allocations.retain(&known);
+        self.retry_resizes(Trigger::PodsAdded);
         self.reap_orphans().await;
     }
 
@@ -123,7 +164,7 @@ impl PodManager {
         if begun || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let others: Vec<Arc<Pod>> = self.running().iter().map(|p| p.pod()).collect();
+        let others = self.held_by_others(spec::uid(pod));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
         let allocatable = self.ctx.machine.allocatable_amounts(&self.ctx.config);
         let capacity = admission::Capacity {
@@ -277,6 +318,8 @@ async fn forget_ended(manager: std::sync::Weak<PodManager>, mut ended: mpsc::Unb
     while let Some(uid) = ended.recv().await {
         let Some(manager) = manager.upgrade() else { return };
         let gone = manager.pods.write().remove(&uid);
+        manager.ctx.allocations.forget(&uid);
+        manager.ctx.allocations.ring(Trigger::PodsRemoved);
         manager.update_shares();
         if let Some(p) = gone {
             manager.mirrors.pod_ended(&p.pod());

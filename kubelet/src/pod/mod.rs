@@ -3,7 +3,9 @@
 //! [`manager`] gives every pod a [`worker`]; the worker asks [`machine`] what to do, carries it out with
 //! [`ops`], and publishes the status. Everything named `spec`, `env`, `security`, … is pure.
 
+pub mod actuate;
 pub mod admission;
+pub mod allocation;
 pub mod api_source;
 pub mod backoff;
 pub mod container;

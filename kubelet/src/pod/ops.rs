@@ -248,10 +248,16 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
             security: security::container(pod, &c, &image.user, &ctx.security_policy(), target.as_deref()),
         },
     );
-    if s.restart_count > 0
-        && let Err(e) = ctx.cgroups.ensure_pod(pod, ctx.quota_period(), ctx.config.pod_pids_limit)
+    // A resize may have changed the pod's limits; no container that still runs may have more than its pod.
+    let running = |name: &str| s.runtime.container(name).is_some_and(|c| c.state == ContainerState::Running);
+    let held = ctx.allocations.actuated(spec::uid(pod)).map(|a| a.held(&s.pod, running));
+    if (s.restart_count > 0 || pod.metadata.generation.is_some_and(|g| g > 1))
+        && let Err(e) = ctx.cgroups.ensure_pod(
+            held.as_deref().unwrap_or(pod),
+            ctx.quota_period(),
+            ctx.config.pod_pids_limit,
+        )
     {
-        // A resize that restarts the container may have changed the pod's limits; the old ones hold meanwhile.
         tracing::warn!(pod = spec::key(pod), error = %e, "cannot bring the pod's cgroup up to date");
     }
     let log_dir = sandbox::log_directory(std::path::Path::new(&ctx.config.pod_logs_dir), pod).join(&s.name);

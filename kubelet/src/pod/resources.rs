@@ -27,6 +27,15 @@ pub fn limit<'a>(r: Option<&'a ResourceRequirements>, name: &str) -> Option<&'a 
     r.and_then(|r| amount(r.limits.as_ref(), name))
 }
 
+/// A container's own limit, or else that of its pod as a whole (KEP-2837).
+pub fn limit_within<'a>(
+    pod_level: Option<&'a ResourceRequirements>,
+    r: Option<&'a ResourceRequirements>,
+    name: &str,
+) -> Option<&'a Quantity> {
+    limit(r, name).filter(|q| number(name, q) != 0).or_else(|| limit(pod_level, name))
+}
+
 /// The number the kubelet compares: thousandths for CPU, whole units otherwise.
 pub fn number(name: &str, q: &Quantity) -> i64 {
     if name == "cpu" { milli(q) } else { value(q) }
@@ -156,8 +165,20 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 
     if qos == "BestEffort" {
         return 1000;
     }
-    let request = request(container.resources.as_ref(), "memory").map_or(0, value);
-    let adj = 1000 - 1000 * request / node_memory.max(1);
+    let s = super::spec::spec(pod);
+    let of = |c: &Container| request(c.resources.as_ref(), "memory").map_or(0, value);
+    // What the pod as a whole requests beyond its containers is shared among them (KEP-2837).
+    let share = request(s.resources.as_ref(), "memory").map_or(0, |whole| {
+        let plain = PodSpec { resources: None, overhead: None, ..s.clone() };
+        let count = s.containers.len() + s.init_containers.as_ref().map_or(0, Vec::len);
+        (value(whole) - pod_request(&plain, "memory")) / count.max(1) as i64
+    });
+    let mut counted = of(container) + share;
+    if init_containers(s).any(|(role, c)| role == Role::Sidecar && c.name == container.name) {
+        // A sidecar goes no earlier than the containers that need it.
+        counted = counted.max(s.containers.iter().map(of).min().unwrap_or(0) + share);
+    }
+    let adj = 1000 - 1000 * counted / node_memory.max(1);
     match adj {
         1000.. => 999,
         a if a < 3 => 3,
@@ -173,11 +194,12 @@ pub fn linux_resources(
     quota_period: Option<i64>,
 ) -> LinuxContainerResources {
     let r = container.resources.as_ref();
-    let cpu_limit = limit(r, "cpu").map(milli);
+    let pod_level = super::spec::spec(pod).resources.as_ref();
+    let cpu_limit = limit_within(pod_level, r, "cpu").map(milli);
     let cpu_request = request(r, "cpu").map(milli).or(cpu_limit).unwrap_or(0);
     let mut out = LinuxContainerResources {
         cpu_shares: cpu_shares(cpu_request),
-        memory_limit_in_bytes: limit(r, "memory").map_or(0, value),
+        memory_limit_in_bytes: limit_within(pod_level, r, "memory").map_or(0, value),
         oom_score_adj: oom_score_adj(pod, container, node_memory),
         hugepage_limits: hugepages(r),
         ..Default::default()

@@ -19,7 +19,10 @@ use crate::cri::{ContainerState, PodRuntime};
 /// Shared between a pod's worker, its probes, the server and the manager.
 pub struct PodShared {
     pub uid: String,
+    /// With what the pod was allocated.
     pod: RwLock<Arc<Pod>>,
+    /// As its source has it.
+    desired: RwLock<Arc<Pod>>,
     pub runtime: RwLock<Arc<PodRuntime>>,
     pub status: RwLock<Option<PodStatus>>,
     pub probes: Mutex<HashMap<String, ProbeState>>,
@@ -38,6 +41,7 @@ impl PodShared {
     pub fn new(uid: &str, pod: Arc<Pod>) -> Self {
         Self {
             uid: uid.to_owned(),
+            desired: RwLock::new(pod.clone()),
             pod: RwLock::new(pod),
             runtime: RwLock::default(),
             status: RwLock::new(None),
@@ -51,10 +55,22 @@ impl PodShared {
         }
     }
 
+    /// The pod that runs: its resources are those it was allocated.
     pub fn pod(&self) -> Arc<Pod> {
         self.pod.read().clone()
     }
 
+    /// The pod as its source has it.
+    pub fn desired(&self) -> Arc<Pod> {
+        self.desired.read().clone()
+    }
+
+    /// The pod changed at its source; what it was there before. Nobody works with it until [`Self::set_pod`].
+    pub(super) fn set_desired(&self, pod: Arc<Pod>) -> Arc<Pod> {
+        std::mem::replace(&mut *self.desired.write(), pod)
+    }
+
+    /// The pod to run from now on.
     pub fn set_pod(&self, pod: Arc<Pod>) {
         let before = std::mem::replace(&mut *self.pod.write(), Arc::clone(&pod));
         if has_downward_api(&pod) && !tells_the_same(&before, &pod) {

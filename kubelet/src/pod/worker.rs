@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
+    allocation::Trigger,
     machine::{self, Action, Decision, Inputs, KillReason, Memory, Op, Stage, StartError, Stop},
     ops, resize, sandbox,
     shared::PodShared,
@@ -37,7 +38,7 @@ enum Done {
     Kill { id: String, restart: bool },
     StopSandbox(Result<(), String>),
     Removed,
-    Resized(Vec<resize::Step>, Result<(), String>),
+    Resized { plan: resize::Plan, took: Duration, result: Result<(), String> },
     Cleanup(Result<(), String>),
     Unprepared(Result<(), String>),
     Deleted(bool),
@@ -61,9 +62,10 @@ pub(super) struct Worker {
     cleanup_retry: Option<Timestamp>,
     deleting: bool,
     started: Option<Timestamp>,
-    applied: resize::Applied,
-    resize_retry: Option<Timestamp>,
-    resize_problem: Option<String>,
+    /// The pod's cgroup may not have the limits of what is allocated.
+    cgroup_due: bool,
+    /// A resize that failed, and when to try it again.
+    resize_failure: Option<(resize::Plan, Timestamp)>,
 }
 
 impl Worker {
@@ -78,6 +80,7 @@ impl Worker {
         if rejected.is_some() {
             memory.stop = Some(Stop { at: Timestamp::now(), grace: 0, failure: rejected });
         }
+        let cgroup_due = ctx.allocations.conditions(&shared.uid).in_progress.is_some();
         Self {
             ctx,
             shared,
@@ -96,9 +99,8 @@ impl Worker {
             cleanup_retry: None,
             deleting: false,
             started: None,
-            applied: resize::Applied::default(),
-            resize_retry: None,
-            resize_problem: None,
+            cgroup_due,
+            resize_failure: None,
         }
     }
 
@@ -281,8 +283,8 @@ impl Worker {
             waiting: &waiting,
             ended: decision.stage == Stage::Stopped,
             failure,
-            applied: &self.applied,
-            resize_problem: self.resize_problem.as_deref(),
+            actuated: self.ctx.allocations.actuated(&self.shared.uid).as_ref(),
+            resize: &self.ctx.allocations.conditions(&self.shared.uid),
             runtime_name: &self.ctx.runtime_name,
             host_ips: &self.ctx.node_ips,
             now,
@@ -293,7 +295,11 @@ impl Worker {
         if status.phase.as_deref() == Some("Running") && spec::phase(self.last_status.as_ref()) == "Pending" {
             self.ctx.metrics.pod_started(self.born.elapsed());
         }
+        let over = spec::is_terminal_phase(spec::phase(Some(&status)));
         *self.shared.status.write() = Some(status.clone());
+        if over && !spec::is_terminal_phase(spec::phase(self.last_status.as_ref())) {
+            self.ctx.allocations.ring(Trigger::PodTerminated);
+        }
         self.last_status = Some(status.clone());
         if !self.shared.is_removed() {
             self.ctx.status.update(pod, status);
@@ -352,6 +358,9 @@ impl Worker {
                     let message = "Pod sandbox changed, it will be killed and re-created.";
                     ctx.recorder.pod(&pod, NORMAL, "SandboxChanged", message);
                 }
+                self.ctx.allocations.actuate(&self.shared.uid, |known| {
+                    known.pod = spec::spec(&pod).resources.clone();
+                });
                 self.spawn(Op::Sandbox, async move {
                     Done::Sandbox(ops::create_sandbox(&ctx, &pod, attempt).await)
                 });
@@ -360,6 +369,12 @@ impl Worker {
                 let now = Timestamp::now();
                 if let Some(ended) = after {
                     self.memory.restarts.next(&name, ended, now);
+                }
+                if let Some((_, c)) =
+                    spec::find_container(&pod, &name).filter(|_| role != spec::Role::Ephemeral)
+                {
+                    let resources = c.resources.clone().unwrap_or_default();
+                    self.ctx.allocations.starting(&self.shared.uid, &name, &resources);
                 }
                 let start = ops::Start {
                     pod,
@@ -541,20 +556,7 @@ impl Worker {
                 self.shared.wake_runtime();
             }
             Done::Removed => self.shared.wake_runtime(),
-            Done::Resized(steps, Ok(())) => {
-                self.resize_retry = None;
-                for s in steps {
-                    self.applied.insert(s.id, s.resources);
-                }
-                self.ctx.recorder.pod(&pod, NORMAL, "ResizeCompleted", "Pod resize completed");
-                self.shared.wake();
-            }
-            Done::Resized(_, Err(e)) => {
-                tracing::warn!(pod = spec::key(&pod), error = e, "cannot resize the pod");
-                self.ctx.recorder.pod(&pod, WARNING, "ResizeError", e);
-                self.resize_retry = Some(now + Duration::from_secs(5));
-                self.shared.wake();
-            }
+            Done::Resized { plan, took, result } => self.resized(&pod, plan, took, result, now),
             Done::Cleanup(Ok(())) => {
                 self.cleaned = true;
                 self.ctx.objects.release(&self.shared.uid);

@@ -1,80 +1,162 @@
 //! What a worker does beside bringing its pod about: in-place resizes, and removal of dead instances.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use super::{Done, Worker};
 use crate::{
-    cri::ContainerState,
-    events::WARNING,
+    cri::{ContainerState, PodRuntime},
+    events::{NORMAL, WARNING},
     pod::{
+        actuate,
+        allocation::{Trigger, messages::message},
         machine::{Action, KillReason, Op},
         ops, resize, spec,
     },
 };
 
+/// Pause before a resize that failed is tried again, if nothing about it changes before: upstream's.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
 /// Dead instances kept per container, for `logs --previous`.
 const DEAD_KEPT: usize = 1;
 
 impl Worker {
-    /// Brings containers to the resources of a changed spec; returns when to try again.
+    /// Brings containers to what the pod was allocated, and says in the pod's conditions how far that is; returns when
+    /// to try again.
     pub(super) fn resize(
         &mut self,
         pod: &Arc<Pod>,
-        runtime: &crate::cri::PodRuntime,
+        runtime: &PodRuntime,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let steps = resize::plan(pod, runtime, &mut self.applied);
-        let problem =
-            (!steps.is_empty()).then(|| resize::infeasible(pod, self.ctx.machine.allocatable)).flatten();
-        if problem != self.resize_problem {
-            if let Some(message) = &problem {
-                self.ctx.recorder.pod(pod, WARNING, "ResizeInfeasible", message.clone());
+        self.learn_actuated(pod, runtime);
+        let allocations = &self.ctx.allocations;
+        let actuated = allocations.actuated(&self.shared.uid).unwrap_or_default();
+        let sandbox = runtime.ready_sandbox()?.id.clone();
+        let plan = resize::plan(pod, runtime, &actuated);
+        let busy = self.memory.inflight.contains(&Op::Resize);
+        let generation = pod.metadata.generation;
+        if plan.is_empty() && !busy && !self.cgroup_due {
+            // A resize that was granted since this pod was looked at has not ended, whatever its generation.
+            let current = || Arc::ptr_eq(&self.shared.pod(), pod);
+            let ended = allocations
+                .condition(&self.shared.uid, |c, _| current().then(|| c.end(generation)).flatten());
+            if let Some(ended) = ended {
+                self.ctx.recorder.pod(pod, NORMAL, "ResizeCompleted", message(pod, "completed", ended, ""));
             }
-            self.resize_problem = problem;
-        }
-        if self.resize_problem.is_some() {
+            self.resize_failure = None;
             return None;
         }
-        if steps.is_empty() || self.memory.inflight.contains(&Op::Resize) {
+        allocations.condition(&self.shared.uid, |c, now| c.progress(generation, now));
+        if busy {
             return None;
         }
-        if let Some(at) = self.resize_retry.filter(|at| *at > now) {
-            return Some(at);
+        if let Some((failed, at)) = &self.resize_failure
+            && *at > now
+            && *failed == plan
+        {
+            return Some(*at);
         }
-        for step in steps.iter().filter(|s| s.restart) {
-            if !self.memory.inflight.contains(&Op::Kill(step.id.clone())) {
-                let name = &step.name;
-                let message = format!("Container {name} resize requires restart, will be restarted");
-                self.act(
-                    pod,
-                    Action::Kill {
-                        id: step.id.clone(),
-                        name: name.clone(),
-                        message,
-                        reason: KillReason::SpecChanged,
-                        grace: spec::grace_period(pod),
-                        restart: true,
-                    },
-                );
-            }
-        }
-        let steps: Vec<resize::Step> = steps.into_iter().filter(|s| !s.restart).collect();
-        if steps.is_empty() {
+        if !plan.restart.is_empty() {
+            // The pod's cgroup grows with their start, and shrinks after.
+            self.cgroup_due = true;
+            self.restart_resized(pod, &plan);
             return None;
         }
         let (ctx, pod) = (self.ctx.clone(), pod.clone());
         self.spawn(Op::Resize, async move {
-            let result = resize::apply(&ctx, &pod, &steps).await;
-            Done::Resized(steps, result)
+            let begun = Instant::now();
+            let result = actuate::run(&ctx, &pod, &sandbox, &plan.update).await;
+            Done::Resized { plan, took: begun.elapsed(), result }
         });
         None
     }
 
+    /// Containers that are older than our own record run with what was reported of them, or else with what is
+    /// allocated.
+    fn learn_actuated(&self, pod: &Pod, runtime: &PodRuntime) {
+        let known = self.ctx.allocations.actuated(&self.shared.uid);
+        let s = spec::spec(pod);
+        let unknown: Vec<(String, ResourceRequirements)> = s
+            .init_containers
+            .iter()
+            .flatten()
+            .chain(&s.containers)
+            .filter(|c| known.as_ref().is_none_or(|k| !k.containers.contains_key(&c.name)))
+            .filter_map(|c| Some((c, runtime.container(&c.name)?)))
+            .filter(|(_, rc)| rc.state == ContainerState::Running)
+            .map(|(c, rc)| {
+                let reported = resize::reported(pod, &c.name, &rc.id);
+                (c.name.clone(), reported.or_else(|| c.resources.clone()).unwrap_or_default())
+            })
+            .collect();
+        if !unknown.is_empty() {
+            self.ctx.allocations.actuate(&self.shared.uid, |k| {
+                if known.is_none() {
+                    k.pod = s.resources.clone();
+                }
+                k.containers.extend(unknown);
+            });
+        }
+    }
+
+    fn restart_resized(&mut self, pod: &Arc<Pod>, plan: &resize::Plan) {
+        for (id, name) in &plan.restart {
+            if self.memory.inflight.contains(&Op::Kill(id.clone())) {
+                continue;
+            }
+            let action = Action::Kill {
+                id: id.clone(),
+                name: name.clone(),
+                message: format!("Container {name} resize requires restart"),
+                reason: KillReason::SpecChanged,
+                grace: spec::grace_period(pod),
+                restart: true,
+            };
+            self.act(pod, action);
+        }
+    }
+
+    /// A resize has ended.
+    pub(super) fn resized(
+        &mut self,
+        pod: &Pod,
+        plan: resize::Plan,
+        took: Duration,
+        result: Result<(), String>,
+        now: Timestamp,
+    ) {
+        let allocations = &self.ctx.allocations;
+        allocations.metrics().actuated(took, result.is_ok());
+        match result {
+            Ok(()) => {
+                self.cgroup_due = false;
+                self.resize_failure = None;
+                allocations.ring(Trigger::PodResized);
+            }
+            Err(e) => {
+                tracing::warn!(pod = spec::key(pod), error = e, "cannot resize the pod");
+                let generation = pod.metadata.generation;
+                if let Some(of) =
+                    allocations.condition(&self.shared.uid, |c, now| c.fail(&e, generation, now))
+                {
+                    self.ctx.recorder.pod(pod, WARNING, "ResizeError", message(pod, "error", of, &e));
+                }
+                self.resize_failure = Some((plan, now + RETRY_AFTER));
+            }
+        }
+        self.shared.wake();
+    }
+
     /// Removes dead instances beyond those kept.
-    pub(super) fn collect_dead(&mut self, runtime: &crate::cri::PodRuntime) {
+    pub(super) fn collect_dead(&mut self, runtime: &PodRuntime) {
         let mut seen: HashMap<&str, usize> = HashMap::new();
         let mut extra = Vec::new();
         for c in runtime

@@ -128,23 +128,6 @@ fn ready(pod: &Pod, others: &[PodCondition], containers: &Verdict) -> Verdict {
     }
 }
 
-/// The node cannot give what a resize asks for.
-pub fn resize_pending(pod: &Pod, message: &str, old: Option<&PodStatus>, now: Timestamp) -> PodCondition {
-    let kind = "PodResizePending";
-    let since = old
-        .and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind))
-        .and_then(|c| c.last_transition_time.clone());
-    PodCondition {
-        type_: kind.into(),
-        status: "True".into(),
-        reason: Some("Infeasible".into()),
-        message: Some(message.into()),
-        last_transition_time: since.or_else(|| Some(spec::time(now))),
-        observed_generation: pod.metadata.generation,
-        ..PodCondition::default()
-    }
-}
-
 /// The kubelet itself ended the pod.
 pub fn disrupted(pod: &Pod, message: &str, list: &mut Vec<PodCondition>, now: Timestamp) {
     let kind = "DisruptionTarget";

@@ -9,10 +9,11 @@ use k8s_openapi::api::core::v1::{
     VolumeMountStatus,
 };
 
-use super::{conditions, phase};
+use super::{conditions, phase, resources};
 use crate::{
     cri::{Container, ContainerState as Runtime, PodRuntime},
     pod::{
+        allocation::{conditions::Conditions, model::PodResources},
         machine::{ProbeState, sandbox_changed},
         spec::{self, Role},
     },
@@ -31,10 +32,10 @@ pub struct Facts<'a> {
     pub ended: bool,
     /// Phase Failed with this reason and message, whatever the containers say.
     pub failure: Option<&'a (String, String)>,
-    /// The resources that running containers have.
-    pub applied: &'a crate::pod::resize::Applied,
-    /// Why a resize that the spec asks for cannot be.
-    pub resize_problem: Option<&'a str>,
+    /// The resources that running containers have; the pod's own are those it was allocated.
+    pub actuated: Option<&'a PodResources>,
+    /// How far a resize is.
+    pub resize: &'a Conditions,
     pub runtime_name: &'a str,
     pub host_ips: &'a [String],
     pub now: Timestamp,
@@ -126,9 +127,9 @@ pub fn generate(f: &Facts<'_>) -> PodStatus {
         status.message = old.and_then(|s| s.message.clone());
     }
     status.conditions = Some(conditions::conditions(f.pod, &status, &now_phase, !new_sandbox, f.old, f.now));
-    if let (Some(message), Some(list)) = (f.resize_problem, &mut status.conditions) {
-        list.push(conditions::resize_pending(f.pod, message, old, f.now));
-    }
+    status.conditions.get_or_insert_default().extend(f.resize.list());
+    status.allocated_resources = resources::allocated_to_pod(f.pod);
+    status.resources = Some(resources::of_pod(f.pod, f.actuated));
     if let (Some((reason, message)), Some(list)) = (f.failure, &mut status.conditions)
         && reason == "Evicted"
     {
@@ -221,9 +222,9 @@ fn container_status(
         ..ContainerStatus::default()
     };
     if role != Role::Ephemeral {
-        let resources = c.resources.clone().unwrap_or_default();
-        out.allocated_resources = resources.requests.clone().filter(|r| !r.is_empty());
-        out.resources = Some(resources);
+        let allocated = c.resources.clone().unwrap_or_default();
+        out.allocated_resources = allocated.requests.clone().filter(|r| !r.is_empty());
+        out.resources = Some(allocated);
     }
     match f.runtime.container(&c.name) {
         Some(rc) => from_runtime(f, role, c, rc, before, &mut out),
@@ -262,8 +263,10 @@ fn from_runtime(
         }),
     });
     let previous = f.runtime.previous(&c.name).filter(|p| p.state == Runtime::Exited);
-    if let Some(applied) = f.applied.get(&rc.id).filter(|_| out.resources.is_some()) {
-        out.resources = Some(applied.clone());
+    if let (Some(shown), Runtime::Running, Some(actuated)) =
+        (&mut out.resources, rc.state, f.actuated.and_then(|a| a.containers.get(&c.name)))
+    {
+        resources::show_actuated(shown, actuated);
     }
     out.last_state = match previous {
         Some(p) => {

@@ -200,6 +200,9 @@ pub fn diff(old: &PodStatus, new: &PodStatus) -> Option<Value> {
             continue;
         }
         let mut value = value.clone();
+        if let Some(before) = old.get(key) {
+            take_back(before, &mut value);
+        }
         if MERGED_LISTS.contains(&key.as_str())
             && old.contains_key(key)
             && let Value::Array(list) = &mut value
@@ -212,6 +215,17 @@ pub fn diff(old: &PodStatus, new: &PodStatus) -> Option<Value> {
         patch.insert(key.clone(), Value::Null);
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// A merge of maps keeps what is not named: what the new one has no more is named with nothing.
+fn take_back(old: &Value, new: &mut Value) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return };
+    for (key, before) in old {
+        match new.get_mut(key) {
+            Some(now) => take_back(before, now),
+            None => drop(new.insert(key.clone(), Value::Null)),
+        }
+    }
 }
 
 fn changed_conditions(old: Option<&Value>, new: &Value) -> Vec<Value> {
@@ -262,5 +276,10 @@ mod tests {
             json!({"phase": "Running", "reason": null, "podIPs": [{"ip": "2"}, {"$patch": "replace"}],
                 "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]})
         );
+        let a =
+            status(json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1"}}}));
+        let b = status(json!({"resources": {"limits": {"cpu": "2"}}}));
+        let patch = json!({"resources": {"limits": {"cpu": "2", "memory": null}, "requests": null}});
+        assert_eq!(diff(&a, &b), Some(patch));
     }
 }

@@ -4,5 +4,6 @@ pub mod conditions;
 pub mod generate;
 pub mod manager;
 pub mod phase;
+mod resources;
 
 pub use manager::StatusWriter;
