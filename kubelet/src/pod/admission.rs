@@ -1,9 +1,10 @@
 //! Whether this node can run a pod that was bound to it: resources, node selector and affinity, host ports,
 //! sysctls. Pure. Reasons and messages are upstream's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
 
 use super::{resources, security, spec};
 use crate::util::quantity;
@@ -22,6 +23,22 @@ pub struct Capacity<'a> {
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+}
+
+/// The pod's spec without requests for extended resources that a claim answers (KEP-5004): the scheduler has seen to
+/// those, and they take nothing of what device plugins report.
+fn without_claimed(pod: &Pod) -> Cow<'_, PodSpec> {
+    let s = spec::spec(pod);
+    let claimed = pod.status.as_ref().and_then(|s| s.extended_resource_claim_status.as_ref());
+    let Some(claimed) = claimed else { return Cow::Borrowed(s) };
+    let mut s = s.clone();
+    for c in s.containers.iter_mut().chain(s.init_containers.iter_mut().flatten()) {
+        let mine = claimed.request_mappings.iter().filter(|m| m.container_name == c.name);
+        if let Some(requests) = c.resources.as_mut().and_then(|r| r.requests.as_mut()) {
+            mine.for_each(|m| drop(requests.remove(&m.resource_name)));
+        }
+    }
+    Cow::Owned(s)
 }
 
 /// `others` are the pods that the node runs already and that have not ended.
@@ -46,12 +63,14 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: Option<&Node>, c: &Capacity<'_>) 
             ),
         ));
     }
-    for name in resources::requested_names(s) {
-        let wanted = resources::pod_request(s, &name);
+    let counted = without_claimed(pod);
+    let others_counted: Vec<Cow<'_, PodSpec>> = others.iter().map(|p| without_claimed(p)).collect();
+    for name in resources::requested_names(&counted) {
+        let wanted = resources::pod_request(&counted, &name);
         if wanted == 0 {
             continue;
         }
-        let used: i64 = others.iter().map(|p| resources::pod_request(spec::spec(p), &name)).sum();
+        let used: i64 = others_counted.iter().map(|s| resources::pod_request(s, &name)).sum();
         let have = match c.allocatable.get(&name) {
             Some(have) => *have,
             // Managed elsewhere (somebody wrote it into the node's status, or an extender counts it): what this
@@ -173,6 +192,24 @@ mod tests {
 
     fn pod(spec: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn what_a_claim_answers_is_not_counted() {
+        const GPU: &str = "deviceclass.resource.kubernetes.io/gpu";
+        let allocatable = BTreeMap::new();
+        let c = Capacity { allocatable: &allocatable, max_pods: 2, allowed_sysctls: &[] };
+        let asks = serde_json::json!({"requests": {GPU: "1"}});
+        let mut p = pod(serde_json::json!({"containers": [{"name": "a", "resources": asks}]}));
+        assert_eq!(admit(&p, &[], None, &c).unwrap_err().0, format!("OutOf{GPU}"));
+        let answered = |container: &str| {
+            serde_json::json!({"extendedResourceClaimStatus": {"resourceClaimName": "c", "requestMappings":
+                [{"containerName": container, "resourceName": GPU, "requestName": "r"}]}})
+        };
+        p.status = serde_json::from_value(answered("b")).unwrap();
+        assert!(admit(&p, &[], None, &c).is_err());
+        p.status = serde_json::from_value(answered("a")).unwrap();
+        admit(&p, &[&p], None, &c).unwrap();
     }
 
     #[test]

@@ -79,6 +79,11 @@ pub fn generate(f: &Facts<'_>) -> PodStatus {
         observed_generation: f.pod.metadata.generation,
         nominated_node_name: f.pod.status.as_ref().and_then(|s| s.nominated_node_name.clone()),
         resource_claim_statuses: f.pod.status.as_ref().and_then(|s| s.resource_claim_statuses.clone()),
+        extended_resource_claim_status: f
+            .pod
+            .status
+            .as_ref()
+            .and_then(|s| s.extended_resource_claim_status.clone()),
         ..PodStatus::default()
     };
     // The API shows regular container statuses in order of their names.

@@ -79,6 +79,22 @@ fn a_pod_before_during_and_after() {
     assert_eq!(s3.pod_ip.as_deref(), Some("10.1.0.2"), "the address stays visible");
 }
 
+/// The API server refuses a kubelet that takes away what others say about the claims of a pod.
+#[test]
+fn what_others_say_about_claims_is_kept() {
+    let mut p = simple();
+    let said = serde_json::json!({
+        "nominatedNodeName": "n", "resourceClaimStatuses": [{"name": "c", "resourceClaimName": "x"}],
+        "extendedResourceClaimStatus": {"resourceClaimName": "y", "requestMappings": []},
+    });
+    p.status = serde_json::from_value(said).unwrap();
+    let made = run(&p, &PodRuntime::default(), false, false, None);
+    let said = p.status.unwrap();
+    assert_eq!(made.resource_claim_statuses, said.resource_claim_statuses);
+    assert_eq!(made.extended_resource_claim_status, said.extended_resource_claim_status);
+    assert_eq!(made.nominated_node_name, said.nominated_node_name);
+}
+
 #[test]
 fn transition_times_move_only_with_the_status() {
     let p = simple();
