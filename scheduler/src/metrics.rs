@@ -45,6 +45,18 @@ pub struct Tries {
     pub attempts: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ClaimCreate {
+    pub status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DeviceWait {
+    pub profile: String,
+    pub driver: String,
+    pub status: &'static str,
+}
+
 /// The scheduler's metrics; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -60,10 +72,17 @@ pub struct Metrics {
     pub cache_size: Family<CacheLabel, Gauge>,
     pub preemption_attempts: Counter,
     pub preemption_victims: Histogram,
+    pub claim_creates: Family<ClaimCreate, Counter>,
+    pub device_allocations: Family<DeviceWait, Counter>,
+    pub device_waits: Family<DeviceWait, Histogram>,
 }
 
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+fn device_wait() -> Histogram {
+    Histogram::new(exponential_buckets(0.1, 2.0, 14))
 }
 
 fn sli() -> Histogram {
@@ -85,6 +104,9 @@ impl Default for Metrics {
             cache_size: Family::default(),
             preemption_attempts: Counter::default(),
             preemption_victims: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
+            claim_creates: Family::default(),
+            device_allocations: Family::default(),
+            device_waits: Family::new_with_constructor(device_wait),
         }
     }
 }
@@ -143,6 +165,21 @@ impl Metrics {
             "scheduler_preemption_victims",
             "Number of victims of a preemption",
             self.preemption_victims.clone(),
+        );
+        r.register(
+            "scheduler_resourceclaim_creates",
+            "Number of ResourceClaims the scheduler asked to create, by result",
+            self.claim_creates.clone(),
+        );
+        r.register(
+            "scheduler_dra_bindingconditions_allocations",
+            "Number of devices that had to be got ready before a pod was bound, by driver and result",
+            self.device_allocations.clone(),
+        );
+        r.register(
+            "scheduler_dra_bindingconditions_wait_duration_seconds",
+            "Time spent waiting for devices to be got ready",
+            self.device_waits.clone(),
         );
     }
 }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use super::compiled::Compiled;
 use crate::cache::{Cache, Slot};
+use crate::dra::extended;
 use crate::framework::{Cycle, Plugin, Profile, Rejection, Scorer};
-use crate::model::{
-    HostPort, NodeSelector, NodeTerm, PodInfo, Requirement, Str, Toleration, requests::Requests,
-};
+use crate::model::{HostPort, NodeSelector, NodeTerm, Requirement, Str, Toleration, requests::Requests};
 use crate::preempt::Victims;
 
 /// Shapes remembered: the workloads that are scaled up at a time.
@@ -30,10 +29,18 @@ struct Shape {
     required_nodes: Option<NodeSelector>,
     preferred_nodes: Box<[(i32, NodeTerm)]>,
     features: Box<[Str]>,
+    /// Resources that device classes stand for.
+    backed: Vec<Str>,
+}
+
+/// The resources that a pod asks for and device classes stand for at present.
+fn backed(cx: Cycle<'_>) -> Vec<Str> {
+    extended::backed(&cx.cache.dra, cx.pod).into_iter().map(|(name, _)| name).collect()
 }
 
 impl Shape {
-    fn new(profile: &Profile, p: &PodInfo) -> Self {
+    fn new(profile: &Profile, cx: Cycle<'_>) -> Self {
+        let p = cx.pod;
         let w = p.want();
         Self {
             profile: profile.name.clone(),
@@ -46,11 +53,12 @@ impl Shape {
             required_nodes: w.required_nodes.clone(),
             preferred_nodes: w.preferred_nodes.clone(),
             features: w.features.clone(),
+            backed: backed(cx),
         }
     }
 
-    fn fits(&self, profile: &Profile, p: &PodInfo) -> bool {
-        let w = p.want();
+    fn fits(&self, profile: &Profile, cx: Cycle<'_>) -> bool {
+        let (p, w) = (cx.pod, cx.pod.want());
         self.requests == p.requests
             && self.priority == p.priority
             && self.node == p.node
@@ -61,6 +69,7 @@ impl Shape {
             && self.preferred_nodes == w.preferred_nodes
             && self.features == w.features
             && self.profile == profile.name
+            && self.backed == backed(cx)
     }
 }
 
@@ -102,12 +111,12 @@ pub struct Memos(Vec<(Shape, Option<Table>)>);
 impl Memos {
     /// The table for pods like this one, brought up to date. `None` for the first of its shape.
     pub fn table(&mut self, profile: &Profile, cx: Cycle<'_>, compiled: &Compiled<'_>) -> Option<&mut Table> {
-        match self.0.iter().position(|(s, _)| s.fits(profile, cx.pod)) {
+        match self.0.iter().position(|(s, _)| s.fits(profile, cx)) {
             Some(0) => {}
             Some(i) => self.0[..=i].rotate_right(1),
             None => {
                 self.0.truncate(SHAPES - 1);
-                self.0.insert(0, (Shape::new(profile, cx.pod), None));
+                self.0.insert(0, (Shape::new(profile, cx), None));
                 return None;
             }
         }

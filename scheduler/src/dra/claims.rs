@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::resource::v1 as api;
 
+use super::extended;
 use super::state::Allocated;
 use crate::model::{PodInfo, Str};
 
@@ -98,6 +99,8 @@ pub struct Claims {
     /// What each claim counts for in `allocated`, by UID.
     counted: HashMap<Str, Counted>,
     allocated: Allocated,
+    /// Claims that were made for extended resources, by UID of the pod.
+    extended: HashMap<Str, (Str, Str)>,
 }
 
 /// The allocation a claim counts for.
@@ -144,11 +147,15 @@ impl Claims {
         {
             return Err(Stale);
         }
-        let old = self.known.insert(key, c.clone());
+        let old = self.known.insert(key.clone(), c.clone());
         if let Some(o) = &old
             && uid(o) != uid(&c)
         {
             self.recount(&uid(o).into(), None);
+            self.unlink(o);
+        }
+        if let Some(pod) = extended::made_for(&c) {
+            self.extended.insert(pod.into(), key);
         }
         self.recount(&uid(&c).into(), Some(&c));
         Ok(old)
@@ -158,7 +165,22 @@ impl Claims {
     pub fn remove(&mut self, namespace: &Str, name: &Str) -> Option<Shared> {
         let old = self.known.remove(&(namespace.clone(), name.clone()))?;
         self.recount(&uid(&old).into(), None);
+        self.unlink(&old);
         Some(old)
+    }
+
+    /// The claim that was made for a pod's extended resources.
+    #[must_use]
+    pub fn extended(&self, pod: &str) -> Option<&Shared> {
+        self.known.get(self.extended.get(pod)?)
+    }
+
+    fn unlink(&mut self, gone: &Shared) {
+        if let Some(pod) = extended::made_for(gone)
+            && self.extended.get(pod) == Some(&key(gone))
+        {
+            self.extended.remove(pod);
+        }
     }
 
     /// Counts what is about to be written for a claim.

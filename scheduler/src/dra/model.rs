@@ -161,6 +161,10 @@ pub struct Class {
     /// Expressions; none where the kind of selector is not known.
     pub selectors: Vec<Option<Str>>,
     pub config: Vec<api::DeviceClassConfiguration>,
+    /// The extended resource that it stands for.
+    pub extended: Option<Str>,
+    /// Seconds since the epoch.
+    pub created: i64,
 }
 
 /// A quantity of the API. What the API server let through and this cannot read is nothing.
@@ -280,5 +284,7 @@ pub fn class(c: &api::DeviceClass) -> Class {
         name: str_of(c.metadata.name.as_ref()),
         selectors: expressions(c.spec.selectors.as_ref()),
         config: c.spec.config.clone().unwrap_or_default(),
+        extended: c.spec.extended_resource_name.as_deref().map(Into::into),
+        created: c.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
     }
 }

@@ -12,6 +12,7 @@ use super::resources::Resources;
 use super::volume::{Capacity, Claim, Class, Volume};
 use super::{quantity, requests};
 use crate::dra::claims::{ClaimRef, Source};
+use crate::dra::extended;
 
 fn s(o: Option<&String>) -> Str {
     o.map_or_else(|| "".into(), |v| v.as_str().into())
@@ -112,6 +113,7 @@ fn want(p: &core::Pod, spec: &core::PodSpec, labels: &Labels, conditions: &[core
             .find(|c| c.type_ == "PodScheduled" && c.status == "False")
             .map(|c| (c.reason.as_deref().unwrap_or("").into(), c.message.as_deref().unwrap_or("").into())),
         resource_claims: resource_claims(p, spec),
+        extended: extended::asks(spec),
         grouped: spec.scheduling_group.is_some(),
         features: features(spec),
     }

@@ -5,6 +5,7 @@ use super::labels::{Labels, Requirement, Selector, Str};
 use super::node::{NodeSelector, NodeTerm, Toleration};
 use super::requests::Requests;
 use crate::dra::ClaimRef;
+use crate::dra::extended::Asks;
 
 /// A host port a pod occupies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct Want {
     pub condition: Option<(Box<str>, Box<str>)>,
     /// Dynamic resource claims, in the pod's order.
     pub resource_claims: Box<[ClaimRef]>,
+    /// What its containers ask for of resources that a device class may stand for.
+    pub extended: Box<[Asks]>,
     /// The pod belongs to a pod group.
     pub grouped: bool,
     /// Features of the kubelet that the pod needs, by feature gate.

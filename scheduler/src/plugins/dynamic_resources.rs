@@ -1,5 +1,9 @@
 //! DynamicResources: the pod's ResourceClaims are allocated for a node, or can be.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::resource::v1 as api;
@@ -7,12 +11,13 @@ use k8s_openapi::api::resource::v1 as api;
 use crate::cache::{Cache, NodeInfo};
 use crate::config::args;
 use crate::dra::claims::{self, Shared};
+use crate::dra::extended::{self, Mapping};
 use crate::dra::request::{self, Wanted};
 use crate::dra::search::{self, Failure, Matches};
-use crate::dra::{binding, result};
+use crate::dra::{Class, binding, result};
 use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Cycle, Filter, Plugin, Rejection, Resource, Scorer, scale};
-use crate::model::{NodeSelector, PodInfo, convert};
+use crate::model::{NodeSelector, PodInfo, Str, convert};
 
 /// The name in configuration and messages.
 pub const NAME: &str = "DynamicResources";
@@ -169,12 +174,77 @@ fn allocate(
     }
 }
 
+/// A pod's extended resources that device classes stand for.
+struct Extended<'a> {
+    pod: &'a PodInfo,
+    backed: Vec<(Str, &'a Class)>,
+    claims: RefCell<HashMap<Vec<Str>, Rc<Made>>>,
+}
+
+/// The claim for the resources that some nodes do not have from device plugins, as it would be made.
+#[derive(Default)]
+struct Made {
+    claim: api::ResourceClaim,
+    mappings: Vec<Mapping>,
+    /// What its selectors match.
+    matches: Matches,
+}
+
+impl<'a> Extended<'a> {
+    /// None if no class stands for what the pod asks for.
+    fn new(cache: &'a Cache, pod: &'a PodInfo) -> Option<Self> {
+        if pod.want().extended.is_empty() {
+            return None;
+        }
+        let backed = extended::backed(&cache.dra, pod);
+        (!backed.is_empty()).then(|| Self { pod, backed, claims: RefCell::default() })
+    }
+
+    /// The claim that the pod needs on a node; none if device plugins report everything there.
+    fn on(&self, n: &NodeInfo) -> Result<Option<Rc<Made>>, Rejection> {
+        let allocatable = &n.facts().allocatable;
+        let stands = |name: &Str| self.backed.iter().any(|(b, _)| b == name);
+        let asked = self.pod.requests.asked.scalar.iter();
+        let mut others = asked.filter(|(name, n)| *n > 0 && extended::possible(name) && !stands(name));
+        if others.any(|(name, _)| !allocatable.scalar.iter().any(|(has, _)| has == name)) {
+            return Err(refused("cannot fit resource"));
+        }
+        let missing: Vec<(Str, &Class)> =
+            self.backed.iter().filter(|(name, _)| allocatable.get(name) == 0).cloned().collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let names = missing.iter().map(|(name, _)| name.clone()).collect();
+        let mut claims = self.claims.borrow_mut();
+        let made = claims.entry(names).or_insert_with(|| {
+            let (claim, mappings) = extended::claim(self.pod, &missing);
+            Rc::new(Made { claim, mappings, matches: Matches::default() })
+        });
+        Ok(Some(made.clone()))
+    }
+}
+
+/// Finds devices for a pod's claims and the one for its extended resources, whose allocation is the last.
+fn allocate_with(
+    cache: &Cache,
+    needs: &[&Shared],
+    made: &Made,
+    n: &NodeInfo,
+    expired: &dyn Fn() -> bool,
+) -> Result<Vec<api::AllocationResult>, Rejection> {
+    let mut wanted = read(cache, needs)?;
+    wanted.push(request::read(&cache.dra, &made.claim).map_err(broken)?);
+    allocate(cache, &wanted, &made.matches, n, expired)
+}
+
 /// What is to be written for a claim before its pod is bound.
 #[derive(Clone, Debug)]
 pub struct ClaimPlan {
     pub claim: Shared,
     /// What it gets; none if it has something already.
     pub allocation: Option<api::AllocationResult>,
+    /// The claim is to be created, for extended resources: what the containers have of it. It has the pod's UID so far.
+    pub create: Option<Vec<Mapping>>,
 }
 
 /// What is to be done for the claims of a pod that goes to `node`.
@@ -182,26 +252,39 @@ pub struct ClaimPlan {
 /// # Errors
 /// The devices that the decision found are not there: nothing of this can be.
 pub fn plan(cache: &Cache, pod: &PodInfo, node: &NodeInfo) -> Result<Vec<ClaimPlan>, String> {
-    if pod.want().resource_claims.is_empty() {
+    let extended = Extended::new(cache, pod);
+    if pod.want().resource_claims.is_empty() && extended.is_none() {
         return Ok(Vec::new());
     }
     let all = cache.dra.claims.of(pod)?;
     let (_, needs) = split(all.clone());
+    let words = |r: Rejection| r.reasons.join(", ");
+    let made = extended.map_or(Ok(None), |e| e.on(node)).map_err(words)?;
     let mut found: Vec<api::AllocationResult> = Vec::new();
-    if !needs.is_empty() {
-        found = match cache.dra.kept(&pod.uid, node.slot) {
-            Some(kept) if kept.len() == needs.len() => (*kept).clone(),
-            _ => read(cache, &needs)
+    let open = needs.len() + usize::from(made.is_some());
+    if open > 0 {
+        found = match (cache.dra.kept(&pod.uid, node.slot), &made) {
+            (Some(kept), _) if kept.len() == open => (*kept).clone(),
+            (_, Some(made)) => allocate_with(cache, &needs, made, node, &|| false).map_err(words)?,
+            (_, None) => read(cache, &needs)
                 .and_then(|wanted| allocate(cache, &wanted, &Matches::default(), node, &|| false))
-                .map_err(|r| r.reasons.join(", "))?,
+                .map_err(words)?,
         };
     }
     let mut found = found.into_iter();
-    let plans = all.into_iter().map(|c| {
+    let mut plans: Vec<ClaimPlan> = Vec::new();
+    for c in all {
         let allocation = if claims::allocation(c).is_none() { found.next() } else { None };
-        ClaimPlan { claim: c.clone(), allocation }
-    });
-    Ok(plans.collect())
+        plans.push(ClaimPlan { claim: c.clone(), allocation, create: None });
+    }
+    if let Some(made) = made {
+        plans.push(ClaimPlan {
+            claim: Arc::new(made.claim.clone()),
+            allocation: found.next(),
+            create: Some(made.mappings.clone()),
+        });
+    }
+    Ok(plans)
 }
 
 /// A claim of a pod that fits nowhere whose allocation should be given up, so that it can get another: one that keeps
@@ -235,14 +318,17 @@ impl Plugin for DynamicResources {
     }
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
-        if cx.pod.want().resource_claims.is_empty() {
-            return Ok(Filter::Skip);
-        }
         let cache = cx.cache;
-        let all = cache.dra.claims.of(cx.pod).map_err(refused)?;
-        if all.is_empty() {
+        let extended = Extended::new(cache, cx.pod);
+        if cx.pod.want().resource_claims.is_empty() && extended.is_none() {
             return Ok(Filter::Skip);
         }
+        let all = cache.dra.claims.of(cx.pod).map_err(refused)?;
+        if all.is_empty() && extended.is_none() {
+            return Ok(Filter::Skip);
+        }
+        // Left over from an attempt that failed: it has to go first.
+        let stale = extended.is_some() && cache.dra.claims.extended(&cx.pod.uid).is_some();
         let (has, needs) = split(all);
         if let Some(r) = obstacle(cache, &needs) {
             return Err(r);
@@ -253,9 +339,16 @@ impl Plugin for DynamicResources {
         let matches = Matches::default();
         cache.dra.begin(&cx.pod.uid);
         Ok(Filter::Check(Box::new(move |n| {
+            if stale {
+                return Err(refused("cannot schedule extended resource claim"));
+            }
+            let made = extended.as_ref().map_or(Ok(None), |e| e.on(n))?;
             let away = has.iter().zip(&failed).any(|(a, failed)| *failed || !a.reaches(n));
-            if !wanted.is_empty() {
-                let found = allocate(cache, &wanted, &matches, n, &self.expired())?;
+            if made.is_some() || !wanted.is_empty() {
+                let found = match &made {
+                    Some(made) => allocate_with(cache, &needs, made, n, &self.expired())?,
+                    None => allocate(cache, &wanted, &matches, n, &self.expired())?,
+                };
                 if !away {
                     cache.dra.keep(n.slot, found);
                 }

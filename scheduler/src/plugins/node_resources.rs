@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::cache::NodeInfo;
 use crate::config::args;
+use crate::dra::extended;
 use crate::framework::{Action, ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, Rejection, Resource, Scorer};
 use crate::model::{PodInfo, Resources, Str};
 
@@ -104,7 +105,15 @@ impl Fit {
     }
 
     /// Everything the node is short of; `None` when the pod fits. True when even an empty node is too small.
-    fn shortage(&self, ask: &Resources, n: &NodeInfo) -> Option<(Vec<Cow<'static, str>>, bool)> {
+    ///
+    /// A resource that a device class stands for is looked after by the DynamicResources plugin on nodes where no device
+    /// plugin reports it.
+    fn shortage(
+        &self,
+        ask: &Resources,
+        backed: &[Str],
+        n: &NodeInfo,
+    ) -> Option<(Vec<Cow<'static, str>>, bool)> {
         let f = n.facts();
         let mut reasons: Vec<Cow<'static, str>> = Vec::new();
         let mut never = false;
@@ -123,6 +132,9 @@ impl Fit {
         want("Insufficient ephemeral-storage", ask.ephemeral, f.allocatable.ephemeral, n.requested.ephemeral);
         for (name, amount) in &ask.scalar {
             let has = f.allocatable.get(name);
+            if has == 0 && backed.contains(name) {
+                continue;
+            }
             if *amount > 0 && *amount > has - n.requested.get(name) && !self.ignores(name) {
                 reasons.push(format!("Insufficient {name}").into());
                 never |= *amount > has;
@@ -143,7 +155,9 @@ impl Plugin for Fit {
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let ask = &cx.pod.requests.asked;
-        Ok(Filter::Check(Box::new(move |n| match self.shortage(ask, n) {
+        let backed: Vec<Str> =
+            extended::backed(&cx.cache.dra, cx.pod).into_iter().map(|(name, _)| name).collect();
+        Ok(Filter::Check(Box::new(move |n| match self.shortage(ask, &backed, n) {
             None => Ok(()),
             Some((reasons, never)) => {
                 Err(Rejection { plugin: FIT, reasons, resolvable: !never, failed: false })
@@ -162,12 +176,16 @@ impl Plugin for Fit {
                 (Resource::AssignedPod, Action::DELETE.or(Action::SCALE_DOWN)),
                 (Resource::UnscheduledPod, Action::SCALE_DOWN),
                 (Resource::Node, Action::ADD.or(Action::ALLOCATABLE)),
+                (Resource::DeviceClass, Action::ADD.or(Action::UPDATE)),
             ]
         }
     }
 
     fn hint(&self, pod: &PodInfo, e: &ClusterEvent<'_>) -> bool {
         let ask = &pod.requests.asked;
+        if e.resource == Resource::DeviceClass {
+            return !pod.want().extended.is_empty();
+        }
         match (e.node, e.pod) {
             // A node that is too small even when empty is no help.
             (Some(n), _) => {
@@ -175,7 +193,11 @@ impl Plugin for Fit {
                     && ask.cpu <= n.allocatable.cpu
                     && ask.memory <= n.allocatable.memory
                     && ask.ephemeral <= n.allocatable.ephemeral
-                    && ask.scalar.iter().all(|(name, v)| *v <= n.allocatable.get(name) || self.ignores(name))
+                    && ask.scalar.iter().all(|(name, v)| {
+                        let has = n.allocatable.get(name);
+                        // What the node has none of, a device class may stand for.
+                        *v <= has || self.ignores(name) || (has == 0 && extended::possible(name))
+                    })
             }
             // A pod that held nothing this pod needs only frees its place in the pod count.
             _ => true,

@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
 
+use crate::dra::extended::Mapping;
 use crate::model::{PodInfo, Str};
 
 /// The longest event message the API takes, in bytes.
@@ -119,6 +120,19 @@ impl Writer {
     /// Says which node a pod is expected on while its volumes are being bound.
     pub async fn nominate(&self, pod: &PodInfo, node: &str) {
         self.patch_status(pod, json!({"nominatedNodeName": node}), "setting nominatedNodeName").await;
+    }
+
+    /// Says which claim has the devices for a pod's extended resources (KEP-5004).
+    ///
+    /// # Errors
+    /// A message for the pod: without this its node would not give it the devices.
+    pub async fn tell_extended(&self, pod: &PodInfo, claim: &str, of: &[Mapping]) -> Result<(), String> {
+        let status =
+            json!({"extendedResourceClaimStatus": {"resourceClaimName": claim, "requestMappings": of}});
+        let patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status});
+        let patch = Patch::Strategic(patch);
+        let done = self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &patch).await;
+        done.map(|_| ()).map_err(|e| format!("update pod {} ExtendedResourceClaimStatus: {e}", pod.key()))
     }
 
     /// Withdraws a pod's nomination.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::changes::{Change, Key, Msg};
 use super::core::Worker;
-use crate::dra::claims::Shared;
+use crate::dra::claims::{Shared, allocation};
 use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Resource};
 use crate::model::{NodeFacts, PodInfo, Selector, Str};
@@ -89,13 +89,13 @@ impl Worker {
             }
             Change::ResourceClaim(Msg::Set(_, c)) => self.claim_set(c),
             Change::ResourceClaim(Msg::Gone((ns, name))) => {
-                self.cache.dra.claims.remove(&ns, &name);
+                self.claim_gone(&ns, &name);
             }
             Change::ResourceClaim(Msg::Synced(seen)) => {
                 let known = self.cache.dra.claims.keys();
                 let gone: Vec<Key> = known.filter(|k| !seen.contains(*k)).cloned().collect();
                 for (ns, name) in gone {
-                    self.cache.dra.claims.remove(&ns, &name);
+                    self.claim_gone(&ns, &name);
                 }
             }
             Change::ResourceSlice(Msg::Set(_, s)) => {
@@ -122,6 +122,13 @@ impl Worker {
                 keyed(m, &mut self.cache.budgets, |k| k, |b| b);
                 self.cache.budget_changes += 1;
             }
+        }
+    }
+
+    fn claim_gone(&mut self, namespace: &Str, name: &Str) {
+        let gone = self.cache.dra.claims.remove(namespace, name);
+        if let Some(c) = gone.filter(|c| allocation(c).is_some()) {
+            self.freed(&c);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::resource::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::json;
@@ -46,12 +46,49 @@ impl Refused {
     }
 }
 
+/// Creates the claim for a pod's extended resources (KEP-5004).
+///
+/// # Errors
+/// A message for the pod: the API server refused.
+pub async fn create(client: &Client, claim: &api::ResourceClaim) -> Result<api::ResourceClaim, String> {
+    let mut c = claim.clone();
+    c.metadata.name = None;
+    c.metadata.uid = None;
+    let created = api_of(client, &c).create(&PostParams::default(), &c).await;
+    created.map_err(|e| format!("create claim for extended resources {}: {e}", shown(claim)))
+}
+
+/// Deletes a claim for extended resources, devices and all, so that the pod can be placed anew.
+pub async fn delete(client: &Client, c: &api::ResourceClaim) {
+    let api = api_of(client, c);
+    let only = Preconditions { uid: c.metadata.uid.clone(), resource_version: None };
+    let this = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+    let mut done = api.delete(name_of(c), &this).await.map(|_| ());
+    if done.is_ok() {
+        // The finalizer is for devices that a pod may use; this one never got there.
+        let patch =
+            json!({"metadata": {"uid": c.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+        done = match api.patch(name_of(c), &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Err(kube::Error::Api(s)) if s.code == 404 => Ok(()),
+            other => other.map(|_| ()),
+        };
+    }
+    match done {
+        Ok(()) => tracing::info!(claim = shown(c), "deleted a claim for extended resources"),
+        Err(error) => tracing::warn!(claim = shown(c), %error, "cannot delete a claim"),
+    }
+}
+
 /// Writes what a claim gets, and that the pod may use it. The claim as it is then.
 ///
 /// # Errors
 /// A message for the pod: the API server refused, or the claim is not what it was.
-pub async fn bind(client: &Client, pod: &PodInfo, plan: &ClaimPlan) -> Result<api::ResourceClaim, String> {
-    let mut claim = (*plan.claim).clone();
+pub async fn bind(
+    client: &Client,
+    pod: &PodInfo,
+    mut claim: api::ResourceClaim,
+    plan: &ClaimPlan,
+) -> Result<api::ResourceClaim, String> {
     if reserved_for(&claim, &pod.uid) {
         return Ok(claim);
     }
@@ -118,18 +155,48 @@ async fn write(
     api.replace_status(name_of(&c), &PostParams::default(), &c).await.map_err(|e| Refused::new(doing, &c, &e))
 }
 
+/// Why devices are not ready: a message for the pod.
+pub enum NotReady {
+    /// A device says so.
+    Failed(String),
+    /// The time was up.
+    Late(String),
+    /// Nobody knows.
+    Unknown(String),
+}
+
+impl NotReady {
+    /// As metrics call it.
+    #[must_use]
+    pub fn status(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failure",
+            Self::Late(_) => "timeout",
+            Self::Unknown(_) => "error",
+        }
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Late(text) | Self::Unknown(text) => text,
+        }
+    }
+}
+
 /// Waits until the devices of a claim are ready, for as long as `timeout`.
 ///
 /// # Errors
-/// A message for the pod: a device will not become ready, or did not in time.
-pub async fn wait(client: &Client, c: &api::ResourceClaim, timeout: Duration) -> Result<(), String> {
+/// A device will not become ready, or did not in time.
+pub async fn wait(client: &Client, c: &api::ResourceClaim, timeout: Duration) -> Result<(), NotReady> {
     let decided = |c: Option<&api::ResourceClaim>| c.is_none_or(|c| binding::ready(c) != Ok(false));
     let found = tokio::time::timeout(timeout, await_condition(api_of(client, c), name_of(c), decided)).await;
     match found {
-        Err(_) => Err(format!("device binding timeout: claim={}", name_of(c))),
-        Ok(Err(e)) => Err(format!("watching claim {}: {e}", shown(c))),
-        Ok(Ok(None)) => Err(format!("could not find ResourceClaim {:?}", shown(c))),
-        Ok(Ok(Some(c))) => binding::ready(&c).map(|_| ()),
+        Err(_) => Err(NotReady::Late(format!("device binding timeout: claim={}", name_of(c)))),
+        Ok(Err(e)) => Err(NotReady::Unknown(format!("watching claim {}: {e}", shown(c)))),
+        Ok(Ok(None)) => Err(NotReady::Unknown(format!("could not find ResourceClaim {:?}", shown(c)))),
+        Ok(Ok(Some(c))) => binding::ready(&c).map(|_| ()).map_err(NotReady::Failed),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Client;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -16,12 +17,13 @@ use tracing::{debug, info, warn};
 use super::api::Writer;
 use super::changes::Change;
 use super::extender::{self, Answer, Extender};
+use super::prepare::{Prepare, undo};
 use super::{claims, volumes, watches};
 use crate::cache::Cache;
 use crate::config::Configuration;
 use crate::decide::{Decision, Diagnosis, Turn, compile, decide, shortlist};
-use crate::dra::binding::has_conditions;
-use crate::dra::claims::{Shared, kept, reserved_for, uid};
+use crate::dra::claims::{Shared, uid};
+use crate::dra::extended;
 use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Cycle, Profile, Rejection, Resource};
 use crate::metrics::{Attempt, CacheLabel, Incoming, Metrics, Operation, QueueLabel, RejectedBy, Tries};
@@ -42,8 +44,8 @@ const BATCH: usize = 16;
 enum Report {
     /// A binding ended; an error if it failed.
     Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
-    /// A claim has been written for a pod on its way.
-    Claim(Shared),
+    /// A claim has been written for a pod on its way; its allocation was pending under that UID.
+    Claim { pending: Str, claim: Shared },
     /// The extenders have answered about a pod.
     Extended { q: Box<Queued>, begun: Instant, answer: anyhow::Result<Answer> },
     /// The victims of a preemption for this pod have been evicted, or not all of them.
@@ -327,7 +329,8 @@ impl Worker {
 
     /// Gives up devices that keep a pod from all nodes. What runbooks quote of upstream's plugin is the answer.
     fn deallocate(&self, pod: &PodInfo, d: &Diagnosis, writer: &Writer) -> &'static str {
-        if pod.want().resource_claims.is_empty() {
+        let made = extended::backed(&self.cache.dra, pod);
+        if pod.want().resource_claims.is_empty() && made.is_empty() {
             return " no new claims to deallocate,";
         }
         let timeout = self.profiles.get(&pod.want().scheduler).map(|p| p.device_timeout);
@@ -337,13 +340,21 @@ impl Worker {
             }
             _ => None,
         };
-        let Some(claim) = claim else { return " still not schedulable," };
         let (client, slots) = (writer.client.clone(), self.slots.clone());
+        if let Some(claim) = claim {
+            self.tasks.spawn(async move {
+                let _permit = slots.acquire_owned().await;
+                claims::deallocate(&client, &claim).await;
+            });
+            return " deallocation of ResourceClaim completed,";
+        }
+        let stale = self.cache.dra.claims.extended(&pod.uid).filter(|_| !made.is_empty()).cloned();
+        let Some(claim) = stale else { return " still not schedulable," };
         self.tasks.spawn(async move {
             let _permit = slots.acquire_owned().await;
-            claims::deallocate(&client, &claim).await;
+            claims::delete(&client, &claim).await;
         });
-        " deallocation of ResourceClaim completed,"
+        " deletion of ResourceClaim completed,"
     }
 
     fn evict(&mut self, pod: &Arc<PodInfo>, c: Arc<preempt::Candidate>, writer: &Writer) {
@@ -443,7 +454,7 @@ impl Worker {
         self.cache.nominate(&q.pod, None);
         self.cache.assume(Arc::new(assumed));
         let (writer, slots, reports) = (writer.clone(), self.slots.clone(), self.reports.0.clone());
-        let extenders = self.extenders.clone();
+        let (extenders, metrics) = (self.extenders.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
             let permit = slots.acquire_owned().await;
             let mut result = Ok(());
@@ -458,11 +469,13 @@ impl Worker {
                 result = volumes::bind(&writer.client, &plans, &node, timeout).await;
             }
             if result.is_ok() && !claims.is_empty() {
-                let mut written = |c: Shared| {
-                    let _ = reports.send(Report::Claim(c.clone()));
-                    reserved.push(c);
+                let written = |pending: &str, claim: Shared| {
+                    let _ = reports.send(Report::Claim { pending: pending.into(), claim });
                 };
-                result = prepare_claims(&writer, &q.pod, &node, &claims, device_timeout, &mut written)
+                let (pod, timeout) = (&q.pod, device_timeout);
+                let to = Prepare { writer: &writer, metrics: &metrics, pod, node: &node, timeout };
+                result = to
+                    .claims(&claims, &mut reserved, written)
                     .await
                     .map_err(|e| format!("running PreBind plugin \"DynamicResources\": {e}"));
             }
@@ -474,9 +487,7 @@ impl Worker {
             if result.is_ok() {
                 writer.tell_scheduled(&q.pod, &node, &q.pod.want().scheduler);
             } else {
-                for c in reserved.iter().filter(|c| reserved_for(c, &q.pod.uid)) {
-                    claims::unreserve(&writer.client, &q.pod, c).await;
-                }
+                undo(&writer, &q.pod, &reserved).await;
             }
             let _ = reports.send(Report::Bound { q: Box::new(q), node, decided, result });
         });
@@ -496,9 +507,9 @@ impl Worker {
     fn report(&mut self, r: Report) {
         let (q, node, decided, result) = match r {
             Report::Bound { q, node, decided, result } => (q, node, decided, result),
-            Report::Claim(c) => {
-                self.claim_set(c.clone());
-                self.cache.dra.claims.release(uid(&c));
+            Report::Claim { pending, claim } => {
+                self.claim_set(claim);
+                self.cache.dra.claims.release(&pending);
                 return;
             }
             Report::Evicted { uid, all } => return self.evicted(&uid, all),
@@ -548,11 +559,20 @@ impl Worker {
             let claims = &mut self.cache.dra.claims;
             let Some(c) = claims.get(&pod.namespace, name).cloned() else { continue };
             if claims.release(uid(&c)) {
-                // What was about to be taken is free again.
-                let change = ClaimChange { old: None, new: &c };
-                self.event(&ClusterEvent::claim(change));
+                self.freed(&c);
             }
         }
+        if self.cache.dra.claims.release(&pod.uid) {
+            self.freed(&ResourceClaim::default());
+        }
+    }
+
+    /// What a claim had, or was about to get, is free again.
+    pub(super) fn freed(&mut self, c: &ResourceClaim) {
+        let (mut had, mut has) = (c.clone(), c.clone());
+        had.status.get_or_insert_default().allocation.get_or_insert_default();
+        has.status.get_or_insert_default().allocation = None;
+        self.event(&ClusterEvent::claim(ClaimChange { old: Some(&had), new: &has }));
     }
 
     fn observe_attempt(&self, profile: &str, result: &'static str, begun: Instant) {
@@ -586,33 +606,6 @@ impl Worker {
             self.metrics.cache_size.get_or_create(&CacheLabel { r#type: kind }).set(n as i64);
         }
     }
-}
-
-/// Writes the claims of a pod, and waits for their devices to become ready. `written` hears of every claim.
-async fn prepare_claims(
-    writer: &Writer,
-    pod: &PodInfo,
-    node: &str,
-    plans: &[ClaimPlan],
-    timeout: Duration,
-    written: &mut impl FnMut(Shared),
-) -> Result<(), String> {
-    let mut waiting = Vec::new();
-    for plan in plans {
-        let c = kept(claims::bind(&writer.client, pod, plan).await?);
-        written(c.clone());
-        if has_conditions(&c) {
-            waiting.push(c);
-        }
-    }
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    writer.tell_waiting_for_devices(pod, node);
-    for c in &waiting {
-        claims::wait(&writer.client, c, timeout).await?;
-    }
-    Ok(())
 }
 
 /// Binds a pod: by the extender that binds pods like it, or else directly.

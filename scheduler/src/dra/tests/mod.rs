@@ -1,6 +1,7 @@
 //! Allocation on small clusters, written as the API writes them.
 
 mod brute_force;
+mod extended;
 mod features;
 mod flow;
 
