@@ -99,6 +99,11 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// A failure that has no reason of its own: 500 with the words alone.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
     pub fn unauthorized() -> Self {
         Self::new(401, "Unauthorized", "Unauthorized")
     }

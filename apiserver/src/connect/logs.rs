@@ -27,7 +27,9 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResu
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node.is_empty() {
         // Upstream answers with an empty log for pods that run nowhere yet.
-        return Ok(respond::bytes(200, "text/plain", Body::Empty));
+        let mut nothing = respond::bytes(204, "text/plain", Body::Empty);
+        nothing.headers_mut().remove(http::header::CONTENT_TYPE);
+        return Ok(nothing);
     }
     crate::metrics::parts::pod_logs(call.query.flag("insecureSkipTLSVerifyBackend"));
     let host = kubelet::of_node(app, node).await?;

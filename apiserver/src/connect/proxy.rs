@@ -117,7 +117,7 @@ fn rest_of_path(path: &str, namespaced: bool) -> String {
 }
 
 async fn node(app: &App, name: &str) -> ApiResult<Target> {
-    let (scheme, name, port) = split_name(name)?;
+    let (scheme, name, port) = split_name("node", name)?;
     let kubelet = kubelet::of_node(app, name).await?;
     let (host, own) = kubelet.rsplit_once(':').unwrap_or((&kubelet, ""));
     let is_kubelet = port.is_empty() || port == own;
@@ -137,8 +137,8 @@ async fn node(app: &App, name: &str) -> ApiResult<Target> {
     })
 }
 
-/// `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT` taken apart.
-fn split_name(name: &str) -> ApiResult<(Scheme, &str, &str)> {
+/// `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT` of a `kind` taken apart.
+fn split_name<'a>(kind: &str, name: &'a str) -> ApiResult<(Scheme, &'a str, &'a str)> {
     let parts: Vec<&str> = name.split(':').collect();
     let scheme = |s: &str| match s {
         "http" | "" => Some(Scheme::HTTP),
@@ -151,7 +151,7 @@ fn split_name(name: &str) -> ApiResult<(Scheme, &str, &str)> {
         [s, name, port] => scheme(s).map(|s| (s, *name, *port)),
         _ => None,
     }
-    .ok_or_else(|| ApiError::bad_request(format!("invalid proxy target \"{name}\"")))
+    .ok_or_else(|| ApiError::bad_request(format!("invalid {kind} request \"{name}\"")))
 }
 
 fn authority(ip: &str, port: &str) -> String {
@@ -192,7 +192,7 @@ fn anybody(app: &App, scheme: Scheme, authority: String) -> Target {
 }
 
 async fn pod(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
-    let (scheme, name, port) = split_name(&call.info.name)?;
+    let (scheme, name, port) = split_name("pod", &call.info.name)?;
     let pod = render::value(r, &app.registry.get(r, &call.info.namespace, name).await?)?;
     let ip = pod.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
     check_text(ip)?;
@@ -203,7 +203,7 @@ async fn pod(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
 }
 
 async fn service(app: &App, r: &Resource, call: &Call<'_>) -> ApiResult<Target> {
-    let (scheme, name, port) = split_name(&call.info.name)?;
+    let (scheme, name, port) = split_name("service", &call.info.name)?;
     let namespace = &call.info.namespace;
     let service = render::value(r, &app.registry.get(r, namespace, name).await?)?;
     let ports =
@@ -360,13 +360,13 @@ mod tests {
     #[test]
     fn names_and_paths() {
         let of = |n: &'static str| {
-            let (s, name, port) = split_name(n).expect(n);
+            let (s, name, port) = split_name("pod", n).expect(n);
             (s.to_string(), name, port)
         };
         assert_eq!(of("a"), ("http".into(), "a", ""));
         assert_eq!(of("a:80"), ("http".into(), "a", "80"));
         assert_eq!(of("https:a:web"), ("https".into(), "a", "web"));
-        assert!(split_name("ftp:a:1").is_err() && split_name("a:b:c:d").is_err());
+        assert!(split_name("pod", "ftp:a:1").is_err() && split_name("pod", "a:b:c:d").is_err());
         assert_eq!(rest_of_path("/api/v1/namespaces/proxy/pods/p/proxy/x/proxy/", true), "/x/proxy/");
         assert_eq!(rest_of_path("/api/v1/nodes/n/proxy", false), "/");
         let to = |method: &str, uri: &str| {

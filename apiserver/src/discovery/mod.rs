@@ -185,6 +185,7 @@ impl Discovery {
                 let (name, version) = match path.strip_prefix("/api/") {
                     Some(v) => ("", Some(v)),
                     None => match path.strip_prefix("/apis/")?.split_once('/') {
+                        Some(("", _)) => return None,
                         Some((g, v)) => (g, Some(v)),
                         None => (path.strip_prefix("/apis/")?, None),
                     },
@@ -210,7 +211,8 @@ impl Discovery {
     }
 }
 
-fn root(legacy: &Document, all: &Documents, core: bool, headers: &HeaderMap, wanted: Wanted) -> Response {
+/// Which form of the aggregated document the client asks for first, if any: the beta one or not.
+fn aggregated_form(headers: &HeaderMap) -> Option<bool> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     for clause in accept.split(',') {
         let mut parts = clause.split(';').map(str::trim);
@@ -219,21 +221,33 @@ fn root(legacy: &Document, all: &Documents, core: bool, headers: &HeaderMap, wan
         }
         let params: Vec<&str> = parts.collect();
         if !params.contains(&"as=APIGroupDiscoveryList") {
-            break;
+            return None;
         }
         if !params.contains(&"g=apidiscovery.k8s.io") {
             continue;
         }
         if params.contains(&"v=v2") {
-            let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-            return all.aggregated(core, false).tagged(headers, media);
+            return Some(false);
         }
         if params.contains(&"v=v2beta1") {
-            let media = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-            return all.aggregated(core, true).tagged(headers, media);
+            return Some(true);
         }
     }
-    let mut r = legacy.answer(wanted);
-    r.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-    r
+    None
+}
+
+/// Whether the client asks for an aggregated document, which no other format or shape stands in for.
+fn asks_for_all(headers: &HeaderMap) -> bool {
+    aggregated_form(headers).is_some()
+}
+
+fn root(legacy: &Document, all: &Documents, core: bool, headers: &HeaderMap, wanted: Wanted) -> Response {
+    if let Some(beta) = aggregated_form(headers) {
+        let media = match beta {
+            false => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            true => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        return all.aggregated(core, beta).tagged(headers, media);
+    }
+    legacy.answer(wanted)
 }

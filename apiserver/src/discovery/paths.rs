@@ -9,11 +9,12 @@ use super::documents;
 use crate::aggregator::openapi as aggregated;
 use crate::app::App;
 use crate::http::debug;
-use crate::http::negotiate::{Offer, Wanted};
+use crate::http::negotiate::{self, Offer, Route, Wanted};
 use crate::http::operation;
 use crate::http::router::Call;
 use crate::http::{Response, respond};
 use crate::openapi;
+use crate::registry::method_not_allowed;
 use crate::registry::table::Table;
 use crate::status::{ApiError, ApiResult};
 
@@ -27,13 +28,14 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
     }
     let path = call.parts.uri.path();
     let wanted = call.wanted(Offer::Plain).unwrap_or(Wanted { pretty: call.pretty, ..Wanted::JSON });
-    if let Some(r) = app.health.answer(path, &call.query) {
+    // With a slash behind them the checks are paths that lead nowhere.
+    if !matches!(path, "/healthz/" | "/livez/" | "/readyz/")
+        && let Some(r) = app.health.answer(path, &call.query)
+    {
         return Ok(r);
     }
-    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
-        return Ok(respond::text(405, "405 method not allowed\n"));
-    }
     let table = app.registry.table();
+    negotiated(&table, &call)?;
     if let Some(r) = app.discovery.answer(&table, || app.aggregator.view(), path, &call.parts.headers, wanted)
     {
         return Ok(r);
@@ -49,7 +51,9 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
         }
     }
     Ok(match path {
-        "/" => respond::json(200, Wanted { pretty: true, ..Wanted::JSON }, &json!({"paths": paths(app)})),
+        "/" | "/index.html" => {
+            respond::json(200, Wanted { pretty: true, ..Wanted::JSON }, &json!({"paths": paths(app)}))
+        }
         "/version" | "/version/" => respond::json_text(
             200,
             Wanted { pretty: true, ..Wanted::JSON },
@@ -65,9 +69,58 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>) -> ApiResult<Response> {
             Some(v) => respond::bytes(200, "application/jwk-set+json", v.to_string()),
             None => not_found(),
         },
-        _ if in_builtin_group(&table, path) => return Err(ApiError::no_such_path()),
+        _ if path.starts_with("/version/") || in_builtin_group(&table, path) => {
+            return Err(ApiError::no_such_path());
+        }
+        _ if ends_in_prefix(path) => respond::text(
+            500,
+            format!(
+                "Internal Server Error: \"{path}\": failed to create RequestInfo: unable to determine kind and namespace from url, {path}\n"
+            ),
+        ),
         _ => not_found(),
     })
+}
+
+/// How the paths answer that are neither resources nor documents of other servers: some take GET alone and give what
+/// `Accept` names; others take any method; the lists of groups lie between.
+///
+/// # Errors
+/// 405 and 406.
+fn negotiated(table: &Table, call: &Call<'_>) -> ApiResult<()> {
+    let headers = &call.parts.headers;
+    let path = call.parts.uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let route = match parts.as_slice() {
+        ["api"] => Some(Route::Any),
+        ["api", v] if table.serves("", v) => Some(Route::Any),
+        ["apis", g, v] if !g.is_empty() && table.serves(g, v) => Some(Route::Any),
+        ["version"] | [".well-known", "openid-configuration"] => Some(Route::Only("application/json")),
+        ["openid", "v1", "jwks"] => Some(Route::Only("application/jwk-set+json")),
+        _ => None,
+    };
+    if route.is_some() && call.parts.method != Method::GET {
+        return Err(method_not_allowed());
+    }
+    if let Some(r) = route {
+        negotiate::routed(headers, r)?;
+    }
+    let listed = match parts.as_slice() {
+        ["apis"] => true,
+        ["apis", g] => table.groups.iter().any(|known| known.name == *g),
+        _ => false,
+    };
+    if (listed || route == Some(Route::Any)) && !super::asks_for_all(headers) {
+        negotiate::accept(headers, call.pretty, Offer::Plain)?;
+    }
+    Ok(())
+}
+
+/// Whether a path of an API ends where its old form names what is watched or proxied.
+fn ends_in_prefix(path: &str) -> bool {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    matches!(parts.as_slice(), ["api", _, "watch" | "proxy"] | ["apis", _, _, "watch" | "proxy"])
 }
 
 /// Whether the path is below that of a group of the server's own, which answers for all versions.

@@ -82,8 +82,8 @@ async fn serve(app: Arc<App>, request: Request<Incoming>, peer: Option<Peer>) ->
     let query = Query::parse(parts.uri.query());
     let info = request_info::resolve(&parts.method, parts.uri.path(), &query);
     let pretty = negotiate::wants_pretty(&parts.headers, &query);
-    // Errors of the filters are told in the format that the client reads, JSON if that is unclear.
-    let wanted = negotiate::accept(&parts.headers, pretty, Offer::Transformed).unwrap_or(Wanted::JSON);
+    // Errors are told in the format that the client reads, never in another shape; in JSON if that is unclear.
+    let wanted = negotiate::accept(&parts.headers, pretty, Offer::Plain).unwrap_or(Wanted::JSON);
     let gzip = negotiate::takes_gzip(&parts.headers);
     let kind = parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let apply = kind.is_some_and(|k| k.starts_with("application/apply-patch"));

@@ -50,11 +50,53 @@ impl Wanted {
 /// Representations that a handler can give.
 const AVAILABLE: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-fn not_acceptable() -> ApiError {
+/// What lists may come as beside [`AVAILABLE`], when they are watched.
+const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
+/// No media type of the request is one that the route gives at all.
+fn not_routed(available: &str) -> ApiError {
     let mut e =
-        ApiError::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {AVAILABLE}"));
+        ApiError::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {available}"));
     e.details = Some(Box::default());
     e
+}
+
+/// The media types are among those of the route, but what they ask for with their parameters is not to be had.
+fn not_acceptable() -> ApiError {
+    ApiError::not_acceptable(format!("only the following media types are accepted: {AVAILABLE}"))
+}
+
+/// What stands behind a path, which decides what is asked of `Accept` before its parameters are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// A list, which may be watched.
+    List,
+    /// Anything else that comes in all formats.
+    Any,
+    /// What comes in one media type and nothing else.
+    Only(&'static str),
+}
+
+/// Refuses what names no media type of the route: wildcards other than `*/*` match none, and case counts.
+///
+/// # Errors
+/// 406 `NotAcceptable` with the media types there are.
+pub fn routed(headers: &HeaderMap, route: Route) -> ApiResult<()> {
+    let Some(h) = headers.get(http::header::ACCEPT) else { return Ok(()) };
+    let gives = |media: &str| match route {
+        Route::Only(one) => media == one,
+        _ => [Format::Json, Format::Yaml, Format::Protobuf].iter().any(|f| f.media_type() == media),
+    };
+    let asked = h.to_str().unwrap_or_default();
+    let media = |c: &str| c.split(';').next().unwrap_or_default().trim().to_owned();
+    if asked.is_empty() || asked.split(',').map(media).any(|m| m == "*/*" || gives(&m)) {
+        return Ok(());
+    }
+    Err(match route {
+        Route::List => not_routed(&format!("{AVAILABLE}, {STREAMS}")),
+        Route::Any => not_routed(AVAILABLE),
+        Route::Only(one) => not_routed(one),
+    })
 }
 
 /// Which shapes beside the object a handler offers.
@@ -141,8 +183,8 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
         if !matches!(stream, "" | "watch") || (stream == "watch" && format == Format::Yaml) {
             continue;
         }
-        // A group or version alone asks for another shape, too, one that there is not.
-        let plain = !c.params.iter().any(|(k, _)| matches!(*k, "as" | "g" | "v"));
+        // A group or version alone asks for another shape, too, one that there is not; a shape without a name is none.
+        let plain = !c.params.iter().any(|(k, v)| matches!(*k, "g" | "v") || (*k == "as" && !v.is_empty()));
         let shape = if plain {
             Shape::Object
         } else {
@@ -185,8 +227,13 @@ pub fn choose(headers: &HeaderMap, offers: &[&str]) -> Option<usize> {
 /// Format of the body that the client sent.
 pub fn content_type(headers: &HeaderMap) -> ApiResult<Format> {
     let raw = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = raw.split(';').next().unwrap_or("").trim();
-    match media {
+    let mut parts = raw.split(';').map(str::trim);
+    let media = parts.next().unwrap_or("").to_ascii_lowercase();
+    // A parameter without a value makes the whole header unreadable; an empty one at the end does not.
+    if parts.any(|p| !p.is_empty() && !p.contains('=')) {
+        return Err(unsupported());
+    }
+    match media.as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
@@ -245,5 +292,37 @@ mod tests {
         assert_eq!(want(&format!("{wire},application/json")).expect("JSON").shape, Shape::Object);
         assert_eq!(want("application/json;v=v1").expect_err("half a shape").code, 406);
         assert!(want("application/json;stream=watch").is_ok() && want("application/json;stream=x").is_err());
+        assert_eq!(want("application/json;as=").expect("no shape").shape, Shape::Object);
+    }
+
+    #[test]
+    fn routes_take_exact_media_types() {
+        let ask = |a: &str, route| {
+            let mut h = HeaderMap::new();
+            h.insert(http::header::ACCEPT, a.parse().expect("header"));
+            routed(&h, route).map_err(|e| e.message)
+        };
+        assert!(ask("text/html, */*;q=0.1", Route::Any).is_ok());
+        assert!(ask("application/json;as=Nope", Route::Any).is_ok(), "parameters come later");
+        assert!(ask("application/*", Route::Any).is_err() && ask("Application/json", Route::Any).is_err());
+        assert!(ask("text/html", Route::List).unwrap_err().ends_with(STREAMS));
+        assert!(
+            ask("application/yaml", Route::Only("application/json"))
+                .unwrap_err()
+                .ends_with(": application/json")
+        );
+        assert!(routed(&HeaderMap::new(), Route::Only("application/json")).is_ok());
+    }
+
+    #[test]
+    fn content_types_are_read_as_media_types() {
+        let of = |c: &str| {
+            let mut h = HeaderMap::new();
+            h.insert(http::header::CONTENT_TYPE, c.parse().expect("header"));
+            content_type(&h).ok()
+        };
+        assert_eq!(of("Application/JSON; charset=utf-8;"), Some(Format::Json));
+        assert_eq!(of("application/json;a"), None);
+        assert_eq!(of("*/*"), None);
     }
 }

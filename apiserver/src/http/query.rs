@@ -42,9 +42,9 @@ impl Query {
         self.0.iter().find(|(k, _)| k == name).map(|(_, v)| !(v == "false" || v == "0"))
     }
 
-    /// A 64-bit number; upstream's words on anything else.
+    /// A 64-bit number; upstream's words on anything else, nothing included.
     pub fn int(&self, name: &str) -> ApiResult<Option<i64>> {
-        let Some(v) = self.get(name) else { return Ok(None) };
+        let Some((_, v)) = self.0.iter().find(|(k, _)| k == name) else { return Ok(None) };
         v.parse().map(Some).map_err(|_| {
             let why = if is_integer(v) { "value out of range" } else { "invalid syntax" };
             ApiError::bad_request(format!("strconv.ParseInt: parsing \"{v}\": {why}"))
@@ -69,6 +69,9 @@ mod tests {
         assert_eq!(
             q.int("limit").expect_err("x is no number").message,
             "strconv.ParseInt: parsing \"x\": invalid syntax"
+        );
+        assert!(
+            Query::parse(Some("limit=")).int("limit").is_err() && q.int("none").expect("absent").is_none()
         );
         assert_eq!(q.all("dryRun").count(), 2);
     }

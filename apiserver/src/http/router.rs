@@ -8,12 +8,13 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::negotiate::{self, Offer, Wanted};
+use super::negotiate::{self, Offer, Route, Wanted};
 use super::query::Query;
 use super::{Response, respond, verbs};
 use crate::app::App;
 use crate::metrics::parts;
 use crate::registry::method_not_allowed;
+use crate::registry::names::path_segment;
 use crate::registry::resource::Resource;
 use crate::request::{RequestInfo, UserInfo};
 use crate::status::{ApiError, ApiResult};
@@ -39,6 +40,11 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// The format and shape that the client wants.
     pub fn wanted(&self, offer: Offer) -> ApiResult<Wanted> {
+        // Custom resources have no routes of their own.
+        if offer != Offer::Custom {
+            let listed = matches!(self.info.verb.as_str(), "list" | "watch");
+            negotiate::routed(&self.parts.headers, if listed { Route::List } else { Route::Any })?;
+        }
         negotiate::accept(&self.parts.headers, self.pretty, offer)
     }
 
@@ -117,6 +123,16 @@ async fn dispatch(app: &Arc<App>, mut call: Call<'_>, r: &Arc<Resource>) -> ApiR
 /// Namespaced resources are listed everywhere but named and created only in a namespace; others only outside.
 fn check_scope(r: &Resource, info: &RequestInfo) -> ApiResult<()> {
     let named = info.parts.len() > 1;
+    // No namespace holds namespaces, and no name holds a slash.
+    let nested = info.resource == "namespaces" && !info.namespace.is_empty() && !named;
+    if nested || info.verb == "proxy" || info.name.contains('/') && named {
+        return Err(ApiError::no_such_path());
+    }
+    // Where nothing can be done with one object, none has a path.
+    let on_one = ["get", "update", "patch", "delete"].iter().any(|v| r.has_verb(v));
+    if named && info.subresource.is_empty() && !on_one {
+        return Err(ApiError::no_such_path());
+    }
     let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
     if r.namespaced && !in_namespace && named {
         return Err(ApiError::no_such_path());
@@ -137,7 +153,8 @@ async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
     };
     let fits = match verb {
         "create" => !named && (!r.namespaced || !info.namespace.is_empty()),
-        "list" | "deletecollection" => !named,
+        "list" => !named,
+        "deletecollection" => !named && (!r.namespaced || !info.namespace.is_empty()),
         "get" | "update" | "patch" | "delete" => named,
         "watch" => true,
         _ => false,
@@ -145,6 +162,13 @@ async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
     // Nothing but proxies answers to HEAD, which counts as a get elsewhere.
     if !fits || !r.has_verb(verb) || call.parts.method == Method::HEAD {
         return Err(method_not_allowed());
+    }
+    if let Err(why) = path_segment(&info.name)
+        && named
+    {
+        let name = &info.name;
+        let why = why.join(";");
+        return Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {why}")));
     }
     if r.storage.is_none() {
         return verbs::review::answer(app, call, r).await;

@@ -11,6 +11,11 @@ fn label(name: &str, prefix: bool) -> Vec<String> {
     text::dns1123_label(&text::unmask(name, prefix))
 }
 
+/// A subdomain whose length is counted, and told, in bytes.
+fn long_name(name: &str, prefix: bool) -> Vec<String> {
+    subdomain(name, prefix).into_iter().map(|m| m.replace("253 characters", "253 bytes")).collect()
+}
+
 /// The canonical text of an IP address.
 fn ip_address(name: &str, _prefix: bool) -> Vec<String> {
     address::ip(name, &Path::default()).iter().map(|e| e.detail.clone()).collect()
@@ -37,6 +42,7 @@ fn storage_version(name: &str, _prefix: bool) -> Vec<String> {
 pub fn name_fn(group: &str, resource: &str) -> NameFn {
     match (group, resource) {
         ("", "namespaces" | "services") => label,
+        ("", "replicationcontrollers") | ("resource.k8s.io", "deviceclasses") => long_name,
         ("", "events") => text::path_segment,
         ("certificates.k8s.io", "certificatesigningrequests") => text::path_segment,
         ("policy", "poddisruptionbudgets") => text::path_segment,

@@ -44,6 +44,17 @@ pub fn next_generation(meta: &mut ObjectMeta, old: &ObjectMeta, changed: bool) {
     };
 }
 
+/// Puts back what a write to `status` may not change in metadata: all but the managed fields.
+pub fn keep_metadata(meta: &mut ObjectMeta, old: &ObjectMeta) {
+    meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    meta.generation = old.generation;
+    meta.self_link.clone_from(&old.self_link);
+    meta.labels.clone_from(&old.labels);
+    meta.annotations.clone_from(&old.annotations);
+    meta.finalizers.clone_from(&old.finalizers);
+    meta.owner_references.clone_from(&old.owner_references);
+}
+
 /// The preparation of a kind with `spec` and `status` whose main endpoint keeps the status, whose `status`
 /// endpoint keeps all else, and whose generation counts changes of the spec.
 macro_rules! spec_and_status {
@@ -98,6 +109,18 @@ pub fn items<T>(field: &Option<Vec<T>>) -> &[T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn status_writes_leave_metadata_alone() {
+        let of = |label: &str, version: &str| ObjectMeta {
+            labels: Some([("a".to_owned(), label.to_owned())].into()),
+            resource_version: Some(version.to_owned()),
+            ..Default::default()
+        };
+        let mut sent = of("sent", "2");
+        keep_metadata(&mut sent, &of("stored", "1"));
+        assert_eq!(sent, of("stored", "2"));
+    }
 
     #[test]
     fn absent_and_empty_are_the_same() {

@@ -219,8 +219,22 @@ fn check_applied(applied: &Value, w: &Writer<'_>) -> ApiResult<()> {
 /// `apps/v1, Kind=Deployment`; `/v1, Kind=Pod` in the core group.
 fn shown_kind(v: &Value) -> String {
     let api_version = v["apiVersion"].as_str().unwrap_or_default();
+    if api_version.matches('/').count() > 1 {
+        return "/, Kind=".to_owned();
+    }
     let (group, version) = proto::resources::split_api_version(api_version);
     format!("{group}/{version}, Kind={}", v["kind"].as_str().unwrap_or_default())
+}
+
+/// What the type takes as a scalar of whatever kind, but cannot be read as the one it is.
+fn unreadable(applied: &Value, why: &str) -> ApiError {
+    let text = |p: &str| applied.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let kind = shown_kind(applied);
+    let why = super::shown::unconvertible(why);
+    ApiError::unknown(format!(
+        "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}"
+    ))
 }
 
 fn typed_error(applied: &Value, why: &str) -> ApiError {
@@ -282,7 +296,7 @@ fn run(
     if let Some(d) = w.def.filter(|d| !d.name.is_empty()) {
         managed::strip(&mut out);
         out = proto::json::normalize(&out, d, Strictness::Ignore)
-            .map_err(|e| Refused::Other(typed_error(applied, &e.to_string())))?
+            .map_err(|e| Refused::Other(unreadable(applied, &e.to_string())))?
             .value;
     }
     for k in ["apiVersion", "kind"] {
@@ -363,17 +377,20 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
 /// The body of an apply request (YAML, of which JSON is a part) as a value, and whether it may hold repeated keys.
 pub fn parse(body: &[u8]) -> ApiResult<(Value, bool)> {
     let bad = |e: String| ApiError::bad_request(format!("error decoding YAML: {e}"));
-    let (value, repeats) = if body.first() == Some(&b'{') {
-        let decoded = proto::json::decode_any(body, Strictness::Warn).map_err(|e| bad(e.to_string()))?;
-        (decoded.value, !decoded.strict_errors.is_empty())
-    } else {
-        (serde_yaml::from_slice(body).map_err(|e| bad(e.to_string()))?, true)
+    // JSON is YAML too, but for what follows the first document and the looser forms that YAML takes.
+    let json = Some(body).filter(|b| b.first() == Some(&b'{'));
+    let (value, repeats) = match json.and_then(|b| proto::json::decode_any(b, Strictness::Warn).ok()) {
+        Some(decoded) => (decoded.value, !decoded.strict_errors.is_empty()),
+        None => {
+            let document = crate::registry::yaml::first_document(body);
+            (document.map_err(|e| bad(format!("error converting YAML to JSON: {e}")))?, true)
+        }
     };
     match value {
         Value::Object(_) => Ok((value, repeats)),
         Value::Null => Ok((json!({}), repeats)),
         other => Err(bad(format!(
-            "error unmarshaling JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             match other {
                 Value::Array(_) => "array",
                 Value::String(_) => "string",

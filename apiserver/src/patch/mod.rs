@@ -11,9 +11,11 @@ pub mod managed;
 #[cfg(test)]
 mod recorded;
 mod reset;
+pub(crate) mod shown;
 mod strategic;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use proto::json::{Decoded, Strictness};
 use proto::schema::TypeDef;
@@ -25,6 +27,7 @@ use crate::status::{ApiError, ApiResult};
 pub use json::{apply_json_patch, merge};
 pub use managed::manager_name;
 pub use reset::reset_fields;
+use shown::go_text;
 pub use strategic::strategic;
 
 /// Which kind of patch a body is.
@@ -76,14 +79,16 @@ pub fn patched(
     };
     // The error shows what could not be read: the patch itself for a strategic one, else the result.
     let shown = || match (kind, serde_json::from_slice::<Value>(patch)) {
-        (PatchType::Strategic, Ok(p)) => go_text(&p),
-        _ => value.to_string(),
+        (PatchType::Strategic, Ok(p)) => shown::go_text(&p),
+        (PatchType::Json, Ok(p)) => shown::merged(&value, &shown::reached(&p), def),
+        (_, Ok(p)) => shown::merged(&value, &p, def),
+        (_, Err(_)) => value.to_string(),
     };
     let mut decoded = match def {
         None => Decoded { value: value.clone(), strict_errors: Vec::new() },
         Some(d) => proto::json::normalize(&value, d, strictness).map_err(|e| {
             let why = match kind {
-                PatchType::Strategic => unconvertible(&e.to_string()),
+                PatchType::Strategic => shown::unconvertible(&e.to_string()),
                 _ => e.to_string(),
             };
             invalid_patch(&shown(), &why)
@@ -127,30 +132,6 @@ fn unprocessable() -> ApiError {
         ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request");
     e.details = Some(Box::default());
     e
-}
-
-/// A type mismatch as upstream words it where it converts instead of decoding.
-fn unconvertible(why: &str) -> String {
-    match why.rsplit_once(" of type ") {
-        Some((_, go)) if why.starts_with("json: cannot unmarshal") => format!("unrecognized type: {go}"),
-        _ => why.to_owned(),
-    }
-}
-
-/// A value as upstream's messages print decoded maps: `map[spec:map[replicas:x]]`.
-fn go_text(v: &Value) -> String {
-    match v {
-        Value::Null => "<nil>".into(),
-        Value::String(s) => s.clone(),
-        Value::Array(a) => format!("[{}]", a.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(o) => {
-            let mut items: Vec<_> = o.iter().collect();
-            items.sort_by(|a, b| a.0.cmp(b.0));
-            let items: Vec<_> = items.into_iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
-            format!("map[{}]", items.join(" "))
-        }
-        other => other.to_string(),
-    }
 }
 
 fn cannot_unmarshal(v: &Value, go: &str) -> String {

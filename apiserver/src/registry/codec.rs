@@ -46,6 +46,10 @@ pub fn decode_as(
     };
     let fail = |e: &DecodeError, v: &str, k: &str| ApiError::bad_request(e.message(kind, v, k, body));
     let (sent_version, sent_kind) = proto::json::interpret(json).map_err(|e| fail(&e, "", ""))?;
+    if sent_version.matches('/').count() > 1 {
+        let why = DecodeError::Mismatch(format!("unexpected GroupVersion string: {sent_version}"));
+        return Err(fail(&why, "", ""));
+    }
     check_kind(schema, gvk, &sent_version, &sent_kind)?;
     let strictness = match validation {
         FieldValidation::Ignore => Strictness::Ignore,
@@ -88,7 +92,10 @@ pub fn strict_error(
 fn decode_protobuf(schema: &TypeDef, gvk: (&str, &str, &str), body: &[u8]) -> ApiResult<Value> {
     let (group, version, kind) = gvk;
     let bad = |e: String| {
-        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}"))
+        let head = proto::json::summary(body);
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {e} ({head})"
+        ))
     };
     let env = proto::envelope::unwrap(body).map_err(|e| bad(e.to_string()))?;
     check_kind(schema, gvk, env.api_version, env.kind)?;
@@ -108,19 +115,15 @@ fn check_kind(
         return Ok(());
     }
     let expected = api_version(group, version);
+    // What one of the two leaves out is taken from the endpoint.
+    let sent_version = if sent_version.is_empty() { expected.as_str() } else { sent_version };
+    let sent_kind = if sent_kind.is_empty() { kind } else { sent_kind };
     if sent_version == expected && sent_kind == kind {
         return Ok(());
     }
-    if sent_version.is_empty() || sent_kind.is_empty() {
-        let what = if sent_kind.is_empty() { "Kind" } else { "apiVersion" };
-        return Err(ApiError::bad_request(format!(
-            "Object '{what}' is missing in '{{\"apiVersion\":\"{sent_version}\",\"kind\":\"{sent_kind}\"}}'"
-        )));
-    }
     let (g, v) = proto::resources::split_api_version(sent_version);
-    let handled = |why: String| {
-        Err(ApiError::bad_request(proto::json::cannot_be_handled(sent_kind, sent_version, kind, &why)))
-    };
+    let handled =
+        |why: String| Err(ApiError::bad_request(proto::json::cannot_be_handled(sent_kind, v, kind, &why)));
     let Some(sent) = proto::schema::by_gvk(g, v, sent_kind) else {
         return handled(format!(
             "no kind \"{sent_kind}\" is registered for version \"{sent_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""

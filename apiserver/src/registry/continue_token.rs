@@ -39,7 +39,7 @@ pub fn decode(token: &str, prefix: &str) -> Result<Continue, String> {
         .with_decode_padding_mode(DecodePaddingMode::RequireNone);
     let raw = GeneralPurpose::new(&URL_SAFE, lenient)
         .decode(token)
-        .map_err(|_| bad("illegal base64 data".to_owned()))?;
+        .map_err(|_| bad(format!("illegal base64 data at input byte {}", corrupt_at(token))))?;
     let t: Token = serde_json::from_slice(&raw).map_err(|_| match raw.first() {
         Some(&b) if b != b'{' => {
             bad(format!("invalid character {} looking for beginning of value", quoted(b)))
@@ -47,7 +47,7 @@ pub fn decode(token: &str, prefix: &str) -> Result<Continue, String> {
         _ => bad("unexpected end of JSON input".to_owned()),
     })?;
     if t.v != "meta.k8s.io/v1" {
-        return Err(bad(format!("server does not recognize this encoded version \"{}\"", t.v)));
+        return Err(bad(format!("server does not recognize this encoded version {}", t.v)));
     }
     if t.start.is_empty() {
         return Err(bad("encoded start key empty (version meta.k8s.io/v1)".to_owned()));
@@ -56,11 +56,17 @@ pub fn decode(token: &str, prefix: &str) -> Result<Continue, String> {
         return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned()));
     }
     if t.start.split('/').any(|p| p == "..") {
-        return Err(format!("invalid start key: {}", t.start));
+        return Err(bad(t.start));
     }
     // Upstream's servers leave a slash before it.
     let start = t.start.strip_prefix('/').unwrap_or(&t.start);
     Ok(Continue { start: format!("{prefix}{start}"), revision: u64::try_from(t.rv).unwrap_or(0) })
+}
+
+/// Where a token stops being base64: at the first foreign byte, else at the lone character of its end.
+fn corrupt_at(token: &str) -> usize {
+    let foreign = |b: u8| !(b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    token.bytes().position(foreign).unwrap_or(token.len().saturating_sub(1))
 }
 
 /// A byte as Go quotes it in its JSON errors.
@@ -91,6 +97,8 @@ mod tests {
         // As upstream writes it for a list of one namespace.
         let theirs = URL_SAFE_NO_PAD.encode(br#"{"v":"meta.k8s.io/v1","rv":577,"start":"/np21\u0000"}"#);
         assert_eq!(decode(&theirs, "/registry/pods/ns/").unwrap().start, "/registry/pods/ns/np21\0");
+        assert!(decode("ab!c", "/").unwrap_err().ends_with("illegal base64 data at input byte 2"));
+        assert!(decode("abcde", "/").unwrap_err().ends_with("at input byte 4"));
         assert_eq!(
             decode("zzz", "/"),
             Err("continue key is not valid: invalid character '\u{cf}' looking for beginning of value".into())

@@ -22,7 +22,8 @@ impl Registry {
         mut o: Value,
     ) -> ApiResult<Written> {
         ensure_namespace(r, &mut o, namespace)?;
-        if !object::resource_version(&o).is_empty() {
+        // What is not written may have one.
+        if !object::resource_version(&o).is_empty() && !cx.dry_run {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         if r.custom.as_ref().is_some_and(|c| c.terminating) {

@@ -23,7 +23,10 @@ impl Selector {
             let (field, value, equal) = operator(&part)
                 .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
             let value = unescape(value).map_err(|e| format!("invalid field selector: {e}"))?;
-            out.push(Term { field: field.to_owned(), value, equal });
+            // Nothing compared with nothing says nothing.
+            if !(field.is_empty() && value.is_empty()) {
+                out.push(Term { field: field.to_owned(), value, equal });
+            }
         }
         Ok(Self(out))
     }
@@ -106,10 +109,11 @@ fn unescape(v: &str) -> Result<String, String> {
         match c {
             '\\' => match it.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(format!("invalid escape sequence in value: \\{c}")),
-                None => return Err(format!("unterminated escape sequence in value: {v}")),
+                Some(c) => return Err(format!("invalid escape sequence: \\{c}")),
+                None => return Err("invalid escape sequence: \\".to_owned()),
             },
-            ',' | '=' => return Err(format!("unescaped character in value: {c}")),
+            // Upstream prints the number of the character.
+            ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
             c => out.push(c),
         }
     }
@@ -135,6 +139,9 @@ mod tests {
             Selector::parse("nonsense").expect_err("bad"),
             "invalid selector: 'nonsense'; can't understand 'nonsense'"
         );
+        assert!(Selector::parse("=").expect("nothing").is_empty());
+        assert!(Selector::parse("a=b=c").expect_err("bad").ends_with("unescaped character in value: 61"));
+        assert!(Selector::parse("a=b\\").expect_err("bad").ends_with("invalid escape sequence: \\"));
         assert_eq!(Selector::parse("a=b\\,c").expect("escaped").terms()[0].value, "b,c");
     }
 }

@@ -74,13 +74,13 @@ impl Selector {
         let mut p = Parser { tokens: lex(text), at: 0 };
         let mut out = Vec::new();
         loop {
-            match p.peek() {
+            match p.peek_value() {
                 Token::Ident(_) | Token::Not => {
                     out.push(p.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
                     match p.next() {
                         Token::End => break,
                         Token::Comma => {
-                            let t = p.peek();
+                            let t = p.peek_value();
                             if !matches!(t, Token::Ident(_) | Token::Not) {
                                 return Err(format!("found '{}', expected: identifier after ','", t.text()));
                             }
@@ -232,7 +232,7 @@ impl Parser {
         t
     }
 
-    /// The next token where values stand: `in` and `notin` are words there.
+    /// The next token where keys and values stand: `in` and `notin` are words there.
     fn peek_value(&self) -> Token {
         match self.peek() {
             t @ (Token::In | Token::NotIn) => Token::Ident(t.text().to_owned()),
@@ -245,12 +245,15 @@ impl Parser {
         if absent {
             self.next();
         }
-        let key = match self.next() {
+        let key = self.peek_value();
+        self.at += 1;
+        let key = match key {
             Token::Ident(k) => k,
             t => return Err(format!("found '{}', expected: identifier", t.text())),
         };
         if let Err(m) = names::qualified_name(&key) {
-            let p = Path::new("key");
+            // What is wrong with a key has no path.
+            let p = Path::new("<nil>");
             let errors: crate::field::ErrorList =
                 m.into_iter().map(|m| Error::invalid(&p, &key, m)).collect::<Vec<_>>().into();
             return Err(errors.aggregate());
@@ -388,6 +391,8 @@ mod tests {
             "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"
         );
         assert_eq!(e("a,"), "found '', expected: identifier after ','");
+        assert!(Selector::parse("in in (in),notin").is_ok());
+        assert!(e("-a=b").contains("<nil>: Invalid value: \"-a\""));
         assert_eq!(e("=a"), "found '=', expected: !, identifier, or 'end of string'");
         assert!(e("a=b c").starts_with("found 'c', expected: ',' or 'end of string'"));
     }

@@ -1,6 +1,7 @@
 //! Managed fields around writes: who set which field. The bookkeeping itself is [`crate::patch`]'s; here it gets
 //! the object in the version of the request, since field names differ between versions.
 
+use proto::schema::TypeDef;
 use serde_json::Value;
 
 use super::resource::Resource;
@@ -76,15 +77,27 @@ impl Registry {
 
 /// Records the fields of an object that is answered and not stored.
 pub fn on_virtual(r: &Resource, manager: &str, o: &mut Value) {
+    on_answered(&r.schema, &r.api_version(), "", manager, o);
+}
+
+/// Records what a write changed of a view of an object.
+pub fn on_view(
+    def: &TypeDef,
+    api_version: &str,
+    (subresource, manager): (&str, &str),
+    live: &Value,
+    o: &mut Value,
+) {
     let reset = Set::of(&[]);
-    let (now, api_version) = (object::now(), r.api_version());
-    let writer = Writer {
-        def: Some(&r.schema),
-        manager,
-        api_version: &api_version,
-        subresource: "",
-        reset: &reset,
-        now: &now,
-    };
+    let now = object::now();
+    let writer = Writer { def: Some(def), manager, api_version, subresource, reset: &reset, now: &now };
+    apply::track_update(Some(live), o, &writer);
+}
+
+/// The same for the kind that a subresource takes.
+pub fn on_answered(def: &TypeDef, api_version: &str, subresource: &str, manager: &str, o: &mut Value) {
+    let reset = Set::of(&[]);
+    let now = object::now();
+    let writer = Writer { def: Some(def), manager, api_version, subresource, reset: &reset, now: &now };
     apply::track_update(None, o, &writer);
 }

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod create;
 mod decoded;
 pub mod delete;
+pub mod empties;
 pub mod fields;
 pub mod form;
 pub mod index;

@@ -76,6 +76,12 @@ impl WriteOptions {
     }
 }
 
+/// What is wrong with a `resourceVersion` that is no number.
+pub fn not_a_version(sent: &str) -> Error {
+    let why = format!("strconv.ParseUint: parsing \"{sent}\": invalid syntax");
+    Error::invalid(&Path::new("resourceVersion"), sent, why)
+}
+
 fn check_dry_run(values: &[&str], e: &mut ErrorList) {
     if values.iter().any(|v| *v != "All") {
         e.push(Error::not_supported(&Path::new("dryRun"), values, &["All"]));
@@ -126,17 +132,17 @@ impl ListOptions {
             continue_token: q.get("continue").unwrap_or_default().to_owned(),
             send_initial_events: q.opt_flag("sendInitialEvents"),
         };
-        let e = o.check(q.get("resourceVersionMatch").unwrap_or_default());
+        // A path below `/watch/` makes a watch of what is sent as a list.
+        let e = o.check(q.get("resourceVersionMatch").unwrap_or_default(), q.flag("watch"));
         if !e.is_empty() {
             return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &e));
         }
         if !o.resource_version.is_empty() && o.resource_version.parse::<u64>().is_err() {
-            let wrong = Error::invalid(
-                &Path::new("resourceVersion"),
-                &o.resource_version,
-                format!("strconv.ParseUint: parsing \"{}\": invalid syntax", o.resource_version),
-            );
-            return Err(ApiError::bad_request(format!("invalid resource version: {wrong}")));
+            let wrong = not_a_version(&o.resource_version);
+            return Err(match watch {
+                true => ApiError::unknown(wrong.to_string()),
+                false => ApiError::bad_request(format!("invalid resource version: {wrong}")),
+            });
         }
         Ok(o)
     }
@@ -146,7 +152,7 @@ impl ListOptions {
         self.resource_version.parse().unwrap_or(0)
     }
 
-    fn check(&mut self, m: &str) -> ErrorList {
+    fn check(&mut self, m: &str, watch: bool) -> ErrorList {
         let mut e = ErrorList::new();
         let p = Path::new("resourceVersionMatch");
         let initial = Path::new("sendInitialEvents");
@@ -155,7 +161,7 @@ impl ListOptions {
             "NotOlderThan" => Some(Match::NotOlderThan),
             _ => None,
         };
-        if self.watch {
+        if watch {
             let not_older = self.version_match == Some(Match::NotOlderThan);
             if self.send_initial_events.is_some() && !not_older {
                 e.push(Error::forbidden(
@@ -320,6 +326,9 @@ mod tests {
         )
         .expect("watch list");
         assert_eq!(ok.send_initial_events, Some(true));
+        // Below `/watch/` the query says nothing of a watch, and is checked as that of a list.
+        let q = Query::parse(Some("sendInitialEvents=true"));
+        assert!(ListOptions::parse(&q, true).expect_err("list").message.contains("is forbidden for list"));
     }
 
     #[test]

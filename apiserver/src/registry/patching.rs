@@ -95,12 +95,17 @@ impl Patch {
         self.lay_over(live, manager, subresource, &reset, warnings)
     }
 
-    /// As [`Self::apply`], for an object that is only a view of another and has no fields of its own to manage.
-    pub fn apply_to_view(&self, live: &Value, manager: &str, warnings: &mut Vec<String>) -> ApiResult<Value> {
+    /// As [`Self::apply`], for an object that is only a view of another.
+    pub fn apply_to_view(
+        &self,
+        live: &Value,
+        (manager, subresource): (&str, &str),
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Value> {
         if self.kind != PatchType::Apply {
             return self.patched(live, warnings);
         }
-        self.lay_over(Some(live), manager, "", &patch::fields::Set::of(&[]), warnings)
+        self.lay_over(Some(live), manager, subresource, &patch::fields::Set::of(&[]), warnings)
     }
 
     fn patched(&self, live: &Value, warnings: &mut Vec<String>) -> ApiResult<Value> {
@@ -125,7 +130,6 @@ impl Patch {
         reset: &patch::fields::Set,
         warnings: &mut Vec<String>,
     ) -> ApiResult<Value> {
-        self.check_fields(warnings)?;
         let now = object::now();
         let writer = Writer {
             def: Some(&self.schema),
@@ -136,6 +140,7 @@ impl Patch {
             now: &now,
         };
         let mut o = patch::apply::apply(live, &self.applied, &writer, self.force)?;
+        self.check_fields(warnings)?;
         if let Some(c) = &self.custom {
             c.coerce(&mut o, Strictness::Ignore).map_err(ApiError::bad_request)?;
         }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use granit_parser::{Event, Parser};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::status::{ApiError, ApiResult};
@@ -15,12 +16,36 @@ use crate::status::{ApiError, ApiResult};
 /// # Errors
 /// 400 `BadRequest` for what is no YAML.
 pub fn to_json(body: &[u8], kind: &str) -> ApiResult<Vec<u8>> {
-    let v: Value = serde_yaml::from_slice(body).map_err(|e| {
+    let v = first_document(body).map_err(|e| {
+        let head = proto::json::summary(body);
         ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: error converting YAML to JSON: {e}"
+            "the object provided is unrecognized (must be of type {kind}): {e} ({head})"
         ))
     })?;
     serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))
+}
+
+/// The first document of a body; what follows it is not looked at. The error is upstream's.
+pub fn first_document(body: &[u8]) -> Result<Value, String> {
+    match serde_yaml::Deserializer::from_slice(body).next() {
+        None => Ok(Value::Null),
+        Some(document) => Value::deserialize(document).map_err(|e| error_text(&e.to_string())),
+    }
+}
+
+/// `yaml: line 3: …`: upstream's parser counts its lines from zero, and says nothing of the first.
+fn error_text(e: &str) -> String {
+    let (why, place) = e.split_once(" at line ").unwrap_or((e, ""));
+    let why = why.split(", while ").next().unwrap_or(why);
+    let digits = place.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let line: usize = digits.parse().unwrap_or(0);
+    // What the scanner finds is counted from one.
+    let scanned = !why.starts_with("did not find expected");
+    match line {
+        0 | 1 => format!("yaml: {why}"),
+        n if scanned => format!("yaml: line {n}: {why}"),
+        n => format!("yaml: line {}: {why}", n - 1),
+    }
 }
 
 /// For every value given under a key that its mapping had already: `line 9: key "foo" already set in map`, the line

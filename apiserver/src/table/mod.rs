@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::http::negotiate::{Shape, Wanted};
 use crate::http::query::Query;
 use crate::registry::render;
 use crate::registry::resource::Resource;
@@ -18,14 +19,17 @@ pub enum Include {
 }
 
 impl Include {
-    /// From `includeObject=`.
-    pub fn parse(q: &Query) -> ApiResult<Self> {
+    /// From `includeObject=`, which nothing but tables heeds.
+    pub fn parse(q: &Query, wanted: Wanted) -> ApiResult<Self> {
+        if !matches!(wanted.shape, Shape::Table { .. }) {
+            return Ok(Self::default());
+        }
         match q.get("includeObject").unwrap_or_default() {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
             "Object" => Ok(Self::Object),
             other => Err(ApiError::bad_request(format!(
-                "includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
+                "Unable to convert to Table as requested: includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
             ))),
         }
     }

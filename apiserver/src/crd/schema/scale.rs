@@ -21,17 +21,15 @@ pub struct ScalePaths {
 pub fn follow<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, String> {
     let shown = path.strip_prefix('.').unwrap_or(path);
     let mut at = object;
-    let fields: Vec<&str> = shown.split('.').collect();
-    for (i, f) in fields.iter().enumerate() {
+    for f in shown.split('.') {
         let Some(m) = at.as_object() else {
-            let upto = fields[..i].join(".");
             return Err(format!(
-                ".{upto} accessor error: {} is of the type {}, expected map[string]interface{{}}",
+                ".{shown} accessor error: {} is of the type {}, expected map[string]interface{{}}",
                 go_value(at),
                 go_type(at)
             ));
         };
-        match m.get(*f) {
+        match m.get(f) {
             Some(v) => at = v,
             None => return Ok(None),
         }

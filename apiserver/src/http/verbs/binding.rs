@@ -31,7 +31,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         return Err(ApiError::bad_request("namespace in URL didn't match namespace in binding"));
     }
     let name = if r.resource == "pods" { call.info.name.clone() } else { object::name(&binding).to_owned() };
-    if !object::name(&binding).is_empty() && object::name(&binding) != name {
+    if object::name(&binding) != name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     object::set_meta(&mut binding, "name", &name);

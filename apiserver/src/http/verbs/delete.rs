@@ -15,7 +15,7 @@ use crate::registry::options::{DeleteOptions, FieldValidation, ListOptions};
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
 use crate::registry::write::WriteCx;
-use crate::registry::{codec, lists, object, render};
+use crate::registry::{codec, lists, object, render, yaml};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
@@ -41,15 +41,23 @@ pub fn decode(body: &[u8], format: Format) -> ApiResult<DeleteOptions> {
             proto::wire::from_proto(env.raw, schema).map_err(|e| ApiError::bad_request(e.to_string()))?
         }
         _ => {
-            let mut v: Value = match format {
+            let json = match format {
                 Format::Yaml => {
-                    serde_yaml::from_slice(body).map_err(|e| ApiError::bad_request(e.to_string()))?
+                    let v = yaml::first_document(body).map_err(ApiError::bad_request)?;
+                    serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?
                 }
-                _ => serde_json::from_slice(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
+                _ => body.to_vec(),
             };
-            let kind = v.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
-            if kind != "DeleteOptions" {
-                return Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions"));
+            let (version, kind) =
+                proto::json::interpret(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            check_kind(&version, &kind)?;
+            let mut v: Value =
+                serde_json::from_slice(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            if v.is_null() {
+                v = json!({});
+            }
+            if let Some(o) = v.as_object_mut() {
+                o.retain(|k, _| !k.eq_ignore_ascii_case("kind") && !k.eq_ignore_ascii_case("apiVersion"));
             }
             object::set_type(&mut v, "v1", "DeleteOptions");
             let json = serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -64,6 +72,26 @@ pub fn decode(body: &[u8], format: Format) -> ApiResult<DeleteOptions> {
         }
     };
     DeleteOptions::from_value(&value)
+}
+
+/// A body may say that it holds anything but options, which is an error.
+fn check_kind(version: &str, kind: &str) -> ApiResult<()> {
+    if version.matches('/').count() > 1 {
+        return Err(ApiError::bad_request(format!("unexpected GroupVersion string: {version}")));
+    }
+    match kind {
+        "" | "DeleteOptions" => Ok(()),
+        // Kinds that upstream knows beside the options.
+        "Status" if matches!(version, "" | "v1") => {
+            Err(ApiError::bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion"))
+        }
+        other => {
+            let version = if version.is_empty() { "meta.k8s.io/v1" } else { version };
+            Err(ApiError::bad_request(format!(
+                "no kind \"{other}\" is registered for version \"{version}\" in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+            )))
+        }
+    }
 }
 
 /// DELETE of one object.
@@ -83,13 +111,27 @@ pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     };
     let done = app.registry.delete(r, &cx, namespace(r, &call), &call.info.name, &options).await?;
     let code = if !done.gone && options.orphan_dependents == Some(false) { 202 } else { 200 };
+    let told = orphans(r, &options);
     let mut answer = if !done.gone || r.rules.returns_deleted {
-        render::object_answer(r, &done.stored, code, wanted, Include::parse(&call.query)?)?
+        super::fits(r, wanted, false)?;
+        render::object_answer(r, &done.stored, code, wanted, Include::parse(&call.query, wanted)?)?
     } else {
         success(r, wanted, &call.info.name, &done.uid)
     };
     respond::warn(&mut answer, &done.warnings);
+    respond::warn(&mut answer, &told);
     Ok(answer)
+}
+
+/// Jobs leave their pods behind unless somebody says otherwise, of which their clients are told.
+fn orphans(r: &Resource, options: &DeleteOptions) -> Vec<String> {
+    let silent = options.propagation.is_none() && options.orphan_dependents.is_none();
+    if (r.group, r.version, r.resource) != ("batch", "v1", "jobs") || !silent {
+        return Vec::new();
+    }
+    let advice = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                  remove them or set propagationPolicy=Orphan to suppress this warning";
+    vec![advice.to_owned()]
 }
 
 fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
@@ -106,7 +148,7 @@ fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
 /// DELETE of a collection.
 pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(super::offer(r))?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let list = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &list)?;
     let options = options(&mut call).await?;
@@ -144,8 +186,10 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Arc<Resource>)
         .collect()
         .await;
     let warnings = results.into_iter().collect::<ApiResult<Vec<_>>>()?.concat();
+    super::fits(r, wanted, true)?;
     let mut answer = lists::answer(r, page.items, &page.meta, wanted, include)?;
     respond::warn(&mut answer, &warnings);
+    respond::warn(&mut answer, &orphans(r, &options));
     Ok(answer)
 }
 

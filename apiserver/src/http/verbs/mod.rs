@@ -17,12 +17,12 @@ use super::router::Call;
 use super::{Response, respond};
 use crate::admission::RequestOptions;
 use crate::app::App;
-use crate::registry::options::{ListOptions, WriteKind, WriteOptions};
+use crate::registry::options::{self, ListOptions, WriteKind, WriteOptions};
 use crate::registry::read::freshness;
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
 use crate::registry::write::{WriteCx, Written};
-use crate::registry::{codec, lists, object, render};
+use crate::registry::{codec, empties, lists, object, render};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
@@ -34,15 +34,25 @@ pub fn offer(r: &Resource) -> Offer {
 /// GET of one object (or of a subresource that shows the object).
 pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
-    fits(r, wanted, false)?;
-    let include = Include::parse(&call.query)?;
-    let freshness = freshness(call.query.get("resourceVersion").unwrap_or_default());
+    let include = Include::parse(&call.query, wanted)?;
+    if call.query.flag("export") {
+        return Err(ApiError::bad_request(
+            "the export parameter, deprecated since v1.14, is no longer supported",
+        ));
+    }
+    let version = call.query.get("resourceVersion").unwrap_or_default();
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        return Err(ApiError::unknown(options::not_a_version(version).to_string()));
+    }
+    let freshness = freshness(version);
     let stored = app.registry.get_at(r, namespace(r, &call), &call.info.name, freshness).await?;
+    fits(r, wanted, false)?;
     render::object_answer(r, &stored, 200, wanted, include)
 }
 
-/// Refuses metadata of a list where there is one object, and the other way round.
-fn fits(r: &Resource, wanted: Wanted, list: bool) -> ApiResult<()> {
+/// Refuses metadata of a list where there is one object, and the other way round. Asked once there is an answer:
+/// whatever went wrong before is told first.
+pub(super) fn fits(r: &Resource, wanted: Wanted, list: bool) -> ApiResult<()> {
     let Shape::Metadata { list: asked, .. } = wanted.shape else { return Ok(()) };
     if asked == list {
         return Ok(());
@@ -76,18 +86,18 @@ pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
 /// GET of a collection.
 pub async fn list(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
-    fits(r, wanted, true)?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let options = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &options)?;
     let page = app.registry.list(r, namespace(r, &call), &options, &filter).await?;
+    fits(r, wanted, true)?;
     lists::answer(r, page.items, &page.meta, wanted, include)
 }
 
 /// GET with `watch`.
 pub async fn watch(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let options = ListOptions::parse(&call.query, true)?;
     let name = if call.info.parts.len() > 1 { call.info.name.as_str() } else { "" };
     app.registry.watch(r, namespace(r, &call), name, &options, wanted, include).await
@@ -102,7 +112,7 @@ pub fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
 /// POST to a collection.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let manager_of = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let manager = manager(&call, &manager_of);
@@ -122,7 +132,7 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         warnings: call.warnings,
     };
     let done = app.registry.create(r, &mut cx, namespace, o).await;
-    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
+    let done = done.map_err(|e| empties::shown(e, &body).warned(&mut cx.warnings))?;
     answer_written(r, &done, wanted, include, &cx.warnings)
 }
 
@@ -134,6 +144,7 @@ pub fn answer_written(
     include: Include,
     warnings: &[String],
 ) -> ApiResult<Response> {
+    fits(r, wanted, false)?;
     let code = if done.created { 201 } else { 200 };
     let mut answer = render::object_answer(r, &done.stored, code, wanted, include)?;
     respond::warn(&mut answer, warnings);
@@ -143,13 +154,13 @@ pub fn answer_written(
 /// PUT of an object or of one of its subresources.
 pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(offer(r))?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
     let manager = manager(&call, &options);
     let body = call.read_body().await?;
     let mut o = codec::decode_body(r, &body, format, options.field_validation, &mut call.warnings)?;
-    check_name(r, &mut o, call.info)?;
+    check_name(r, &mut o, call.info).map_err(|e| e.warned(&mut call.warnings))?;
     app.registry.to_hub(r, &mut o)?;
     let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
     let mut cx = WriteCx {
@@ -166,7 +177,7 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let may_create = r.rules.create_on_update && call.info.subresource.is_empty();
     let mut change = |_: Option<&Value>| Ok(o.clone());
     let done = app.registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;
-    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
+    let done = done.map_err(|e| empties::shown(e, &body).warned(&mut cx.warnings))?;
     answer_written(r, &done, wanted, include, &cx.warnings)
 }
 

@@ -11,14 +11,14 @@ use crate::patch::PatchType;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
-use crate::registry::{codec, object, patching};
+use crate::registry::{codec, patching};
 use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
 /// PATCH of an object or of one of its subresources.
 pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(super::offer(r))?;
-    let include = Include::parse(&call.query)?;
+    let include = Include::parse(&call.query, wanted)?;
     let kind = patching::kind_of(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == PatchType::Apply })?;
     let manager = manager(&call, &options);
@@ -55,23 +55,13 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
             return Err(ApiError::not_found(r.group, r.resource, &name));
         }
         let mut new = patch.apply(r, (&manager, &sub), current.as_ref(), &mut patch_warnings)?;
-        if let Some(old) = old {
-            if object::name(&new) != object::name(old) && !object::name(&new).is_empty() {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({}) does not match the name on the URL ({})",
-                    object::name(&new),
-                    object::name(old)
-                )));
-            }
-        } else if object::name(&new).is_empty() {
-            object::set_meta(&mut new, "name", &name);
-        }
+        super::check_name(r, &mut new, call.info)?;
         registry.to_hub(r, &mut new)?;
         Ok(new)
     };
     let done = registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;
-    let done = done.map_err(|e| e.warned(&mut cx.warnings))?;
     let mut warnings = cx.warnings;
     warnings.append(&mut patch_warnings);
+    let done = done.map_err(|e| e.warned(&mut warnings))?;
     answer_written(r, &done, wanted, include, &warnings)
 }

@@ -64,5 +64,5 @@ fn component_status(call: &Call<'_>, r: &Resource) -> ApiResult<Response> {
         return answer_virtual(&r.schema, "v1", r.kind, 200, wanted, &healthy(name), &warnings);
     }
     let items: Vec<Value> = names.iter().map(|n| healthy(n)).collect();
-    super::list_virtual(r, items, wanted, crate::table::Include::parse(&call.query)?, &warnings)
+    super::list_virtual(r, items, wanted, crate::table::Include::parse(&call.query, wanted)?, &warnings)
 }

@@ -12,10 +12,11 @@ use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
 use crate::patch::PatchType;
+use crate::patch::view::Shared;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
-use crate::registry::{codec, method_not_allowed, object, patching, render};
+use crate::registry::{codec, managed, method_not_allowed, object, patching, render};
 use crate::status::{ApiError, ApiResult};
 
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
@@ -67,6 +68,15 @@ impl<'r> Places<'r> {
             }
             _ => Ok(scale),
         }
+    }
+
+    /// Where the replicas are, as managed fields name it.
+    fn path(&self) -> Vec<String> {
+        let path = match self {
+            Self::Workload => ".spec.replicas",
+            Self::Paths(p) => p.spec_replicas.as_str(),
+        };
+        path.strip_prefix('.').unwrap_or(path).split('.').map(|f| format!("f:{f}")).collect()
     }
 
     fn set(&self, o: &mut Value, replicas: i64) -> ApiResult<()> {
@@ -203,18 +213,34 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         dry_run: options.dry_run,
         internal: false,
         raw: false,
-        applied: false,
+        // Who owns what is carried over from the view.
+        applied: true,
         options: RequestOptions::Write(&options, write_kind),
         warnings: std::mem::take(&mut call.warnings),
     };
+    let applied = patch.as_ref().is_some_and(|p| p.kind == PatchType::Apply);
+    let mut told = Vec::new();
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {
         let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, &name)) };
-        let current = places.view(old)?;
-        let scale = match (&sent, &patch) {
-            (Some(s), _) => s.clone(),
-            (None, Some(p)) => p.apply_to_view(&current, &manager, &mut Vec::new())?,
-            (None, None) => current,
+        let mut current = places.view(old)?;
+        let path = places.path();
+        let api_version = r.api_version();
+        let shared = Shared {
+            path: &path,
+            shown: &["f:spec".to_owned(), "f:replicas".to_owned()],
+            api_version: &api_version,
+            view_version: "autoscaling/v1",
         };
+        shared.show(old, &mut current);
+        told.clear();
+        let mut scale = match (&sent, &patch) {
+            (Some(s), _) => s.clone(),
+            (None, Some(p)) => p.apply_to_view(&current, (&manager, "scale"), &mut told)?,
+            (None, None) => current.clone(),
+        };
+        if !applied {
+            managed::on_view(schema, "autoscaling/v1", ("scale", &manager), &current, &mut scale);
+        }
         let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 && replicas != UNSET {
             let mut e = ErrorList::new();
@@ -224,6 +250,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         }
         let mut new = old.clone();
         places.set(&mut new, replicas)?;
+        shared.carry_back(&mut new, &scale);
         let version = object::resource_version(&scale).to_owned();
         object::set_meta(&mut new, "resourceVersion", &version);
         if !object::uid(&scale).is_empty() {
@@ -233,7 +260,8 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         Ok(new)
     };
     let done = app.registry.update(r, &mut cx, &namespace, &call.info.name, false, &mut change).await?;
-    let warnings = cx.warnings;
+    let mut warnings = cx.warnings;
+    warnings.append(&mut told);
     let scale = places.shown(&render::value(r, &done.stored)?)?;
     answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &warnings)
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use proto::schema::TypeDef;
 use serde_json::Value;
 
 use crate::admission::{Operation, RequestOptions};
@@ -10,10 +11,10 @@ use crate::authn::token_request::Issuer;
 use crate::http::Response;
 use crate::http::negotiate::{self, Offer};
 use crate::http::router::Call;
-use crate::registry::codec;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
+use crate::registry::{codec, managed};
 use crate::status::{ApiError, ApiResult};
 
 /// POST of a `TokenRequest`.
@@ -31,7 +32,8 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         .ok_or_else(|| ApiError::internal("the type table has no TokenRequest"))?;
     let body = call.read_body().await?;
     let mut o = codec::decode_as(schema, gvk, &body, format, options.field_validation, &mut call.warnings)?;
-    let answer = match issued(app, &mut call, r, issuer, &options, &mut o).await {
+    let manager = super::manager(&call, &options);
+    let answer = match issued(app, &mut call, r, issuer, &options, (schema, &manager), &mut o).await {
         Ok(answer) => answer,
         Err(e) => return Err(e.warned(&mut call.warnings)),
     };
@@ -53,10 +55,12 @@ async fn issued(
     r: &Resource,
     issuer: &Issuer,
     options: &WriteOptions,
+    (schema, manager): (&TypeDef, &str),
     o: &mut Value,
 ) -> ApiResult<Value> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     issuer.prepare(namespace, name, o).await?;
+    managed::on_answered(schema, "authentication.k8s.io/v1", "token", manager, o);
     let cx = WriteCx {
         user: &call.user,
         manager: "",

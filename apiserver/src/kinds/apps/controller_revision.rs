@@ -12,9 +12,13 @@ pub struct ControllerRevision;
 impl Strategy for ControllerRevision {
     type Object = api::ControllerRevision;
 
-    fn validate(&self, _cx: &mut Context, r: &api::ControllerRevision) -> ErrorList {
+    fn validate(&self, cx: &mut Context, r: &api::ControllerRevision) -> ErrorList {
         let mut errors = ErrorList::new();
         errors.extend(numbers::non_negative(r.revision, &Path::new("revision")));
+        // The data of one that is there cannot change, whatever it is.
+        if cx.updating {
+            return errors;
+        }
         match &r.data {
             None => errors.push(Error::required(&Path::new("data"), "data is mandatory")),
             Some(data) if !data.0.is_object() => {

@@ -74,46 +74,53 @@ impl Strategy for DaemonSet {
     }
 
     fn validate(&self, cx: &mut Context, d: &api::DaemonSet) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let Some(s) = &d.spec else { return errors };
-        let path = Path::new("spec");
-        let selector = validation::given(cx, &s.selector);
-        let wrong = selector.map(|l| label_selector(Some(l), &path.child("selector"))).unwrap_or_default();
-        let well_formed = wrong.is_empty();
-        errors.extend(wrong);
-        let at = path.child("template");
-        let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-        if well_formed && selector.is_none_or(|l| !is_empty(l) && !matches(l, labels)) {
-            errors.push(Error::invalid(
-                &at.child("metadata").child("labels"),
-                labels,
-                "`selector` does not match template `labels`",
-            ));
-        }
-        if let Some(l) = selector.filter(|l| is_empty(l)) {
-            let why = "empty selector is invalid for daemonset";
-            errors.push(invalid_selector(l, &path.child("selector"), why));
-        }
-        errors.extend(crate::kinds::podspec::validate::template(&s.template, &at));
-        validation::always_restarts(&s.template, "DaemonSet", &at, &mut errors);
-        errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
-        if let Some(u) = &s.update_strategy {
-            strategy(u, &path.child("updateStrategy"), &mut errors);
-        }
-        errors
-            .extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
-        validation::template_warnings(cx, &d.metadata, &s.template, &at);
-        errors
+        // Of an update it is told first what changed, see there.
+        if cx.updating { ErrorList::new() } else { whole(cx, d) }
     }
 
     fn validate_update(&self, cx: &mut Context, d: &api::DaemonSet, old: &api::DaemonSet) -> ErrorList {
         match (&d.spec, &old.spec) {
             (Some(n), Some(o)) if !cx.is_status() => {
-                immutable(&n.selector, &o.selector, &Path::new("spec").child("selector"))
+                let mut errors = immutable(&n.selector, &o.selector, &Path::new("spec").child("selector"));
+                errors.extend(whole(cx, d));
+                errors
             }
             _ => ErrorList::new(),
         }
     }
+}
+
+/// Everything wrong with the spec.
+fn whole(cx: &mut Context, d: &api::DaemonSet) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let Some(s) = &d.spec else { return errors };
+    let path = Path::new("spec");
+    let selector = validation::given(cx, &s.selector);
+    let wrong = selector.map(|l| label_selector(Some(l), &path.child("selector"))).unwrap_or_default();
+    let well_formed = wrong.is_empty();
+    errors.extend(wrong);
+    let at = path.child("template");
+    let labels = s.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    if well_formed && selector.is_none_or(|l| !is_empty(l) && !matches(l, labels)) {
+        errors.push(Error::invalid(
+            &at.child("metadata").child("labels"),
+            labels,
+            "`selector` does not match template `labels`",
+        ));
+    }
+    if let Some(l) = selector.filter(|l| is_empty(l)) {
+        let why = "empty selector is invalid for daemonset";
+        errors.push(invalid_selector(l, &path.child("selector"), why));
+    }
+    errors.extend(crate::kinds::podspec::validate::template(&s.template, &at));
+    validation::always_restarts(&s.template, "DaemonSet", &at, &mut errors);
+    errors.extend(numbers::non_negative_opt(s.min_ready_seconds, &path.child("minReadySeconds")));
+    if let Some(u) = &s.update_strategy {
+        strategy(u, &path.child("updateStrategy"), &mut errors);
+    }
+    errors.extend(numbers::non_negative_opt(s.revision_history_limit, &path.child("revisionHistoryLimit")));
+    validation::template_warnings(cx, &d.metadata, &s.template, &at);
+    errors
 }
 
 fn strategy(s: &api::DaemonSetUpdateStrategy, path: &Path, errors: &mut ErrorList) {

@@ -7,6 +7,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::apps::validation::template_warnings;
 use crate::kinds::podspec::defaults::default_template;
 use crate::kinds::semantic::{fill, spec_and_status};
+use crate::kinds::validate::text as rules;
 use crate::registry::strategy::{Context, Strategy};
 
 /// Rules of jobs.
@@ -85,8 +86,10 @@ impl Strategy for Job {
         generate_selector(job);
         if follows {
             job.metadata.labels = template(job);
+        } else if template(job).iter().flatten().all(|(_, v)| rules::label_value(v).is_empty()) {
+            // Of generated labels that are wrong it is told where they stand, in the template.
+            default_labels(job);
         }
-        default_labels(job);
         job.status = Some(Default::default());
         crate::kinds::semantic::first_generation(&mut job.metadata);
     }
@@ -96,6 +99,9 @@ impl Strategy for Job {
     }
 
     fn validate(&self, cx: &mut Context, job: &api::Job) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
         let errors = validation::job(job);
         if let Some(s) = &job.spec {
             let at = Path::new("spec").child("template");

@@ -26,7 +26,25 @@ pub fn job(job: &Job) -> ErrorList {
     let Some(s) = &job.spec else { return errors };
     let path = Path::new("spec");
     generated_selector(job, s, &mut errors);
-    spec(s, &path, &mut errors);
+    selecting(s, &path, &mut errors);
+    let indexed = s.completion_mode.as_deref() == Some("Indexed");
+    if let (true, Some(n)) = (indexed, s.completions.filter(|n| *n > 0)) {
+        let name = text(&job.metadata.name);
+        let host = format!("{name}-{}", n - 1);
+        if !rules::dns1123_label(&host).is_empty() {
+            errors.push(Error::invalid(
+                &Path::new("metadata").child("name"),
+                name,
+                format!("will not able to create pod with invalid DNS label: {host}"),
+            ));
+        }
+    }
+    errors
+}
+
+/// Spec of a job that is no template, with what it selects.
+fn selecting(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
+    spec(s, path, errors);
     let mut wrong = ErrorList::new();
     match &s.selector {
         None => errors.push(Error::required(&path.child("selector"), "")),
@@ -44,19 +62,6 @@ pub fn job(job: &Job) -> ErrorList {
             "`selector` does not match template `labels`",
         ));
     }
-    let indexed = s.completion_mode.as_deref() == Some("Indexed");
-    if let (true, Some(n)) = (indexed, s.completions.filter(|n| *n > 0)) {
-        let name = text(&job.metadata.name);
-        let host = format!("{name}-{}", n - 1);
-        if !rules::dns1123_label(&host).is_empty() {
-            errors.push(Error::invalid(
-                &Path::new("metadata").child("name"),
-                name,
-                format!("will not able to create pod with invalid DNS label: {host}"),
-            ));
-        }
-    }
-    errors
 }
 
 /// Labels that the server writes are the server's.
@@ -322,10 +327,11 @@ fn restart(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// What a change may not do to a job.
+/// What a change may not do to a job. Upstream looks at the spec once more before it.
 pub fn update(new: &JobSpec, old: &JobSpec) -> ErrorList {
     let path = Path::new("spec");
     let mut errors = ErrorList::new();
+    selecting(new, &path, &mut errors);
     let at = path.child("completions");
     if new.completion_mode.as_deref() != Some("Indexed") {
         errors.extend(immutable(&new.completions, &old.completions, &at));

@@ -25,6 +25,10 @@ fn fill_from(to: &mut BTreeMap<String, Quantity>, from: &List) {
 impl Strategy for LimitRange {
     type Object = api::LimitRange;
 
+    fn optional(&self) -> &'static [&'static str] {
+        &["/spec/limits"]
+    }
+
     fn default(&self, l: &mut api::LimitRange) {
         for item in l.spec.iter_mut().flat_map(|s| s.limits.iter_mut()) {
             for list in [

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{claim_validation, volume_validation};
 use crate::field::{ErrorList, Path};
 use crate::kinds::podspec::volume_defaults::{default_claim_spec, default_host_path, mirror_data_sources};
+use crate::kinds::podspec::warnings::node_term;
 use crate::kinds::quantity::canonical_list;
 use crate::kinds::semantic::{fill, text};
 use crate::registry::strategy::{Context, Strategy};
@@ -81,7 +82,11 @@ impl Strategy for PersistentVolume {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, pv: &api::PersistentVolume) -> ErrorList {
+    fn validate(&self, cx: &mut Context, pv: &api::PersistentVolume) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        volume_warnings(pv, &mut cx.warnings);
         volume_validation::volume(pv)
     }
 
@@ -95,6 +100,54 @@ impl Strategy for PersistentVolume {
             return ErrorList::new();
         }
         volume_validation::volume_update(pv, old)
+    }
+}
+
+/// Sentences on what is deprecated in a volume.
+fn volume_warnings(pv: &api::PersistentVolume, out: &mut Vec<String>) {
+    let at = Path::new("metadata").child("annotations");
+    for (key, advice) in [
+        (
+            "volume.beta.kubernetes.io/storage-class",
+            "deprecated since v1.8; use \"storageClassName\" attribute instead",
+        ),
+        (
+            "volume.beta.kubernetes.io/mount-options",
+            "deprecated since v1.31; use \"mountOptions\" attribute instead",
+        ),
+    ] {
+        if pv.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key)) {
+            out.push(format!("{}: {advice}", at.key(key)));
+        }
+    }
+    let Some(s) = &pv.spec else { return };
+    let spec = Path::new("spec");
+    if text(&s.persistent_volume_reclaim_policy) == "Recycle" {
+        out.push(format!(
+            "{}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
+            spec.child("persistentVolumeReclaimPolicy")
+        ));
+    }
+    let terms = s.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    let at = spec.child("nodeAffinity").child("required").child("nodeSelectorTerms");
+    for (i, t) in terms.iter().flat_map(|r| r.node_selector_terms.iter()).enumerate() {
+        node_term(t, false, &at.index(i), out);
+    }
+    for (given, field, since) in [
+        (s.cephfs.is_some(), "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+        (
+            s.photon_persistent_disk.is_some(),
+            "photonPersistentDisk",
+            "deprecated in v1.11, non-functional in v1.16+",
+        ),
+        (s.scale_io.is_some(), "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+        (s.storageos.is_some(), "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+        (s.glusterfs.is_some(), "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+        (s.rbd.is_some(), "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    ] {
+        if given {
+            out.push(format!("{}: {since}", spec.child(field)));
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! What may be wrong with a persistent volume, and what may change of volumes and claims.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec};
+use k8s_openapi::api::core::v1::{
+    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
+    VolumeNodeAffinity,
+};
 
 use super::claim_validation::access_modes;
 use crate::field::{Error, ErrorList, Path};
@@ -8,6 +11,7 @@ use crate::kinds::podspec::diff::diff;
 use crate::kinds::podspec::validate::{one_of_if_given, scheduling, volume_source};
 use crate::kinds::quantity::amount;
 use crate::kinds::semantic::{items, same, text};
+use crate::kinds::validate::printed::{json, list, object};
 use crate::kinds::validate::{immutable, invalid_each, text as rules};
 
 /// Spec of a volume.
@@ -53,7 +57,7 @@ fn capacity(s: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
         errors.push(Error::required(path, ""));
     }
     if !list.contains_key("storage") || list.len() > 1 {
-        errors.push(Error::not_supported(path, list, &["storage"]));
+        errors.push(Error::not_supported(path, Some(list).filter(|l| !l.is_empty()), &["storage"]));
     }
     for (name, q) in list {
         let a = amount(q);
@@ -145,7 +149,8 @@ fn source(s: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
 
 /// The source of a volume never changes, nor does its mode.
 pub fn volume_update(new: &PersistentVolume, old: &PersistentVolume) -> ErrorList {
-    let mut errors = ErrorList::new();
+    // Upstream looks at the whole once more.
+    let mut errors = volume(new);
     let (Some(n), Some(o)) = (&new.spec, &old.spec) else { return errors };
     let source_of = |s: &PersistentVolumeSpec| PersistentVolumeSpec {
         access_modes: None,
@@ -167,7 +172,58 @@ pub fn volume_update(new: &PersistentVolume, old: &PersistentVolume) -> ErrorLis
         ));
     }
     errors.extend(immutable(&n.volume_mode, &o.volume_mode, &Path::new("volumeMode")));
+    errors.extend(affinity_update(n.node_affinity.as_ref(), o.node_affinity.as_ref()));
     errors
+}
+
+/// Labels of nodes that got other names, which an affinity may follow.
+const RENAMED: [(&str, &str); 4] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+];
+
+/// Once there, the affinity of a volume stays, but for the names of labels.
+fn affinity_update(new: Option<&VolumeNodeAffinity>, old: Option<&VolumeNodeAffinity>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let Some(old) = old else { return errors };
+    let renamed = |a: &VolumeNodeAffinity| {
+        let mut a = a.clone();
+        let terms = a.required.iter_mut().flat_map(|r| r.node_selector_terms.iter_mut());
+        for e in terms.flat_map(|t| t.match_expressions.iter_mut().flatten()) {
+            if let Some((_, now)) = RENAMED.iter().find(|(before, _)| *before == e.key) {
+                e.key = (*now).to_owned();
+            }
+        }
+        a
+    };
+    if !new.is_some_and(|n| same(&renamed(n), &renamed(old))) {
+        let mut e = Error::invalid(
+            &Path::new("nodeAffinity"),
+            (),
+            "field is immutable, except for updating from beta label to GA",
+        );
+        e.value = new.map_or("null".to_owned(), printed_affinity);
+        errors.push(e);
+    }
+    errors
+}
+
+fn printed_affinity(a: &VolumeNodeAffinity) -> String {
+    let requirement = |r: &NodeSelectorRequirement| {
+        object(&[("Key", json(&r.key)), ("Operator", json(&r.operator)), ("Values", json(&r.values))])
+    };
+    let term = |t: &NodeSelectorTerm| {
+        object(&[
+            ("MatchExpressions", list(t.match_expressions.as_deref(), requirement)),
+            ("MatchFields", list(t.match_fields.as_deref(), requirement)),
+        ])
+    };
+    let required = a.required.as_ref().map_or("null".to_owned(), |r| {
+        object(&[("NodeSelectorTerms", list(Some(&r.node_selector_terms), term))])
+    });
+    object(&[("Required", required)])
 }
 
 /// Of a claim only the size may grow, once it is bound.

@@ -3,6 +3,7 @@
 use k8s_openapi::api::networking::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::keep_metadata;
 use crate::kinds::validate::{address, immutable, invalid_each, printed, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -30,6 +31,7 @@ impl Strategy for ServiceCidr {
     fn prepare_update(&self, cx: &mut Context, c: &mut api::ServiceCIDR, old: &api::ServiceCIDR) {
         if cx.is_status() {
             c.spec = old.spec.clone();
+            keep_metadata(&mut c.metadata, &old.metadata);
         } else {
             c.status = old.status.clone();
         }

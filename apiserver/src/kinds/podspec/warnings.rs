@@ -4,12 +4,13 @@ mod overlaps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, PodAffinityTerm, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, NodeSelectorTerm, PodAffinityTerm, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::field::Path;
 use crate::kinds::quantity::amount;
 use crate::kinds::semantic::{items, text};
+use crate::kinds::validate::text as rules;
 
 /// Labels of nodes that have newer names.
 pub fn label_advice(key: &str) -> Option<&'static str> {
@@ -42,6 +43,18 @@ pub fn warnings(root: &Path, s: &PodSpec, meta: &ObjectMeta, out: &mut Vec<Strin
             out.push(format!("{}: {m}", spec.child("nodeSelector").key(k)));
         }
     }
+    if let Some(a) = s.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()) {
+        let at = spec.child("affinity").child("nodeAffinity");
+        let required = a.required_during_scheduling_ignored_during_execution.as_ref();
+        let terms = at.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
+        for (i, t) in required.iter().flat_map(|r| r.node_selector_terms.iter()).enumerate() {
+            node_term(t, false, &terms.index(i), out);
+        }
+        let preferred = at.child("preferredDuringSchedulingIgnoredDuringExecution");
+        for (i, t) in items(&a.preferred_during_scheduling_ignored_during_execution).iter().enumerate() {
+            node_term(&t.preference, true, &preferred.index(i).child("preference"), out);
+        }
+    }
     for (i, c) in items(&s.topology_spread_constraints).iter().enumerate() {
         let at = spec.child("topologySpreadConstraints").index(i);
         if let Some(m) = label_advice(&c.topology_key) {
@@ -67,6 +80,22 @@ pub fn warnings(root: &Path, s: &PodSpec, meta: &ObjectMeta, out: &mut Vec<Strin
         ));
     }
     affinity(s, &spec.child("affinity"), out);
+}
+
+/// Of a term that selects nodes: labels that have newer names and, where nothing else checks them, values that no
+/// label has.
+pub fn node_term(t: &NodeSelectorTerm, check_values: bool, at: &Path, out: &mut Vec<String>) {
+    for (i, e) in items(&t.match_expressions).iter().enumerate() {
+        let at = at.child("matchExpressions").index(i);
+        if let Some(m) = label_advice(&e.key) {
+            out.push(format!("{}: {} is {m}", at.child("key"), e.key));
+        }
+        for (j, v) in items(&e.values).iter().enumerate().filter(|_| check_values) {
+            for why in rules::label_value(v) {
+                out.push(format!("{}: {v} is invalid, {why}", at.child("values").index(j)));
+            }
+        }
+    }
 }
 
 fn null_selector(at: &Path) -> String {
@@ -200,6 +229,14 @@ fn ports(s: &PodSpec, spec: &Path, out: &mut Vec<String>) {
     for (at, p) in &all {
         let host = p.host_port.unwrap_or(0);
         let ip = text(&p.host_ip);
+        if !ip.is_empty() && host == 0 {
+            out.push(format!(
+                "{at}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{ip}}}",
+                text(&p.name),
+                p.container_port,
+                text(&p.protocol)
+            ));
+        }
         let others = by_port.entry((p.container_port, text(&p.protocol))).or_default();
         for (other_at, o) in others.iter() {
             let (other_host, other_ip) = (o.host_port.unwrap_or(0), text(&o.host_ip));

@@ -4,7 +4,7 @@ use k8s_openapi::api::rbac::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::semantic::{fill, items, text};
-use crate::kinds::validate::{invalid_each, selector, text as words};
+use crate::kinds::validate::{invalid_each, printed, selector, text as words};
 use crate::registry::strategy::{Context, Strategy};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -129,7 +129,13 @@ fn subject(s: &api::Subject, namespaced: bool, path: &Path, errors: &mut ErrorLi
 fn same_role(new: &api::RoleRef, old: &api::RoleRef) -> ErrorList {
     let mut errors = ErrorList::new();
     if new != old {
-        errors.push(Error::invalid(&Path::new("roleRef"), new, "cannot change roleRef"));
+        let mut e = Error::invalid(&Path::new("roleRef"), (), "cannot change roleRef");
+        e.value = printed::object(&[
+            ("APIGroup", printed::json(text(&new.api_group))),
+            ("Kind", printed::json(&new.kind)),
+            ("Name", printed::json(&new.name)),
+        ]);
+        errors.push(e);
     }
     errors
 }

@@ -4,6 +4,7 @@ use k8s_openapi::api::storage::v1 as api;
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::volume_source;
+use crate::kinds::semantic::keep_metadata;
 use crate::kinds::validate::{invalid_each, text};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -24,6 +25,7 @@ impl Strategy for VolumeAttachment {
     fn prepare_update(&self, cx: &mut Context, a: &mut api::VolumeAttachment, old: &api::VolumeAttachment) {
         if cx.is_status() {
             a.spec = old.spec.clone();
+            keep_metadata(&mut a.metadata, &old.metadata);
         } else {
             a.status = old.status.clone();
         }

@@ -156,6 +156,10 @@ impl Strategy for CsiDriver {
 impl Strategy for CsiNode {
     type Object = api::CSINode;
 
+    fn optional(&self) -> &'static [&'static str] {
+        &["/spec/drivers"]
+    }
+
     /// What a driver said of the node stays, but for how many volumes it takes.
     fn validate_update(&self, _cx: &mut Context, n: &api::CSINode, old: &api::CSINode) -> ErrorList {
         let mut errors = ErrorList::new();

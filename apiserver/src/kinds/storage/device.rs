@@ -7,7 +7,7 @@ use super::{claim_status, device_validation as validation};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::validate::resources;
 use crate::kinds::quantity::canonical;
-use crate::kinds::semantic::{fill, first_generation, next_generation, same};
+use crate::kinds::semantic::{fill, first_generation, keep_metadata, next_generation, same};
 use crate::kinds::validate::{immutable, meta};
 use crate::registry::strategy::{Context, Strategy};
 
@@ -90,6 +90,7 @@ impl Strategy for ResourceClaim {
     fn prepare_update(&self, cx: &mut Context, c: &mut api::ResourceClaim, old: &api::ResourceClaim) {
         if cx.is_status() {
             c.spec = old.spec.clone();
+            keep_metadata(&mut c.metadata, &old.metadata);
             if let (Some(new), Some(old)) = (&mut c.status, &old.status) {
                 claim_status::drop_deallocated(new, old);
             }
@@ -98,7 +99,11 @@ impl Strategy for ResourceClaim {
         }
     }
 
-    fn validate(&self, _cx: &mut Context, c: &api::ResourceClaim) -> ErrorList {
+    fn validate(&self, cx: &mut Context, c: &api::ResourceClaim) -> ErrorList {
+        // All that can be wrong with a spec that is there is that it changed.
+        if cx.updating {
+            return ErrorList::new();
+        }
         validation::claim(&c.spec, &Path::new("spec"))
     }
 
@@ -126,7 +131,10 @@ impl Strategy for ResourceClaimTemplate {
         default_claim(&mut t.spec.spec);
     }
 
-    fn validate(&self, _cx: &mut Context, t: &api::ResourceClaimTemplate) -> ErrorList {
+    fn validate(&self, cx: &mut Context, t: &api::ResourceClaimTemplate) -> ErrorList {
+        if cx.updating {
+            return ErrorList::new();
+        }
         let path = Path::new("spec");
         let mut errors = t
             .spec

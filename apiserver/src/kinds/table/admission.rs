@@ -44,7 +44,7 @@ pub fn role_binding(row: &Row<'_>) -> Vec<Value> {
             .iter()
             .filter(|s| text(s, "kind") == kind)
             .map(|s| match (kind, text(s, "namespace")) {
-                ("ServiceAccount", ns) if !ns.is_empty() => format!("{ns}/{}", text(s, "name")),
+                ("ServiceAccount", ns) => format!("{ns}/{}", text(s, "name")),
                 _ => text(s, "name").to_owned(),
             })
             .collect();

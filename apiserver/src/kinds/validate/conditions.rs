@@ -10,7 +10,10 @@ use crate::field::{Error, ErrorList, Path};
 const REASON_BYTES: usize = 1024;
 const MESSAGE_BYTES: usize = 32 * 1024;
 
-/// Everything wrong with a list of conditions, but for times that are not there: those are read as the beginning of time.
+/// The zero time, `0001-01-01T00:00:00Z`, in seconds of Unix time.
+const BEGINNING: i64 = -62_135_596_800;
+
+/// Everything wrong with a list of conditions.
 pub fn conditions(all: &[Condition], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen = BTreeSet::new();
@@ -26,6 +29,10 @@ pub fn conditions(all: &[Condition], path: &Path) -> ErrorList {
         if let Some(n) = c.observed_generation.filter(|n| *n < 0) {
             let why = "must be greater than or equal to zero";
             errors.push(Error::invalid(&at.child("observedGeneration"), n, why));
+        }
+        // What is not there reads as the beginning of time.
+        if c.last_transition_time.0.as_second() == BEGINNING {
+            errors.push(Error::required(&at.child("lastTransitionTime"), ""));
         }
         let reason = at.child("reason");
         if c.reason.is_empty() {

@@ -209,6 +209,20 @@ pub fn validate(v: &Value, ty: Ty<'_>) -> Result<(), String> {
     }
 }
 
+/// A decoded value as Go code that makes it.
+fn go_literal(v: &Value) -> String {
+    let all = |items: Vec<String>| items.join(", ");
+    match v {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Array(a) => format!("[]interface {{}}{{{}}}", all(a.iter().map(go_literal).collect())),
+        Value::Object(o) => format!(
+            "map[string]interface {{}}{{{}}}",
+            all(o.iter().map(|(k, v)| format!("{k:?}:{}", go_literal(v))).collect())
+        ),
+        scalar => scalar.to_string(),
+    }
+}
+
 /// What upstream calls the type of a decoded value.
 fn go_type(v: &Value) -> &'static str {
     match v {
@@ -235,8 +249,13 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
                 (Kind::String | Kind::Bytes, Value::String(_))
                 | (Kind::Bool, Value::Bool(_))
                 | (Kind::Int32 | Kind::Int64 | Kind::Double, Value::Number(_)) => {}
-                (Kind::String | Kind::Bytes, _) => fail(path, format!("expected string, got {}", shown())),
-                (Kind::Bool, _) => fail(path, format!("expected boolean, got {}", shown())),
+                (Kind::String | Kind::Bytes, _) => fail(
+                    path,
+                    format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_literal(v)),
+                ),
+                (Kind::Bool, _) => {
+                    fail(path, format!("expected boolean, got &{{{}}}", crate::patch::shown::go_text(v)));
+                }
                 (Kind::Int32 | Kind::Int64 | Kind::Double, _) => {
                     fail(path, format!("expected numeric (int or float), got {}", shown()));
                 }
@@ -248,7 +267,7 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
         }
         Atom::List(l) => {
             let Some(items) = v.as_array() else {
-                return fail(path, format!("expected list, got &{{{v}}}"));
+                return fail(path, format!("expected list, got &{{{}}}", crate::patch::shown::go_text(v)));
             };
             let mut seen: Vec<String> = Vec::new();
             for (i, item) in items.iter().enumerate() {
@@ -276,7 +295,9 @@ fn check(v: &Value, ty: Ty<'_>, path: &mut Vec<String>, errors: &mut Vec<String>
             }
         }
         Atom::Map { .. } => {
-            let Some(o) = v.as_object() else { return fail(path, format!("expected map, got &{{{v}}}")) };
+            let Some(o) = v.as_object() else {
+                return fail(path, format!("expected map, got &{{{}}}", crate::patch::shown::go_text(v)));
+            };
             for (k, x) in o {
                 let (child, declared) = ty.child(k);
                 path.push(format!("f:{k}"));

@@ -64,7 +64,7 @@ pub fn all(d: &Definition<'_>, options: &Options, path: &Path, errors: &mut Erro
         wrong("must have exactly one version marked as storage version");
     }
     // Upstream's internal form names the first version once more.
-    if let Some(first) = list.first() {
+    if let Some(first) = list.first().filter(|v| !v.name.is_empty()) {
         let why = rules::dns1035_label(&first.name);
         if !why.is_empty() {
             errors.push(Error::invalid(&path.child("version"), &first.name, why.join(",")));
