@@ -20,7 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::operation::{Member, MemberStatus, Operation, SavedSnapshot, Status};
+pub use self::operation::{Defragmented, Member, MemberStatus, Operation, SavedSnapshot, Status};
 
 /// Revision of the whole store; grows by one with each transaction. Zero means "none".
 pub type Revision = u64;

@@ -37,6 +37,13 @@ pub struct Status {
     pub alarms: Vec<String>,
 }
 
+/// What a defragmentation has changed: bytes of the applied state on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defragmented {
+    pub before: u64,
+    pub after: u64,
+}
+
 /// A member and what it says, or why it does not.
 #[derive(Debug, Clone)]
 pub struct MemberStatus {
@@ -70,6 +77,8 @@ pub trait Operation: Send + Sync {
     async fn remove(&self, name: &str) -> Result<Vec<Member>, StoreError>;
     /// Returns once that member leads.
     async fn transfer_leader(&self, to: &str) -> Result<(), StoreError>;
+    /// Rewrites one member's applied state without what it has forgotten; all goes on meanwhile.
+    async fn defragment(&self, name: &str) -> Result<Defragmented, StoreError>;
     /// Writes a snapshot of everything acknowledged before the call.
     async fn snapshot(&self) -> Result<Box<dyn SavedSnapshot>, StoreError>;
 }

@@ -9,6 +9,7 @@
 //! | `DELETE members/NAME` | removes it for ever |
 //! | `POST leader` `{"name"}` | hands the lead over |
 //! | `POST compact` `{"revision"}` | forgets history; the newest revision where none is given |
+//! | `POST members/NAME/defragment` | rewrites its applied state without what it has forgotten |
 //! | `GET snapshot` | a file with everything, as `ctl store snapshot restore` reads it |
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::{Body, Response, respond};
 use crate::app::App;
 use crate::registry::storage::store_error;
 use crate::status::{ApiError, ApiResult};
-use crate::store::{Member, MemberStatus, Operation, SavedSnapshot, Store, StoreError};
+use crate::store::{Defragmented, Member, MemberStatus, Operation, SavedSnapshot, Store, StoreError};
 
 /// What all paths begin with.
 const PREFIX: &str = "/store/v1/";
@@ -33,7 +34,7 @@ const PIECE: usize = 256 << 10;
 
 /// Whether a request may take longer than others: as long as the store is large.
 pub fn is_long_running(path: &str) -> bool {
-    path == "/store/v1/snapshot"
+    path == "/store/v1/snapshot" || path.starts_with(PREFIX) && path.ends_with("/defragment")
 }
 
 /// Answers a path of these; none for others.
@@ -67,6 +68,10 @@ pub async fn answer(app: &Arc<App>, call: &mut Call<'_>) -> ApiResult<Option<Res
         }
         (&Method::POST, ["members", name, "promote"]) => {
             list(&*operation, &operation.promote(name).await.map_err(told)?)
+        }
+        (&Method::POST, ["members", name, "defragment"]) => {
+            let Defragmented { before, after } = operation.defragment(name).await.map_err(told)?;
+            json!({"member": name, "before": before, "after": after})
         }
         (&Method::DELETE, ["members", name]) => {
             list(&*operation, &operation.remove(name).await.map_err(told)?)

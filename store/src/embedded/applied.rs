@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::apply::{Applier, Outcome};
 use super::command::{Command, decode};
+use super::defrag::{DefragReply, Defragmenter};
 use super::hub::Hub;
 use super::judge::Checked;
 use super::members::Members;
@@ -53,6 +54,10 @@ pub enum Work {
     Install(u64),
     /// Write a snapshot now.
     Save(SaveReply),
+    /// Rewrite the map.
+    Defragment(DefragReply),
+    /// Something that is done between two batches may be due.
+    Turn,
     /// Finish and return; with `true` make the map durable first.
     Stop(bool),
 }
@@ -120,6 +125,7 @@ pub struct ApplyThread {
     pub progress: Arc<Progress>,
     pub node: Sender<Message>,
     pub snapshotter: Snapshotter,
+    pub defragmenter: Defragmenter,
 }
 
 impl ApplyThread {
@@ -127,7 +133,8 @@ impl ApplyThread {
     pub fn run(mut self, work: &Receiver<Work>) -> Result<(), StoreError> {
         self.publish_expiry()?;
         loop {
-            let idle = self.applier.needs_scrub() && !self.snapshotter.busy();
+            self.defragmenter.turn(&self.applier.meta(), !self.applier.needs_scrub())?;
+            let idle = self.applier.needs_scrub() && !self.snapshotter.busy() && !self.defragmenter.busy();
             let first = if idle {
                 match work.try_recv() {
                     Ok(w) => Some(w),
@@ -148,6 +155,8 @@ impl ApplyThread {
                 }
                 Some(Work::Install(index)) => self.install(index)?,
                 Some(Work::Save(reply)) => self.save(reply)?,
+                Some(Work::Defragment(reply)) => self.defragmenter.ask(reply),
+                Some(Work::Turn) => {}
                 Some(Work::Stop(durable)) => return self.stop(durable),
                 None => return Ok(()),
             }
@@ -155,6 +164,7 @@ impl ApplyThread {
     }
 
     fn stop(&mut self, durable: bool) -> Result<(), StoreError> {
+        self.defragmenter.cancel();
         self.snapshotter.wait();
         if durable { self.state.kv.close() } else { Ok(()) }
     }
@@ -174,6 +184,9 @@ impl ApplyThread {
                     Ok(Work::Apply(more)) => next = Some(more),
                     Ok(Work::Install(index)) => install = Some(index),
                     Ok(Work::Save(reply)) => save = Some(reply),
+                    Ok(Work::Defragment(reply)) => self.defragmenter.ask(reply),
+                    // Its turn comes after this batch.
+                    Ok(Work::Turn) => {}
                     Ok(Work::Stop(durable)) => stop = Some(durable),
                     Err(_) => {}
                 }
@@ -230,6 +243,7 @@ impl ApplyThread {
 
     /// Takes the state of a snapshot that another member has sent.
     fn install(&mut self, index: u64) -> Result<(), StoreError> {
+        self.defragmenter.cancel();
         self.snapshotter.wait();
         let (fs, store_id) = (&*self.snapshotter.fs, self.snapshotter.store_id);
         let meta = self.state.replace(|kv| {

@@ -57,6 +57,11 @@ impl SledKv {
             .map_err(|e| failed("opening", e))?;
         Ok(SledKv { db, dir: dir.to_owned() })
     }
+
+    /// Hands everything to the operating system: it is there after a crash of the process.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(drop).map_err(|e| failed("flushing", e))
+    }
 }
 
 impl Kv for SledKv {

@@ -14,6 +14,7 @@ use super::applied::{Committed, Progress, Reply, Work};
 use super::command::Command;
 use super::compaction::AutoCompaction;
 use super::core::{ChangeReply, Core, Outside, ReadReply, refuse};
+use super::defrag::{self, DefragReply};
 use super::fs::Fs;
 use super::members::{Change, Members};
 use super::snapshot::{self, SaveReply};
@@ -53,6 +54,8 @@ pub enum Message {
     Removed,
     /// Write a snapshot now.
     Save(SaveReply),
+    /// Rewrite the map of the applied state.
+    Defragment(DefragReply),
     /// This member's state is not the others': stop.
     Fence(StoreError),
     Describe(oneshot::Sender<Description>),
@@ -172,6 +175,7 @@ struct Gathered {
     removed: bool,
     fenced: Option<StoreError>,
     save: Option<SaveReply>,
+    defragment: Option<DefragReply>,
 }
 
 impl Node {
@@ -214,6 +218,9 @@ impl Node {
             self.propose(&gathered.commands, gathered.replies);
             if let Some(reply) = gathered.save {
                 self.ways.apply.send(Work::Save(reply)).map_err(|_| gone())?;
+            }
+            if let Some(reply) = gathered.defragment {
+                self.ways.apply.send(Work::Defragment(reply)).map_err(|_| gone())?;
             }
             if gathered.removed {
                 return Err(removed());
@@ -282,6 +289,12 @@ impl Node {
                 if let Some(earlier) = gathered.save.replace(reply) {
                     // Whoever asked may have gone.
                     drop(earlier.send(Err(snapshot::busy())));
+                }
+            }
+            Message::Defragment(reply) => {
+                if let Some(earlier) = gathered.defragment.replace(reply) {
+                    // Whoever asked may have gone.
+                    drop(earlier.send(Err(StoreError::Unavailable(defrag::BUSY.to_owned()))));
                 }
             }
             Message::Wake => {}

@@ -13,7 +13,7 @@ use super::peer::{Served, member_id, proto};
 use super::proposer::{PATIENCE, no_leader};
 use super::snapshot::BUSY;
 use crate::StoreError;
-use crate::operation::{Member, MemberStatus, Operation, SavedSnapshot, Status};
+use crate::operation::{Defragmented, Member, MemberStatus, Operation, SavedSnapshot, Status};
 
 /// Pause before something that could not be done yet is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -245,6 +245,14 @@ impl Operation for Operator {
             return refused(format!("{to} is a learner: promote it first"));
         }
         self.transfer(&member).await
+    }
+
+    async fn defragment(&self, name: &str) -> Result<Defragmented, StoreError> {
+        let member = self.find(name).await?;
+        match &self.served.proposer.peers {
+            Some(peers) if member.id != self.me => peers.defragment(member.id).await,
+            _ => self.served.defragment_now().await,
+        }
     }
 
     async fn snapshot(&self) -> Result<Box<dyn SavedSnapshot>, StoreError> {

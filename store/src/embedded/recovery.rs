@@ -124,14 +124,15 @@ pub fn write_mark(path: &Path, content: &str) -> Result<(), StoreError> {
     write().map_err(|e| StoreError::Unavailable(format!("writing {}: {e}", path.display())))
 }
 
-/// Notes that the map is in use in this boot.
-pub fn mark_used(path: &Path) -> Result<(), StoreError> {
-    write_mark(path, boot_id().as_deref().unwrap_or("unknown"))
+/// Notes that the map is in use in this boot, and which.
+pub fn mark_used(path: &Path, which: &str) -> Result<(), StoreError> {
+    let boot = boot_id();
+    write_mark(path, format!("{} {which}", boot.as_deref().unwrap_or("unknown")).trim_end())
 }
 
-/// Notes that the map is whole and durable.
-pub fn mark_clean(path: &Path) -> Result<(), StoreError> {
-    write_mark(path, CLEAN)
+/// Notes that the map is whole and durable, and which.
+pub fn mark_clean(path: &Path, which: &str) -> Result<(), StoreError> {
+    write_mark(path, format!("{CLEAN} {which}").trim_end())
 }
 
 #[cfg(test)]

@@ -623,7 +623,7 @@ impl Outgoing {
     }
 }
 
-fn restore_record(
+pub fn restore_record(
     kv: &dyn Kv,
     batch: &mut Batch,
     revision: Revision,

@@ -1,5 +1,6 @@
 //! Putting an engine together: lock, recover, start the threads, wait until it leads.
 
+use std::cell::RefCell;
 use std::fs::TryLockError;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use super::applied::{ApplyThread, Progress, Work};
 use super::apply::Applier;
 use super::compaction::AutoCompaction;
 use super::core::{Core, refuse};
+use super::defrag::Defragmenter;
 use super::fs::{DiskFs, Fs};
 use super::hub::Hub;
-use super::kv::{Kv, SledKv};
+use super::kv::Kv;
+use super::map::{Map, Place};
 use super::members::Members;
 use super::metrics::Metrics;
 use super::node::{Leader, Message, Network, Nobody, Node, Ways};
@@ -180,17 +183,19 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
     let mut wal = open_wal(&dir, disk("wal")?, me, initial)?;
     let space = Space::new(&dir, Arc::clone(&config.free_space));
 
-    let mark = dir.join("APPLIED");
-    let map_dir = dir.join("applied");
-    let trusted = recovery::trusted(recovery::read_mark(&mark)?.as_deref(), recovery::boot_id().as_deref());
+    let place = Place::find(&dir, config.cache_bytes)?;
+    let opened = RefCell::new(None);
     let open_map = |anew: bool| -> Result<Arc<dyn Kv>, StoreError> {
-        if anew && map_dir.exists() {
-            std::fs::remove_dir_all(&map_dir).map_err(|e| unavailable("removing", &map_dir, &e))?;
-        }
-        recovery::mark_used(&mark)?;
-        Ok(Arc::new(SledKv::open(&map_dir, config.cache_bytes)?))
+        // One that is open cannot be removed.
+        drop(opened.take());
+        let map = Arc::new(place.open(anew)?);
+        opened.replace(Some(Arc::clone(&map)));
+        Ok(map)
     };
-    let (state, meta) = recovery::state(&open_map, &*snapshots, &wal, trusted)?;
+    let (state, meta) = recovery::state(&open_map, &*snapshots, &wal, place.trusted)?;
+    let Some(map) = opened.into_inner() else {
+        return Err(StoreError::Unavailable("the applied state was not opened".to_owned()));
+    };
 
     let mut members = state.members()?;
     if members.voters().is_empty() {
@@ -253,6 +258,12 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         progress: Arc::clone(&progress),
         node: messages.clone(),
         snapshotter,
+        defragmenter: Defragmenter::new(
+            Arc::clone(&map),
+            Arc::clone(&state),
+            Arc::clone(&space),
+            work.clone(),
+        ),
     };
     let last = wal.last_index();
     let raft_config = raft::Config {
@@ -313,7 +324,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
     };
 
     let threads =
-        Threads { health: Arc::clone(&health), hub: Arc::clone(&hub), metrics: Arc::clone(&metrics), mark };
+        Threads { health: Arc::clone(&health), hub: Arc::clone(&hub), metrics: Arc::clone(&metrics), map };
     let supervisor = threads.start(node, applier, work, work_inbox, lock)?;
     let proposer = Arc::new(Proposer {
         node: messages.clone(),
@@ -362,7 +373,7 @@ struct Threads {
     health: Arc<Health>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    mark: std::path::PathBuf,
+    map: Arc<Map>,
 }
 
 impl Threads {
@@ -422,7 +433,7 @@ impl Threads {
         }
         if clean
             && applied.is_ok()
-            && let Err(e) = recovery::mark_clean(&self.mark)
+            && let Err(e) = self.map.mark_clean()
         {
             tracing::warn!(error = %e, "the next start will rebuild the applied state");
         }
@@ -436,6 +447,7 @@ impl Threads {
             }
         }
         drop(node);
+        drop(self.map);
         self.hub.wake();
         drop(lock);
         if let Some(done) = done {

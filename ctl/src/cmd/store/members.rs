@@ -166,6 +166,55 @@ pub async fn compact(rest: &Rest, revision: Option<u64>) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn defragmented_table(value: &Value) -> Table {
+    let bytes = |v: &Value| v.as_u64().map_or_else(|| "-".to_owned(), size);
+    let row = |m: &Value| {
+        let status = if m["error"].is_string() { text(&m["error"]) } else { "ok".to_owned() };
+        vec![text(&m["member"]), bytes(&m["before"]), bytes(&m["after"]), status]
+    };
+    Table {
+        header: columns(&["MEMBER", "BEFORE", "AFTER", "STATUS"]),
+        rows: array(&value["members"]).iter().map(row).collect(),
+    }
+}
+
+/// Whom to ask, in which order: one member, or all of them, whoever leads last.
+fn defragment_order(members: &Value, name: Option<&str>) -> Vec<String> {
+    let key = |m: &&Value| m["leader"] == true;
+    let mut all: Vec<&Value> = array(&members["members"]).iter().collect();
+    all.sort_by_key(key);
+    let called = |m: &Value| if text(&m["name"]).is_empty() { text(&m["id"]) } else { text(&m["name"]) };
+    match name {
+        Some(name) => vec![name.to_owned()],
+        None => all.into_iter().map(called).collect(),
+    }
+}
+
+/// One member after the other, so that a disk shared by several needs room for one copy. What one cannot do does not
+/// keep the next from doing it.
+pub async fn defragment(rest: &Rest, name: Option<&str>, output: &Output) -> anyhow::Result<()> {
+    let members = match name {
+        Some(_) => Value::Null,
+        None => call(rest, Method::GET, "status", None).await?,
+    };
+    let (mut done, mut failed) = (Vec::new(), 0);
+    for member in defragment_order(&members, name) {
+        let path = format!("members/{}/defragment", segment(&member)?);
+        done.push(match call(rest, Method::POST, &path, None).await {
+            Ok(value) => value,
+            Err(e) => {
+                failed += 1;
+                json!({"member": member, "error": e.to_string()})
+            }
+        });
+    }
+    output.print(&json!({"members": done}), defragmented_table)?;
+    match failed {
+        0 => Ok(()),
+        n => bail!("{n} of {} members could not be defragmented", done.len()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,5 +232,12 @@ mod tests {
         assert_eq!(lines[1], ["b", "10.0.0.2:2380", "learner", "-", "-", "-", "-", "-", "no", "answer"]);
         assert_eq!(size(17), "17");
         assert!(segment("a/../b").is_err());
+        assert_eq!(defragment_order(&value, None), ["b", "a"]);
+        assert_eq!(defragment_order(&value, Some("c")), ["c"]);
+        assert_eq!(defragment_order(&json!({"members": [{"id": "01", "name": ""}]}), None), ["01"]);
+        let value = json!({"members": [{"member": "a", "before": 4096, "after": 1024}, {"member": "b", "error": "no"}]});
+        let table = defragmented_table(&value).render(false);
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(lines, [vec!["a", "4.0Ki", "1.0Ki", "ok"], vec!["b", "-", "-", "no"]]);
     }
 }

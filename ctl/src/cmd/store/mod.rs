@@ -65,6 +65,12 @@ enum Action {
     TransferLeader { name: String },
     /// Forget history before a revision; the newest one if none is given
     Compact { revision: Option<u64> },
+    /// Give back the disk space that a member, or one member after the other, does not need any more
+    Defrag {
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Save everything in a file, or make a data directory of one
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -159,6 +165,9 @@ impl StoreCommand {
             Action::Remove { name, output } => members::remove(&rest().await?, &name, &output).await,
             Action::TransferLeader { name } => members::transfer_leader(&rest().await?, &name).await,
             Action::Compact { revision } => members::compact(&rest().await?, revision).await,
+            Action::Defrag { name, output } => {
+                members::defragment(&rest().await?, name.as_deref(), &output).await
+            }
             Action::Snapshot(Snapshot::Save { file, output }) => {
                 snapshot::save(&rest().await?, &file, &output).await
             }

@@ -24,7 +24,7 @@ use super::super::snapshot::Outgoing;
 use super::config::{GroupConfig, TlsFiles};
 use super::proto::peer_client::PeerClient;
 use super::{proto, wire};
-use crate::StoreError;
+use crate::{Defragmented, StoreError};
 
 /// Messages waiting for one member.
 const QUEUE: usize = 4096;
@@ -208,6 +208,17 @@ impl Peers {
             Err(_) => {
                 Err(unavailable("the leader does not answer; whether the change was made is not known"))
             }
+        }
+    }
+
+    /// Has a member rewrite its applied state.
+    pub async fn defragment(&self, id: u64) -> Result<Defragmented, StoreError> {
+        let Some(mut client) = self.client(id) else { return Err(unavailable("its address is not known")) };
+        let request = proto::DefragmentRequest { store_id: self.0.store_id };
+        // It takes as long as there is data; whether the member is there, pings tell.
+        match client.defragment(request).await.map(tonic::Response::into_inner) {
+            Ok(proto::DefragmentAnswer { before, after }) => Ok(Defragmented { before, after }),
+            Err(s) => Err(unavailable(s.message())),
         }
     }
 

@@ -20,7 +20,7 @@ use super::super::state::State;
 use super::config::GroupConfig;
 use super::proto::peer_server::{Peer, PeerServer};
 use super::{proto, wire};
-use crate::StoreError;
+use crate::{Defragmented, StoreError};
 
 /// What the service needs of the engine.
 #[derive(Clone)]
@@ -113,6 +113,13 @@ impl Served {
 
     fn is_removed(&self, id: u64) -> bool {
         self.proposer.peers.as_ref().is_some_and(|peers| peers.is_removed(id))
+    }
+
+    /// Rewrites this member's applied state.
+    pub async fn defragment_now(&self) -> Result<Defragmented, StoreError> {
+        let (tx, rx) = oneshot::channel();
+        self.node.send(Message::Defragment(tx)).map_err(|_| self.proposer.stopped())?;
+        rx.await.map_err(|_| self.proposer.stopped())?
     }
 
     /// What this member knows of itself and the group.
@@ -248,6 +255,15 @@ impl Peer for Service {
             e => status(&e),
         })?;
         Ok(Response::new(self.describe_now().await?))
+    }
+
+    async fn defragment(
+        &self,
+        request: Request<proto::DefragmentRequest>,
+    ) -> Result<Response<proto::DefragmentAnswer>, Status> {
+        self.check(request.into_inner().store_id)?;
+        let Defragmented { before, after } = self.defragment_now().await.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::DefragmentAnswer { before, after }))
     }
 
     async fn transfer_leader(

@@ -13,6 +13,8 @@ use crate::embedded::{Config, Engine};
 use crate::{Op, RangeRequest, Store, Txn, TxnResult};
 
 const DIR: &str = "COXSWAIN_TEST_KILL_DIR";
+/// The victim defragments itself all the time.
+const DEFRAGMENTS: &str = "COXSWAIN_TEST_KILL_DEFRAGMENTS";
 const WRITERS: usize = 8;
 
 /// The victim: writes for ever and says what was acknowledged. As a test of its own it does nothing.
@@ -21,6 +23,14 @@ async fn victim() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let config = Config { snapshot_bytes: 300_000, ..Config::new(&dir) };
     let s: Arc<dyn Store> = Engine::open(config).unwrap();
+    if std::env::var_os(DEFRAGMENTS).is_some() {
+        let operation = s.operation().unwrap();
+        tokio::spawn(async move {
+            loop {
+                operation.defragment("").await.unwrap();
+            }
+        });
+    }
     let mut writers = Vec::new();
     for w in 0..WRITERS {
         let s = Arc::clone(&s);
@@ -51,10 +61,11 @@ fn number(value: &[u8]) -> u64 {
 }
 
 /// Runs the victim for a while; the last acknowledged number and revision of each writer.
-fn run_and_kill(dir: &Path, acks: usize) -> BTreeMap<String, (u64, u64)> {
+fn run_and_kill(dir: &Path, acks: usize, defragments: bool) -> BTreeMap<String, (u64, u64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["embedded::tests::kill::victim", "--exact", "--nocapture"])
         .env(DIR, dir)
+        .envs(defragments.then_some((DEFRAGMENTS, "1")))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -82,11 +93,21 @@ fn run_and_kill(dir: &Path, acks: usize) -> BTreeMap<String, (u64, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_nothing() {
+    kill_again_and_again(4, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_during_defragmentation_loses_nothing() {
+    kill_again_and_again(10, true).await;
+}
+
+async fn kill_again_and_again(rounds: usize, defragments: bool) {
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..4 {
+    for round in 0..rounds {
         let path = dir.path().to_owned();
+        let acks = 300 + 400 * (round % 4) + 37 * round;
         let acked =
-            tokio::task::spawn_blocking(move || run_and_kill(&path, 300 + 400 * round)).await.unwrap();
+            tokio::task::spawn_blocking(move || run_and_kill(&path, acks, defragments)).await.unwrap();
         assert_eq!(acked.len(), WRITERS);
         let s = open(dir.path());
         let request = RangeRequest { start: "/r/".into(), end: "/r0".into(), ..RangeRequest::default() };

@@ -1,6 +1,7 @@
 //! Tests of the engine as a whole.
 
 mod crash;
+mod defrag;
 mod full;
 mod group;
 mod kill;
