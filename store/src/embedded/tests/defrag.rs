@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::open;
 use crate::conformance::{delete, keys, put, value};
+use crate::embedded::{Config, Engine};
 use crate::{Store, StoreError, WatchBatch, prefix_end};
 
 const KEYS: usize = 600;
@@ -152,4 +153,46 @@ async fn what_a_crash_leaves_does_no_harm() {
     let s = open(dir.path());
     check_kept(&s).await;
     assert!(other.exists() && !dir.path().join("applied").exists());
+}
+
+/// Bytes of all files below a directory.
+fn size(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let of = |e: std::fs::DirEntry| match e.metadata() {
+        Ok(m) if m.is_dir() => size(&e.path()),
+        Ok(m) => m.len(),
+        // It was removed just now.
+        Err(_) => 0,
+    };
+    entries.flatten().map(of).sum()
+}
+
+/// The same keys are overwritten again and again: what was forgotten is used for what comes, without anybody's command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overwriting_takes_no_more_and_more_room() {
+    const ROUNDS: usize = 48;
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { retention_seconds: 0, snapshot_bytes: 2 << 20, ..Config::new(dir.path()) };
+    let s: Arc<dyn Store> = Engine::open(config).unwrap();
+    let text = "x".repeat(32_000);
+    let mut revisions = vec![0; 48];
+    let mut sizes = Vec::new();
+    for round in 0..ROUNDS {
+        let writes = revisions.iter().enumerate().map(|(i, revision)| {
+            let (s, text, revision) = (Arc::clone(&s), text.clone(), *revision);
+            tokio::spawn(async move { put(&s, &key(i), &format!("{round} {text}"), revision).await })
+        });
+        let writes: Vec<_> = writes.collect();
+        for (revision, write) in revisions.iter_mut().zip(writes) {
+            *revision = write.await.unwrap();
+        }
+        s.compact(s.current_revision().await.unwrap()).await.unwrap();
+        sizes.push(
+            ["wal", "snapshots", "applied"].map(|part| size(&dir.path().join(part))).iter().sum::<u64>(),
+        );
+    }
+    let mean = |part: &[u64]| part.iter().sum::<u64>() / part.len() as u64;
+    let (early, late) = (mean(&sizes[ROUNDS / 4..ROUNDS / 2]), mean(&sizes[ROUNDS * 3 / 4..]));
+    println!("{} MiB written, {early} bytes early and {late} late: {sizes:?}", ROUNDS * 48 * 32_000 >> 20);
+    assert!(late < early * 3 / 2, "{sizes:?}");
 }
