@@ -23,6 +23,11 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether `e` says that what was asked for is not kept any more.
+    pub fn is_expired(e: &anyhow::Error) -> bool {
+        matches!(e.downcast_ref::<ApiError>(), Some(ApiError::Status { code: 410, .. }))
+    }
+
     /// Whether `e` says that the object is not there.
     pub fn is_not_found(e: &anyhow::Error) -> bool {
         matches!(e.downcast_ref::<ApiError>(), Some(ApiError::Status { code: 404, .. }))

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::args::{Files, Select, Target, namespace_of, targets};
 use super::history;
+use super::moment::Moment;
 use crate::api::manifest;
 use crate::api::resources::{Catalog, Resource, array, text};
 use crate::api::rest::{ApiError, Media, Rest, TABLE, query};
@@ -54,9 +55,9 @@ pub struct Get {
     /// Return large lists in pieces of this size; 0 reads them whole
     #[arg(long, default_value_t = 500)]
     chunk_size: u64,
-    /// Show what was there at a revision (a resourceVersion) that the store still keeps
-    #[arg(long, value_name = "REVISION", conflicts_with_all = ["watch", "watch_only", "subresource", "raw"])]
-    at: Option<u64>,
+    /// Show what was there at a revision (a resourceVersion) or time (RFC 3339, or like "5m ago") that the store keeps
+    #[arg(long, value_name = "REVISION|TIME", conflicts_with_all = ["watch", "watch_only", "subresource", "raw"])]
+    at: Option<Moment>,
     /// Subresource to read
     #[arg(long)]
     subresource: Option<String>,
@@ -83,6 +84,10 @@ impl Get {
             return Ok(());
         }
         let format = Format::parse(self.output.as_deref())?;
+        let at = match self.at {
+            Some(moment) => Some(moment.revision(rest).await?),
+            None => None,
+        };
         let catalog = Catalog::fetch(rest).await?;
         let targets = self.targets(rest, &catalog)?;
         if self.watch || self.watch_only {
@@ -96,7 +101,7 @@ impl Get {
         let mut answers = Vec::new();
         let mut failed = None;
         for (target, namespace) in &targets {
-            match self.fetch(rest, target, namespace.as_deref(), format.is_table()).await {
+            match self.fetch(rest, target, namespace.as_deref(), at, format.is_table()).await {
                 Ok(a) => answers.push(a),
                 Err(e) if self.ignore_not_found && ApiError::is_not_found(&e) => {}
                 // The others are still shown; the first failure decides how the command ends.
@@ -142,6 +147,7 @@ impl Get {
         rest: &Rest,
         target: &Target,
         namespace: Option<&str>,
+        at: Option<u64>,
         table: bool,
     ) -> anyhow::Result<Answer> {
         let mut path = target.resource.path(namespace, target.name.as_deref());
@@ -149,7 +155,7 @@ impl Get {
             path.push_str(&format!("/{sub}"));
         }
         let media = Media { accept: table.then_some(TABLE), content_type: None };
-        if let (Some(at), Some(name)) = (self.at, &target.name) {
+        if let (Some(at), Some(name)) = (at, &target.name) {
             let list = history::at(rest, &target.resource, namespace, name, at, media).await?;
             if table {
                 return Ok(Answer { resource: target.resource.clone(), value: list, is_list: false });
@@ -173,7 +179,7 @@ impl Get {
             }
             if !token.is_empty() {
                 q.push(format!("continue={}", query(&token)));
-            } else if let Some(at) = self.at {
+            } else if let Some(at) = at {
                 q.push(format!("resourceVersion={at}&resourceVersionMatch=Exact"));
             }
             let mut page = rest.call(Method::GET, &format!("{path}?{}", q.join("&")), media, None).await?;

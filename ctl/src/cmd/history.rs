@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::args::{namespace_of, targets};
+use super::moment::Moment;
 use crate::api::resources::{Catalog, Resource, array, text};
 use crate::api::rest::{ApiError, Media, Rest, query};
 use crate::print::format::items;
@@ -21,9 +22,10 @@ pub struct History {
     /// TYPE NAME, or TYPE/NAME
     #[arg(required = true)]
     words: Vec<String>,
-    /// Begin at this revision (a resourceVersion) in place of now: for objects that were deleted
-    #[arg(long, value_name = "REVISION")]
-    at: Option<u64>,
+    /// Begin at this revision (a resourceVersion) or time (RFC 3339, or like "5m ago") in place of now: for objects that
+    /// were deleted
+    #[arg(long, value_name = "REVISION|TIME")]
+    at: Option<Moment>,
     /// Show at most so many revisions
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -107,7 +109,9 @@ impl History {
         name: &str,
     ) -> anyhow::Result<(Vec<Step>, bool)> {
         let newest = match self.at {
-            Some(revision) => first(&at(rest, resource, namespace, name, revision, Media::default()).await?),
+            Some(moment) => first(
+                &at(rest, resource, namespace, name, moment.revision(rest).await?, Media::default()).await?,
+            ),
             None => rest.get(&resource.path(namespace, Some(name))).await?,
         };
         let mut steps: Vec<Step> = Vec::new();
@@ -135,7 +139,7 @@ impl History {
                     steps.push(Step::new(revision, object, Some(&Value::Null)));
                     return Ok((steps, true));
                 }
-                Err(e) if is_expired(&e) => {
+                Err(e) if ApiError::is_expired(&e) => {
                     steps.push(Step::new(revision, object, None));
                     return Ok((steps, false));
                 }
@@ -147,10 +151,6 @@ impl History {
 
 fn first(list: &Value) -> Value {
     items(list).into_iter().next().unwrap_or_default()
-}
-
-fn is_expired(e: &anyhow::Error) -> bool {
-    matches!(e.downcast_ref::<ApiError>(), Some(ApiError::Status { code: 410, .. }))
 }
 
 fn revision(object: &Value) -> anyhow::Result<u64> {

@@ -8,6 +8,7 @@ pub mod get;
 pub mod history;
 pub mod image;
 pub mod info;
+mod moment;
 pub mod rollout;
 pub mod store;
 pub mod stream;
