@@ -193,6 +193,9 @@ async fn overwriting_takes_no_more_and_more_room() {
     }
     let mean = |part: &[u64]| part.iter().sum::<u64>() / part.len() as u64;
     let (early, late) = (mean(&sizes[ROUNDS / 4..ROUNDS / 2]), mean(&sizes[ROUNDS * 3 / 4..]));
-    println!("{} MiB written, {early} bytes early and {late} late: {sizes:?}", ROUNDS * 48 * 32_000 >> 20);
+    println!(
+        "{} MiB written, {early} bytes early and {late} late: {sizes:?}",
+        ROUNDS * 48 * 32_000 / (1 << 20)
+    );
     assert!(late < early * 3 / 2, "{sizes:?}");
 }
