@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::defaults::{default_pod_only, default_pod_spec};
 use crate::kinds::podspec::resources::qos_class;
-use crate::kinds::podspec::validate::{self, container, update};
+use crate::kinds::podspec::validate::{self, container, resize, update};
 use crate::kinds::podspec::warnings::warnings;
 use crate::kinds::semantic::{first_generation, items, next_generation, same, text};
 use crate::registry::strategy::{Context, Strategy};
@@ -74,27 +74,28 @@ fn gated_condition(now: jiff::Timestamp) -> api::PodCondition {
     }
 }
 
-/// The stored pod with nothing taken from `new` but resources of containers.
+/// The stored pod with nothing taken from `new` but resources and how containers bear a change of them. Where containers are
+/// not those of the stored pod, the new ones stay, for validation to refuse.
 fn only_resize(new: &api::Pod, old: &api::Pod) -> api::Pod {
     let mut pod = old.clone();
     pod.metadata.resource_version = new.metadata.resource_version.clone();
     pod.metadata.managed_fields = new.metadata.managed_fields.clone();
     let (Some(to), Some(from)) = (&mut pod.spec, &new.spec) else { return pod };
-    let copy = |to: &mut Vec<api::Container>, from: &[api::Container]| {
-        for (t, f) in to.iter_mut().zip(from) {
-            if t.name == f.name {
-                t.resources = f.resources.clone();
-                t.resize_policy = f.resize_policy.clone();
-            }
+    let names = |l: &[api::Container]| l.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let resized = |to: &[api::Container], from: &[api::Container]| {
+        if names(to) != names(from) {
+            return from.to_vec();
         }
+        let one = |(t, f): (&api::Container, &api::Container)| api::Container {
+            resources: f.resources.clone(),
+            resize_policy: f.resize_policy.clone(),
+            ..t.clone()
+        };
+        to.iter().zip(from).map(one).collect()
     };
-    if to.containers.len() == from.containers.len() {
-        copy(&mut to.containers, &from.containers);
-    }
-    if let (Some(t), f) = (&mut to.init_containers, items(&from.init_containers))
-        && t.len() == f.len()
-    {
-        copy(t, f);
+    to.containers = resized(&to.containers, &from.containers);
+    if to.init_containers.is_some() || !items(&from.init_containers).is_empty() {
+        to.init_containers = Some(resized(items(&to.init_containers), items(&from.init_containers)));
     }
     to.resources = from.resources.clone();
     pod
@@ -190,7 +191,7 @@ impl Strategy for Pod {
         match cx.subresource.as_str() {
             "" => update::main(new, was, &path),
             "ephemeralcontainers" => update::ephemeral(new, was, &path),
-            "resize" => update::resize(pod, old),
+            "resize" => resize::resize(pod, old),
             _ => ErrorList::new(),
         }
     }

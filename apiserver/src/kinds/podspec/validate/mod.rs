@@ -6,6 +6,7 @@ pub mod env;
 pub mod handler;
 pub mod host;
 pub mod mounts;
+pub mod resize;
 pub mod resources;
 pub mod scheduling;
 pub mod security;

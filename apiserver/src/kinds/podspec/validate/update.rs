@@ -1,6 +1,6 @@
 //! What an update of a pod may change: hardly anything.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Toleration};
 
 use super::scheduling;
 use crate::field::{Error, ErrorList, Path};
@@ -165,41 +165,6 @@ pub fn ephemeral(new: &PodSpec, old: &PodSpec, path: &Path) -> ErrorList {
                 ),
             )),
             Some(_) => {}
-        }
-    }
-    errors
-}
-
-/// A resize changes cpu and memory, and keeps the quality-of-service class.
-pub fn resize(new: &Pod, old: &Pod) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("spec");
-    let (Some(n), Some(o)) = (&new.spec, &old.spec) else { return errors };
-    let class = |s: &PodSpec| super::super::resources::qos_class(s);
-    let was = old.status.as_ref().and_then(|s| s.qos_class.clone()).unwrap_or_else(|| class(o).to_owned());
-    if class(n) != was {
-        errors.push(Error::invalid(&path, was, "Pod QOS Class may not change as a result of resizing"));
-    }
-    for (i, (n, o)) in n.containers.iter().zip(&o.containers).enumerate() {
-        let at = path.child("containers").index(i).child("resources");
-        let list = |c: &Container, limits: bool| {
-            let r = c.resources.clone().unwrap_or_default();
-            if limits { r.limits } else { r.requests }.unwrap_or_default()
-        };
-        for (field, limits) in [("limits", true), ("requests", false)] {
-            let (new, old) = (list(n, limits), list(o, limits));
-            for name in old.keys() {
-                if !new.contains_key(name) && matches!(name.as_str(), "cpu" | "memory") {
-                    errors.push(Error::forbidden(
-                        &at.child(field),
-                        format!("resource {field} cannot be removed"),
-                    ));
-                }
-            }
-            let moved = |k: &String| new.get(k) != old.get(k) && !matches!(k.as_str(), "cpu" | "memory");
-            if new.keys().chain(old.keys()).any(moved) {
-                errors.push(Error::forbidden(&path, "only cpu and memory resources are mutable"));
-            }
         }
     }
     errors
