@@ -44,7 +44,7 @@ pub struct Truncation {
 /// Where events go.
 pub enum Target {
     Log(Log),
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
 }
 
 impl Target {

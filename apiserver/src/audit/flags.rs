@@ -265,7 +265,13 @@ impl AuditFlags {
         if let Some(config) = &self.audit_webhook_config_file {
             let (mode, batching, truncation) = self.webhook().read()?;
             let hook = Webhook::new(config, self.audit_webhook_initial_backoff.0)?;
-            backends.push(Backend::new(Target::Webhook(hook), mode, batching, truncation, metrics.clone()));
+            backends.push(Backend::new(
+                Target::Webhook(Box::new(hook)),
+                mode,
+                batching,
+                truncation,
+                metrics.clone(),
+            ));
         }
         if backends.is_empty() {
             return Ok(None);

@@ -112,7 +112,7 @@ impl Strategy for Job {
 
     fn validate_update(&self, cx: &mut Context, job: &api::Job, old: &api::Job) -> ErrorList {
         match (&job.spec, &old.spec) {
-            (Some(n), Some(o)) if !cx.is_status() => validation::update(n, o),
+            (Some(n), Some(o)) if !cx.is_status() => validation::update(n, o, old.status.as_ref()),
             _ => ErrorList::new(),
         }
     }

@@ -1,14 +1,15 @@
 //! What may be wrong with a job.
 
 mod success;
+mod template;
 
 use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+    Job, JobSpec, JobStatus, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec;
-use crate::kinds::semantic::{items, same, text};
+use crate::kinds::semantic::{items, text};
 use crate::kinds::validate::{immutable, invalid_each, numbers, selector, text as rules};
 
 /// Pods that an indexed job may run at once.
@@ -328,7 +329,7 @@ fn restart(s: &JobSpec, path: &Path, errors: &mut ErrorList) {
 }
 
 /// What a change may not do to a job. Upstream looks at the spec once more before it.
-pub fn update(new: &JobSpec, old: &JobSpec) -> ErrorList {
+pub fn update(new: &JobSpec, old: &JobSpec, status: Option<&JobStatus>) -> ErrorList {
     let path = Path::new("spec");
     let mut errors = ErrorList::new();
     selecting(new, &path, &mut errors);
@@ -346,19 +347,7 @@ pub fn update(new: &JobSpec, old: &JobSpec) -> ErrorList {
         ));
     }
     errors.extend(immutable(&new.selector, &old.selector, &path.child("selector")));
-    // A suspended job that never ran may still be steered to other nodes.
-    let steerable = old.suspend == Some(true);
-    let mut template = new.template.clone();
-    if steerable && let (Some(n), Some(o)) = (&mut template.spec, &old.template.spec) {
-        n.node_selector = o.node_selector.clone();
-        n.tolerations = o.tolerations.clone();
-        n.scheduling_gates = o.scheduling_gates.clone();
-        n.affinity = o.affinity.clone();
-        template.metadata = old.template.metadata.clone();
-    }
-    if !same(&template, &old.template) {
-        errors.extend(immutable(&new.template, &old.template, &path.child("template")));
-    }
+    errors.extend(template::update(new, old, status, &path.child("template")));
     errors.extend(immutable(&new.completion_mode, &old.completion_mode, &path.child("completionMode")));
     errors.extend(immutable(
         &new.pod_failure_policy,

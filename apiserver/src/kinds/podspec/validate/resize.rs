@@ -87,7 +87,8 @@ fn pod_level(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut ErrorList) 
     }
     let had = o.cloned().unwrap_or_default();
     let kept = kept(n, &had);
-    if !same(&kept, &had) && !(o.is_none() && is_empty(&kept)) {
+    let unchanged = same(&kept, &had) || (o.is_none() && is_empty(&kept));
+    if !unchanged {
         errors.push(Error::forbidden(path, "only cpu and memory resources are mutable at pod-level"));
     }
 }
