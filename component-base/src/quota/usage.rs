@@ -13,6 +13,8 @@ const CLASS_ANNOTATION: &str = "/metadata/annotations/volume.beta.kubernetes.io~
 const CLASS_INFIX: &str = ".storageclass.storage.k8s.io/";
 /// Suffix of quotas on the devices of a class, after the class.
 const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// The same by the name of the extended resource that a class stands for (KEP-5004).
+const EXTENDED_OF_CLASS: &str = "requests.deviceclass.resource.kubernetes.io/";
 /// Most devices that one claim can get: what a request for all of them counts as.
 const ALL_DEVICES: i64 = 32;
 
@@ -87,7 +89,7 @@ impl Tracked {
                 let bare = name.split_once(CLASS_INFIX).map_or(name, |(_, of_class)| of_class);
                 matches!(bare, "persistentvolumeclaims" | "requests.storage")
             }
-            Kind::DeviceClaim => name.ends_with(DEVICES_OF_CLASS),
+            Kind::DeviceClaim => name.ends_with(DEVICES_OF_CLASS) || name.starts_with(EXTENDED_OF_CLASS),
             Kind::Plain(alias) => !alias.is_empty() && name == alias,
         }
     }
@@ -255,7 +257,7 @@ fn device_claim_usage(claim: &Value, out: &mut Amounts) {
     let by_class: Vec<(String, Amount)> =
         out.iter().filter_map(|(k, v)| Some((k.strip_suffix(DEVICES_OF_CLASS)?.to_owned(), *v))).collect();
     for (class, amount) in by_class.into_iter().filter(|(class, _)| !class.is_empty()) {
-        out.insert(format!("requests.deviceclass.resource.kubernetes.io/{class}"), amount);
+        out.insert(format!("{EXTENDED_OF_CLASS}{class}"), amount);
     }
 }
 

@@ -1,11 +1,14 @@
 //! The node's status: conditions with upstream's reasons, capacity, addresses, images. Written when something
 //! changed, and every five minutes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{
     Api,
@@ -156,9 +159,13 @@ pub async fn generate(ctx: &Context, old: Option<&NodeStatus>) -> NodeStatus {
             .map(|i| i.container_runtime_version.clone())
             .unwrap_or_default(),
     };
+    let capacity = ctx.machine.capacity(&ctx.config);
+    let mut allocatable = ctx.machine.allocatable_quantities(&ctx.config);
+    let written = ctx.node.read().as_ref().and_then(|n| n.status.as_ref()?.capacity.clone());
+    allocatable.extend(of_others(written.as_ref(), &capacity));
     NodeStatus {
-        capacity: Some(ctx.machine.capacity(&ctx.config)),
-        allocatable: Some(ctx.machine.allocatable_quantities(&ctx.config)),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
         conditions: Some(conditions),
         addresses: Some(addresses),
         daemon_endpoints: Some(NodeDaemonEndpoints {
@@ -170,6 +177,20 @@ pub async fn generate(ctx: &Context, old: Option<&NodeStatus>) -> NodeStatus {
         declared_features: Some(FEATURES.iter().map(|f| (*f).to_owned()).collect()),
         ..NodeStatus::default()
     }
+}
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// What others have written into the node's capacity: all of it can be had.
+fn of_others(written: Option<&Amounts>, own: &Amounts) -> Amounts {
+    let all = written.into_iter().flatten();
+    all.filter(|(name, _)| !own.contains_key(*name)).map(|(name, q)| (name.clone(), q.clone())).collect()
+}
+
+/// What could be had once and is no longer told: a merge must name it to take it away.
+fn gone<'a>(written: Option<&'a Amounts>, now: Option<&Amounts>) -> Vec<&'a str> {
+    let names = written.into_iter().flatten().map(|(name, _)| name.as_str());
+    names.filter(|name| now.is_none_or(|n| !n.contains_key(*name))).collect()
 }
 
 async fn images(ctx: &Context) -> Option<Vec<ContainerImage>> {
@@ -237,6 +258,10 @@ async fn write(ctx: &Context, api: &Api<Node>, status: &NodeStatus) -> anyhow::R
     if let Some(list) = value["addresses"].as_array_mut() {
         list.push(serde_json::json!({"$patch": "replace"}));
     }
+    let written = ctx.node.read().as_ref().and_then(|n| n.status.as_ref()?.allocatable.clone());
+    for name in gone(written.as_ref(), status.allocatable.as_ref()) {
+        value["allocatable"][name] = serde_json::Value::Null;
+    }
     api.patch_status(
         &ctx.node_name,
         &PatchParams::default(),
@@ -244,4 +269,23 @@ async fn write(ctx: &Context, api: &Api<Node>, status: &NodeStatus) -> anyhow::R
     )
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amounts(of: &[(&str, &str)]) -> Amounts {
+        of.iter().map(|(name, q)| ((*name).to_owned(), Quantity((*q).to_owned()))).collect()
+    }
+
+    #[test]
+    fn what_others_write_into_the_capacity_can_be_had() {
+        let own = amounts(&[("cpu", "2")]);
+        let written = amounts(&[("cpu", "1"), ("example.com/foo", "3")]);
+        assert_eq!(of_others(Some(&written), &own), amounts(&[("example.com/foo", "3")]));
+        assert!(of_others(None, &own).is_empty());
+        assert_eq!(gone(Some(&written), Some(&own)), ["example.com/foo"]);
+        assert!(gone(Some(&own), Some(&written)).is_empty());
+    }
 }
