@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
@@ -164,16 +164,26 @@ impl PodManager {
         if begun || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let others = self.held_by_others(spec::uid(pod));
+        self.beside_others(spec::uid(pod), |others, node, capacity| {
+            admission::admit(pod, others, node, capacity).err()
+        })
+    }
+
+    /// Judges a pod by what the other pods hold, the node, and what it has.
+    pub(super) fn beside_others<T>(
+        &self,
+        uid: &str,
+        judge: impl FnOnce(&[&Pod], Option<&Node>, &admission::Capacity<'_>) -> T,
+    ) -> T {
+        let others = self.held_by_others(uid);
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        let allocatable = self.ctx.machine.allocatable_amounts(&self.ctx.config);
         let capacity = admission::Capacity {
-            allocatable: &allocatable,
+            allocatable: &self.ctx.machine.allocatable_amounts(&self.ctx.config),
             max_pods: self.ctx.config.max_pods,
             allowed_sysctls: &self.ctx.config.allowed_unsafe_sysctls,
         };
         let node = self.ctx.node.read().clone();
-        admission::admit(pod, &others, node.as_deref(), &capacity).err()
+        judge(&others, node.as_deref(), &capacity)
     }
 
     /// Pods that have not ended.

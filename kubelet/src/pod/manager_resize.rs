@@ -18,7 +18,6 @@ use crate::{
     cri::ContainerState,
     events::{NORMAL, WARNING},
     pod::{
-        admission,
         allocation::{
             Trigger,
             conditions::DEFERRED,
@@ -97,17 +96,10 @@ impl PodManager {
     }
 
     fn judge(&self, p: &PodShared, wanted: &Pod) -> Verdict {
-        let others = self.held_by_others(&p.uid);
-        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        let allocatable = self.ctx.machine.allocatable_amounts(&self.ctx.config);
-        let capacity = admission::Capacity {
-            allocatable: &allocatable,
-            max_pods: self.ctx.config.max_pods,
-            allowed_sysctls: &self.ctx.config.allowed_unsafe_sysctls,
-        };
-        let node = self.ctx.node.read().clone();
         let allocated = self.ctx.allocations.allocated(&p.uid);
-        decide::decide(wanted, allocated.as_ref(), &others, node.as_deref(), &capacity)
+        self.beside_others(&p.uid, |others, node, capacity| {
+            decide::decide(wanted, allocated.as_ref(), others, node, capacity)
+        })
     }
 
     /// The pods that have not ended, but this one, with all they may hold: what they were allocated, and what their
