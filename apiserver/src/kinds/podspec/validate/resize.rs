@@ -192,26 +192,33 @@ mod tests {
     #[test]
     fn only_cpu_and_memory_move() {
         let c = |name: &str, requests: Value| json!({"name": name, "resources": {"requests": requests}});
-        let old =
-            pod(json!([c("a", json!({"cpu": "1", "example.com/x": "1"})), c("b", json!({}))]), json!([]));
+        let old = pod(
+            json!([c("a", json!({"cpu": "1", "example.com/x": "1"})), c("b", json!({"memory": "1Mi"}))]),
+            json!([]),
+        );
         let grown = pod(
             json!([
                 c("a", json!({"cpu": "2", "memory": "1Gi", "example.com/x": "1"})),
-                c("b", json!({"cpu": "1"}))
+                c("b", json!({"cpu": "1", "memory": "2Mi"}))
             ]),
             json!([]),
         );
         assert_eq!(told(&grown, &old), [""; 0]);
-        let gone = pod(json!([c("a", json!({"example.com/x": "1"})), c("b", json!({}))]), json!([]));
+        let gone =
+            pod(json!([c("a", json!({"example.com/x": "1"})), c("b", json!({"memory": "1Mi"}))]), json!([]));
         assert_eq!(
             told(&gone, &old),
             ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
         );
-        let other =
-            pod(json!([c("a", json!({"cpu": "1", "example.com/x": "2"})), c("b", json!({}))]), json!([]));
+        let other = pod(
+            json!([c("a", json!({"cpu": "1", "example.com/x": "2"})), c("b", json!({"memory": "1Mi"}))]),
+            json!([]),
+        );
         assert_eq!(told(&other, &old), ["spec: Forbidden: only cpu and memory resources are mutable"]);
-        let swapped =
-            pod(json!([c("b", json!({})), c("a", json!({"cpu": "1", "example.com/x": "1"}))]), json!([]));
+        let swapped = pod(
+            json!([c("b", json!({"memory": "1Mi"})), c("a", json!({"cpu": "1", "example.com/x": "1"}))]),
+            json!([]),
+        );
         assert_eq!(
             told(&swapped, &old),
             [0, 1].map(|i| format!(
