@@ -16,6 +16,10 @@ pub fn shown(mut e: ApiError, body: &[u8]) -> ApiError {
     }
     let Ok(sent) = serde_json::from_slice::<Value>(body) else { return e };
     for cause in e.details.iter_mut().flat_map(|d| d.causes.iter_mut()) {
+        if cause.field == "spec" {
+            // No spec is absent upstream: what is null in what is said of it is a part of it.
+            continue;
+        }
         let empty = match at(&sent, &cause.field) {
             Some(Value::Object(o)) if o.is_empty() => "value: {}",
             Some(Value::Array(a)) if a.is_empty() => "value: []",
@@ -63,5 +67,8 @@ mod tests {
                 && told.message.contains("labels: Invalid value: null")
         );
         assert_eq!(shown(e.clone(), b"x").message, e.message);
+        let whole = vec![Error::invalid(&Path::new("spec"), (), "either `a` or `b` must be specified")];
+        let e = ApiError::invalid("g", "K", "n", &whole.into());
+        assert_eq!(shown(e.clone(), br#"{"spec": {}}"#).message, e.message);
     }
 }
