@@ -1,15 +1,11 @@
 //! The claims on disk, in upstream's file and form: either kubelet can take over from the other.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::claims::{Claims, Device, Info};
+use crate::util::file;
 
 /// Name of the file, in the kubelet's folder.
 pub const FILE: &str = "dra_manager_state";
@@ -128,11 +124,7 @@ impl From<ClaimState> for Info {
 /// # Errors
 /// It cannot be read, is damaged, or of another version.
 pub fn read(path: &Path) -> Result<Claims, String> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Claims::default()),
-        Err(e) => return Err(e.to_string()),
-    };
+    let Some(text) = file::read(path).map_err(|e| e.to_string())? else { return Ok(Claims::default()) };
     let outer: Checkpoint = serde_json::from_str(&text).map_err(|e| e.to_string())?;
     if crc32fast::hash(outer.data.as_bytes()) != outer.checksum {
         return Err("checkpoint is corrupted: its checksum is another".into());
@@ -156,16 +148,13 @@ pub fn write(path: &Path, claims: &Claims) -> io::Result<()> {
     };
     let data = serde_json::to_string(&data)?;
     let outer = Checkpoint { checksum: crc32fast::hash(data.as_bytes()), data };
-    let part = path.with_extension("part");
-    let mut file = fs::File::create(&part)?;
-    file.write_all(&serde_json::to_vec(&outer)?)?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+    file::replace(path, &serde_json::to_vec(&outer)?, true)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

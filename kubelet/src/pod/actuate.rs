@@ -1,10 +1,12 @@
 //! Carries a resize out: the runtime's containers and the pod's cgroup are given what the pod was allocated, step by
 //! step, and each step that came through is noted, so that a retry goes on from there.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    allocation::model::PodResources,
+    allocation::model::{PodResources, copy},
     resize::{self, Resource, Step, Update, Usage},
     resources, spec,
 };
@@ -17,11 +19,11 @@ use crate::{
 ///
 /// # Errors
 /// A memory limit would be below what is in use, or the runtime or the kernel refuses a step.
-pub async fn run(ctx: &Context, pod: &Pod, sandbox: &str, update: &[Update]) -> Result<(), String> {
+pub async fn run(ctx: &Context, pod: &Arc<Pod>, sandbox: &str, update: &[Update]) -> Result<(), String> {
     let uid = spec::uid(pod);
     let actuated = ctx.allocations.actuated(uid).unwrap_or_default();
     let limits = |p: &Pod| cgroup::pod_limits(p, ctx.quota_period(), ctx.config.pod_pids_limit);
-    let (have, want) = (limits(&actuated.fill(&std::sync::Arc::new(pod.clone()))), limits(pod));
+    let (have, want) = (limits(&actuated.fill(pod)), limits(pod));
     if resize::lowers_memory(update, &have, &want) {
         let usage = usage(ctx, sandbox)
             .await
@@ -75,14 +77,7 @@ async fn container(ctx: &Context, pod: &Pod, u: &Update, resource: Resource) -> 
     result.map_err(|e| format!("updating the resources of container {:?}: {}", u.name, e.message()))?;
     let wanted = c.resources.clone().unwrap_or_default();
     ctx.allocations.actuate(spec::uid(pod), |known| {
-        let known = known.containers.entry(u.name.clone()).or_default();
-        let name = resource.name();
-        for (mine, wanted) in [(&mut known.requests, &wanted.requests), (&mut known.limits, &wanted.limits)] {
-            match wanted.as_ref().and_then(|l| l.get(name)) {
-                Some(q) => drop(mine.get_or_insert_default().insert(name.to_owned(), q.clone())),
-                None => drop(mine.as_mut().and_then(|l| l.remove(name))),
-            }
-        }
+        copy(resource.name(), &wanted, known.containers.entry(u.name.clone()).or_default());
     });
     Ok(())
 }

@@ -32,7 +32,7 @@ fn without_claimed(pod: &Pod) -> Cow<'_, PodSpec> {
     let claimed = pod.status.as_ref().and_then(|s| s.extended_resource_claim_status.as_ref());
     let Some(claimed) = claimed else { return Cow::Borrowed(s) };
     let mut s = s.clone();
-    for c in s.containers.iter_mut().chain(s.init_containers.iter_mut().flatten()) {
+    for c in spec::containers_mut(&mut s) {
         let mine = claimed.request_mappings.iter().filter(|m| m.container_name == c.name);
         if let Some(requests) = c.resources.as_mut().and_then(|r| r.requests.as_mut()) {
             mine.for_each(|m| drop(requests.remove(&m.resource_name)));

@@ -116,7 +116,7 @@ pub fn plan(pod: &Pod, runtime: &PodRuntime, actuated: &PodResources) -> Plan {
     let whole = |r: Option<&ResourceRequirements>| Amounts::of(None, r);
     let mut plan =
         Plan { pod: whole(s.resources.as_ref()) != whole(actuated.pod.as_ref()), ..Plan::default() };
-    for c in s.init_containers.iter().flatten().chain(&s.containers) {
+    for c in spec::containers(s) {
         let running = runtime.container(&c.name).filter(|rc| rc.state == ContainerState::Running);
         let (Some(rc), Some(have)) = (running, actuated.containers.get(&c.name)) else { continue };
         let update = Update {

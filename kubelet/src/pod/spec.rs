@@ -78,6 +78,16 @@ pub fn is_sidecar(c: &Container) -> bool {
     c.restart_policy.as_deref() == Some("Always")
 }
 
+/// The containers that run one after the other and those that stay, without ephemeral ones.
+pub fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// The same, to be changed.
+pub fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
+    spec.init_containers.iter_mut().flatten().chain(&mut spec.containers)
+}
+
 /// All init containers with their roles, in order.
 pub fn init_containers(spec: &PodSpec) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
     spec.init_containers.iter().flatten().map(|c| (if is_sidecar(c) { Role::Sidecar } else { Role::Init }, c))

@@ -84,11 +84,7 @@ impl Worker {
     fn learn_actuated(&self, pod: &Pod, runtime: &PodRuntime) {
         let known = self.ctx.allocations.actuated(&self.shared.uid);
         let s = spec::spec(pod);
-        let unknown: Vec<(String, ResourceRequirements)> = s
-            .init_containers
-            .iter()
-            .flatten()
-            .chain(&s.containers)
+        let unknown: Vec<(String, ResourceRequirements)> = spec::containers(s)
             .filter(|c| known.as_ref().is_none_or(|k| !k.containers.contains_key(&c.name)))
             .filter_map(|c| Some((c, runtime.container(&c.name)?)))
             .filter(|(_, rc)| rc.state == ContainerState::Running)

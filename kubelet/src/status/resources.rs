@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use crate::{
     pod::{
-        allocation::model::{PodResources, RESIZABLE},
+        allocation::model::{PodResources, RESIZABLE, copy},
         resources::{pod_limit, pod_request, requested_names},
         spec,
     },
@@ -49,7 +49,7 @@ pub fn of_pod(pod: &Pod, actuated: Option<&PodResources>) -> ResourceRequirement
         if in_force.resources.is_some() && a.pod.is_some() {
             in_force.resources.clone_from(&a.pod);
         }
-        for c in in_force.init_containers.iter_mut().flatten().chain(&mut in_force.containers) {
+        for c in spec::containers_mut(&mut in_force) {
             if let (Some(r), Some(have)) = (&mut c.resources, a.containers.get(&c.name)) {
                 show_actuated(r, have);
             }
@@ -72,13 +72,10 @@ pub fn of_pod(pod: &Pod, actuated: Option<&PodResources>) -> ResourceRequirement
 
 /// Shows the CPU and memory in force in place of those allocated.
 pub fn show_actuated(shown: &mut ResourceRequirements, actuated: &ResourceRequirements) {
-    for (list, actual) in [(&mut shown.requests, &actuated.requests), (&mut shown.limits, &actuated.limits)] {
-        for name in RESIZABLE {
-            match actual.as_ref().and_then(|l| l.get(name)) {
-                Some(q) => drop(list.get_or_insert_default().insert(name.to_owned(), q.clone())),
-                None => drop(list.as_mut().and_then(|l| l.remove(name))),
-            }
-        }
+    for name in RESIZABLE {
+        copy(name, actuated, shown);
+    }
+    for list in [&mut shown.requests, &mut shown.limits] {
         *list = list.take().and_then(non_empty);
     }
 }

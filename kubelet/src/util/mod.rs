@@ -1,5 +1,6 @@
-//! Small pure helpers shared by the kubelet's modules: quantities, timestamps, hashes.
+//! Small helpers shared by the kubelet's modules: quantities, timestamps, hashes, files.
 
+pub mod file;
 pub mod quantity;
 
 pub use component_base::file_watch;

@@ -1,15 +1,11 @@
 //! Resources of pods on disk, in upstream's files and form: either kubelet can take over from the other.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::model::PodResources;
+use crate::util::{file, fnv32a};
 
 /// File of what pods were allocated, in the kubelet's folder.
 pub const ALLOCATED: &str = "allocated_pods_state";
@@ -31,8 +27,7 @@ struct Data {
 
 /// FNV-1a of 32 bits, over the text as Go's hashing of objects writes it out: its type before it.
 fn checksum(data: &str) -> u64 {
-    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    u64::from(b"(string)".iter().chain(data.as_bytes()).fold(0x811c_9dc5, step))
+    u64::from(fnv32a(&[b"(string)", data.as_bytes()].concat()))
 }
 
 /// Reads the file; none is as good as an empty one.
@@ -40,11 +35,7 @@ fn checksum(data: &str) -> u64 {
 /// # Errors
 /// It cannot be read or is damaged.
 pub fn read(path: &Path) -> Result<BTreeMap<String, PodResources>, String> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(e) => return Err(e.to_string()),
-    };
+    let Some(text) = file::read(path).map_err(|e| e.to_string())? else { return Ok(BTreeMap::new()) };
     let outer: Checkpoint = serde_json::from_str(&text).map_err(|e| e.to_string())?;
     if checksum(&outer.data) != outer.checksum {
         return Err("checkpoint is corrupted: its checksum is another".into());
@@ -60,21 +51,13 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, PodResources>, String> {
 pub fn write(path: &Path, entries: &BTreeMap<String, PodResources>, durable: bool) -> io::Result<()> {
     let data = serde_json::to_string(&Data { entries: entries.clone() })?;
     let outer = Checkpoint { checksum: checksum(&data), data };
-    let part = path.with_extension("part");
-    let mut file = fs::File::create(&part)?;
-    file.write_all(&serde_json::to_vec(&outer)?)?;
-    if durable {
-        file.sync_all()?;
-    }
-    fs::rename(&part, path)?;
-    match path.parent() {
-        Some(dir) if durable => fs::File::open(dir)?.sync_all(),
-        _ => Ok(()),
-    }
+    file::replace(path, &serde_json::to_vec(&outer)?, durable)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, ResourceRequirements},
+    api::core::v1::{Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::pod::{
     resources::{self, number},
-    spec,
+    spec::{self, containers, containers_mut},
 };
 
 /// What can be resized.
@@ -54,14 +54,6 @@ fn same_or_none(a: Option<&ResourceRequirements>, b: Option<&ResourceRequirement
         (None, None) => true,
         (Some(r), None) | (None, Some(r)) => same(r, &ResourceRequirements::default()),
     }
-}
-
-fn containers_mut(s: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
-    s.init_containers.iter_mut().flatten().chain(&mut s.containers)
-}
-
-fn containers(s: &PodSpec) -> impl Iterator<Item = &Container> {
-    s.init_containers.iter().flatten().chain(&s.containers)
 }
 
 impl PodResources {
@@ -115,6 +107,16 @@ impl PodResources {
             raise(r, other);
         }
         larger.fill(pod)
+    }
+}
+
+/// Gives `to` what `from` has of one resource, nothing included.
+pub fn copy(name: &str, from: &ResourceRequirements, to: &mut ResourceRequirements) {
+    for (from, to) in [(&from.requests, &mut to.requests), (&from.limits, &mut to.limits)] {
+        match from.as_ref().and_then(|l| l.get(name)) {
+            Some(q) => drop(to.get_or_insert_default().insert(name.to_owned(), q.clone())),
+            None => drop(to.as_mut().and_then(|l| l.remove(name))),
+        }
     }
 }
 
