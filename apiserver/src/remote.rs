@@ -40,8 +40,7 @@ pub struct Remote {
 impl Remote {
     /// `timeout` bounds one attempt.
     pub fn from_kubeconfig(path: &Path, timeout: Duration) -> Result<Self, String> {
-        let agent = concat!("kube-apiserver/", env!("CARGO_PKG_VERSION"));
-        let client = Client::from_kubeconfig(path, agent).map_err(|e| e.to_string())?;
+        let client = Client::from_kubeconfig(path).map_err(|e| e.to_string())?;
         Ok(Self { client, timeout, first_pause: FIRST_PAUSE })
     }
 

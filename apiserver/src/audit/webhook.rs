@@ -25,8 +25,7 @@ pub struct Webhook {
 impl Webhook {
     /// Reads the kubeconfig; nothing is sent yet.
     pub fn new(kubeconfig: &Path, initial_backoff: Duration) -> anyhow::Result<Self> {
-        let agent = concat!("kube-apiserver/", env!("CARGO_PKG_VERSION"));
-        let client = Client::from_kubeconfig(kubeconfig, agent).context("--audit-webhook-config-file")?;
+        let client = Client::from_kubeconfig(kubeconfig).context("--audit-webhook-config-file")?;
         Ok(Self { client, initial_backoff })
     }
 

@@ -26,9 +26,9 @@ pub async fn answer(app: &Arc<App>, mut call: Call<'_>, r: &Resource) -> ApiResu
     let container = container(&pod, call.query.get("container"))?;
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node.is_empty() {
-        // Upstream answers with an empty log for pods that run nowhere yet.
-        let mut nothing = respond::bytes(204, "text/plain", Body::Empty);
-        nothing.headers_mut().remove(http::header::CONTENT_TYPE);
+        // Upstream has no content for pods that run nowhere yet, and so no type of it.
+        let mut nothing = Response::new(Body::Empty);
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
         return Ok(nothing);
     }
     crate::metrics::parts::pod_logs(call.query.flag("insecureSkipTLSVerifyBackend"));

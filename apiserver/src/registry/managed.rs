@@ -77,27 +77,20 @@ impl Registry {
 
 /// Records the fields of an object that is answered and not stored.
 pub fn on_virtual(r: &Resource, manager: &str, o: &mut Value) {
-    on_answered(&r.schema, &r.api_version(), "", manager, o);
+    on_view(&r.schema, &r.api_version(), ("", manager), None, o);
 }
 
-/// Records what a write changed of a view of an object.
+/// Records what a write changed of the kind that a subresource takes: a view of an object, which is `live`, or what is
+/// only answered.
 pub fn on_view(
     def: &TypeDef,
     api_version: &str,
     (subresource, manager): (&str, &str),
-    live: &Value,
+    live: Option<&Value>,
     o: &mut Value,
 ) {
     let reset = Set::of(&[]);
     let now = object::now();
     let writer = Writer { def: Some(def), manager, api_version, subresource, reset: &reset, now: &now };
-    apply::track_update(Some(live), o, &writer);
-}
-
-/// The same for the kind that a subresource takes.
-pub fn on_answered(def: &TypeDef, api_version: &str, subresource: &str, manager: &str, o: &mut Value) {
-    let reset = Set::of(&[]);
-    let now = object::now();
-    let writer = Writer { def: Some(def), manager, api_version, subresource, reset: &reset, now: &now };
-    apply::track_update(None, o, &writer);
+    apply::track_update(live, o, &writer);
 }

@@ -29,6 +29,9 @@ const RETRIES: usize = 10;
 /// Idle connections are closed after this.
 const IDLE: Duration = Duration::from_secs(90);
 
+/// How the server calls itself where it calls for its own sake.
+const USER_AGENT: &str = concat!("kube-apiserver/", env!("CARGO_PKG_VERSION"));
+
 /// Idle connections kept per server.
 const IDLE_CONNECTIONS: usize = 25;
 
@@ -120,7 +123,7 @@ impl Client {
     ///
     /// # Errors
     /// The file, or what it refers to, cannot be used.
-    pub fn from_kubeconfig(path: &Path, user_agent: &str) -> Result<Self, CallError> {
+    pub fn from_kubeconfig(path: &Path) -> Result<Self, CallError> {
         let server = Server::read(path).map_err(CallError::Config)?;
         let trust = match &server.ca {
             _ if server.insecure => Trust::Nothing,
@@ -130,7 +133,7 @@ impl Client {
         let tls = tls::config(&trust, server.credentials.identity.as_ref(), &[b"h2", b"http/1.1"])
             .map_err(|e| CallError::Config(format!("kubeconfig {}: {e}", path.display())))?;
         let connector = Connector { tls, server_name: server.server_name, service: None, allow_plain: true };
-        Self::new(server.url, connector, server.credentials, user_agent)
+        Self::new(server.url, connector, server.credentials, USER_AGENT)
     }
 
     /// The URL that is called.

@@ -92,7 +92,7 @@ fn token_files_are_read() {
     let mut h = http::HeaderMap::new();
     s.credentials.apply(&mut h).unwrap();
     assert_eq!(h["authorization"], "Bearer secret");
-    assert_eq!(Client::from_kubeconfig(&file, "agent").unwrap().url(), "https://h:1/p");
+    assert_eq!(Client::from_kubeconfig(&file).unwrap().url(), "https://h:1/p");
     std::fs::write(&file, "current-context: nope\n").unwrap();
     assert!(Server::read(&file).err().unwrap().contains("context \"nope\" does not exist"));
 }

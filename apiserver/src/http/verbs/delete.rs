@@ -1,5 +1,6 @@
 //! DELETE of one object and of a collection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -41,18 +42,18 @@ pub fn decode(body: &[u8], format: Format) -> ApiResult<DeleteOptions> {
             proto::wire::from_proto(env.raw, schema).map_err(|e| ApiError::bad_request(e.to_string()))?
         }
         _ => {
+            let bad = |e: serde_json::Error| ApiError::bad_request(e.to_string());
             let json = match format {
                 Format::Yaml => {
                     let v = yaml::first_document(body).map_err(ApiError::bad_request)?;
-                    serde_json::to_vec(&v).map_err(|e| ApiError::bad_request(e.to_string()))?
+                    Cow::Owned(serde_json::to_vec(&v).map_err(bad)?)
                 }
-                _ => body.to_vec(),
+                _ => Cow::Borrowed(body),
             };
             let (version, kind) =
                 proto::json::interpret(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
             check_kind(&version, &kind)?;
-            let mut v: Value =
-                serde_json::from_slice(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            let mut v: Value = serde_json::from_slice(&json).map_err(bad)?;
             if v.is_null() {
                 v = json!({});
             }

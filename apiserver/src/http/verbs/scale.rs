@@ -239,7 +239,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
             (None, None) => current.clone(),
         };
         if !applied {
-            managed::on_view(schema, "autoscaling/v1", ("scale", &manager), &current, &mut scale);
+            managed::on_view(schema, "autoscaling/v1", ("scale", &manager), Some(&current), &mut scale);
         }
         let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 && replicas != UNSET {

@@ -60,7 +60,7 @@ async fn issued(
 ) -> ApiResult<Value> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     issuer.prepare(namespace, name, o).await?;
-    managed::on_answered(schema, "authentication.k8s.io/v1", "token", manager, o);
+    managed::on_view(schema, "authentication.k8s.io/v1", ("token", manager), None, o);
     let cx = WriteCx {
         user: &call.user,
         manager: "",

@@ -81,9 +81,8 @@ fn only_resize(new: &api::Pod, old: &api::Pod) -> api::Pod {
     pod.metadata.resource_version = new.metadata.resource_version.clone();
     pod.metadata.managed_fields = new.metadata.managed_fields.clone();
     let (Some(to), Some(from)) = (&mut pod.spec, &new.spec) else { return pod };
-    let names = |l: &[api::Container]| l.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
     let resized = |to: &[api::Container], from: &[api::Container]| {
-        if names(to) != names(from) {
+        if !to.iter().map(|c| &c.name).eq(from.iter().map(|c| &c.name)) {
             return from.to_vec();
         }
         let one = |(t, f): (&api::Container, &api::Container)| api::Container {

@@ -67,16 +67,18 @@ pub fn template_meta(t: &PodTemplateSpec, path: &Path) -> ErrorList {
     errors
 }
 
+/// Annotation of the API's copy of a pod that a kubelet has from a file.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Annotations that mean something to pods.
 pub fn annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let get = |k: &str| meta.annotations.as_ref().and_then(|a| a.get(k));
-    let mirror = "kubernetes.io/config.mirror";
-    if let Some(v) = get(mirror)
+    if let Some(v) = get(MIRROR)
         && text(&spec.node_name).is_empty()
     {
         errors.push(Error::invalid(
-            &path.key(mirror),
+            &path.key(MIRROR),
             v,
             "must set spec.nodeName if mirror pod annotation is set",
         ));

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerResizePolicy, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::MIRROR;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::podspec::resources::qos_class;
 use crate::kinds::semantic::{items, same};
 
 type Amounts = Option<BTreeMap<String, Quantity>>;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A change through the `resize` subresource.
 pub fn resize(new: &Pod, old: &Pod) -> ErrorList {
@@ -77,15 +76,8 @@ fn pod_level(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut ErrorList) 
         }
         (Some(n), o) => (n, o.as_ref()),
     };
-    if let Some(o) = o {
-        for (field, n, o) in [("requests", &n.requests, &o.requests), ("limits", &n.limits, &o.limits)] {
-            if is_removed(n, o) {
-                let message = format!("pod-level resource {field} cannot be removed");
-                errors.push(Error::forbidden(&at.child(field), message));
-            }
-        }
-    }
     let had = o.cloned().unwrap_or_default();
+    removed("pod-level resource", n, &had, &at, errors);
     let kept = kept(n, &had);
     let unchanged = same(&kept, &had) || (o.is_none() && is_empty(&kept));
     if !unchanged {
@@ -112,20 +104,27 @@ fn in_order(list: &str, new: &[Container], old: &[Container], path: &Path, error
 
 fn removals(new: &[Container], old: &[Container], path: &Path, errors: &mut ErrorList) {
     for (i, (n, o)) in new.iter().zip(old).enumerate() {
-        let at = path.index(i).child("resources");
         let (n, o) = (n.resources.clone().unwrap_or_default(), o.resources.clone().unwrap_or_default());
-        for (field, n, o) in [("requests", &n.requests, &o.requests), ("limits", &n.limits, &o.limits)] {
-            if is_removed(n, o) {
-                errors
-                    .push(Error::forbidden(&at.child(field), format!("resource {field} cannot be removed")));
-            }
-        }
+        removed("resource", &n, &o, &path.index(i).child("resources"), errors);
     }
 }
 
-fn is_removed(new: &Amounts, old: &Amounts) -> bool {
-    let has = |name| new.as_ref().is_some_and(|n| n.contains_key(name));
-    old.iter().flatten().any(|(name, _)| !has(name))
+/// What `old` asks for and `new` does not. `what` begins the sentences.
+fn removed(
+    what: &str,
+    new: &ResourceRequirements,
+    old: &ResourceRequirements,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    for (field, new, old) in
+        [("requests", &new.requests, &old.requests), ("limits", &new.limits, &old.limits)]
+    {
+        let has = |name| new.as_ref().is_some_and(|n| n.contains_key(name));
+        if old.iter().flatten().any(|(name, _)| !has(name)) {
+            errors.push(Error::forbidden(&path.child(field), format!("{what} {field} cannot be removed")));
+        }
+    }
 }
 
 fn init_container(new: &Container, old: &Container, path: &Path, errors: &mut ErrorList) {
