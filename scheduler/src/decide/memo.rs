@@ -33,11 +33,6 @@ struct Shape {
     backed: Vec<Str>,
 }
 
-/// The resources that a pod asks for and device classes stand for at present.
-fn backed(cx: Cycle<'_>) -> Vec<Str> {
-    extended::backed(&cx.cache.dra, cx.pod).into_iter().map(|(name, _)| name).collect()
-}
-
 impl Shape {
     fn new(profile: &Profile, cx: Cycle<'_>) -> Self {
         let p = cx.pod;
@@ -53,7 +48,7 @@ impl Shape {
             required_nodes: w.required_nodes.clone(),
             preferred_nodes: w.preferred_nodes.clone(),
             features: w.features.clone(),
-            backed: backed(cx),
+            backed: extended::backed_names(&cx.cache.dra, cx.pod),
         }
     }
 
@@ -69,7 +64,7 @@ impl Shape {
             && self.preferred_nodes == w.preferred_nodes
             && self.features == w.features
             && self.profile == profile.name
-            && self.backed == backed(cx)
+            && self.backed == extended::backed_names(&cx.cache.dra, cx.pod)
     }
 }
 

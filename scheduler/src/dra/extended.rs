@@ -87,6 +87,12 @@ pub fn backed<'a>(dra: &'a Dra, pod: &PodInfo) -> Vec<(Str, &'a Class)> {
     asked.filter_map(|(name, _)| Some((name.clone(), class_of(dra, name)?))).collect()
 }
 
+/// Their names.
+#[must_use]
+pub fn backed_names(dra: &Dra, pod: &PodInfo) -> Vec<Str> {
+    backed(dra, pod).into_iter().map(|(name, _)| name).collect()
+}
+
 /// Whether a claim was made for extended resources.
 #[must_use]
 pub fn is_for_resources(c: &api::ResourceClaim) -> bool {

@@ -155,8 +155,7 @@ impl Plugin for Fit {
 
     fn filter<'a>(&'a self, cx: Cycle<'a>) -> Result<Filter<'a>, Rejection> {
         let ask = &cx.pod.requests.asked;
-        let backed: Vec<Str> =
-            extended::backed(&cx.cache.dra, cx.pod).into_iter().map(|(name, _)| name).collect();
+        let backed = extended::backed_names(&cx.cache.dra, cx.pod);
         Ok(Filter::Check(Box::new(move |n| match self.shortage(ask, &backed, n) {
             None => Ok(()),
             Some((reasons, never)) => {

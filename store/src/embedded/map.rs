@@ -38,10 +38,8 @@ impl Place {
     pub fn open(&self, anew: bool) -> Result<Map, StoreError> {
         let current = if anew { 0 } else { self.current };
         // What a rewriting that was broken off has left goes, too.
-        for (i, name) in NAMES.iter().enumerate().filter(|(i, _)| anew || *i != current) {
-            remove(&self.dir.join(name)).map_err(|e| {
-                StoreError::Unavailable(format!("removing {}: {e}", self.dir.join(NAMES[i]).display()))
-            })?;
+        for (_, name) in NAMES.iter().enumerate().filter(|(i, _)| anew || *i != current) {
+            remove(&self.dir.join(name))?;
         }
         recovery::mark_used(&self.dir.join("APPLIED"), suffix(current))?;
         let kv = SledKv::open(&self.dir.join(NAMES[current]), self.cache_bytes)?;
@@ -53,9 +51,11 @@ impl Place {
     }
 }
 
-fn remove(dir: &Path) -> std::io::Result<()> {
+fn remove(dir: &Path) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Unavailable(format!("removing {}: {e}", dir.display())))
+        }
         _ => Ok(()),
     }
 }
@@ -98,7 +98,7 @@ impl Drop for Aside {
         if let Some(kv) = self.kv.take() {
             drop(kv);
             if let Err(e) = remove(&self.path) {
-                tracing::warn!(dir = %self.path.display(), error = %e, "could not remove a map that is not in use");
+                tracing::warn!(error = %e, "a map that is not in use stays");
             }
         }
     }
@@ -109,7 +109,7 @@ impl Map {
     pub fn aside(&self) -> Result<Aside, StoreError> {
         let name = 1 - self.current.read().name;
         let path = self.dir.join(NAMES[name]);
-        remove(&path).map_err(|e| StoreError::Unavailable(format!("removing {}: {e}", path.display())))?;
+        remove(&path)?;
         let kv = SledKv::open(&path, self.cache_bytes)?;
         Ok(Aside { kv: Some(kv), name, path })
     }
