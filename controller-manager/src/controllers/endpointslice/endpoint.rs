@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::plan::Group;
+use super::topology;
 use crate::util::{meta, pods, services};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -96,7 +97,9 @@ pub fn wanted(
     families: &[String],
 ) -> (Vec<Group>, Vec<String>) {
     let publish = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
-    let distribution = service.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref());
+    // The annotation goes before the field.
+    let distribution = service.spec.as_ref().filter(|_| !topology::is_auto(service));
+    let distribution = distribution.and_then(|s| s.traffic_distribution.as_deref());
     let mut groups = Vec::new();
     let mut homeless = Vec::new();
     for pod in pods.iter().filter(|p| services::may_be_endpoint(p)) {

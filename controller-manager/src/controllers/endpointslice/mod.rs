@@ -1,21 +1,26 @@
 //! EndpointSlices: for every service with a selector, the addresses of its pods, at most a hundred per slice.
 //!
-//! Reads services, pods, nodes and slices; writes slices. [`endpoint`] says what is wanted, [`plan`] how to get there
-//! with few writes, [`writer`] writes (also for the mirroring controller).
+//! Reads services, pods, nodes and slices; writes slices. [`endpoint`] says what is wanted, [`topology`] which zones
+//! endpoints serve, [`plan`] how to get there with few writes, [`writer`] writes (also for the mirroring controller).
 
 pub(super) mod endpoint;
 pub(super) mod plan;
+mod topology;
 pub(super) mod writer;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use component_base::controller::events::EventRecorder;
 use component_base::controller::informer::{Delta, Store, key_of, split_key};
 use component_base::controller::queue::{Backoff, WorkQueue};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use parking_lot::Mutex;
 
-use self::plan::Frame;
+use self::plan::{Frame, Group};
+use self::topology::Shares;
 use self::writer::Writer;
 use crate::context::{Context, synced};
 use crate::util::{meta, pods, services};
@@ -31,9 +36,16 @@ struct Controller {
     nodes: Store<Node>,
     slices: Store<EndpointSlice>,
     writer: Writer,
+    events: EventRecorder,
     queue: WorkQueue<String>,
     max: usize,
+    /// The zones' shares, until a node changes them.
+    shares: Mutex<Option<Option<Shares>>>,
+    /// By service that asks for hints by zone and address family: why there are none, if there are none.
+    hinted: Mutex<HashMap<String, Hinted>>,
 }
+
+type Hinted = BTreeMap<String, Result<(), String>>;
 
 pub(super) fn service_key(slice: &EndpointSlice) -> Option<String> {
     let name = slice.metadata.labels.as_ref()?.get(endpoint::SERVICE_NAME)?;
@@ -65,8 +77,11 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
         nodes: nodes.store(),
         slices: slices.store(),
         writer: Writer::new(ctx.client("endpointslice-controller")?),
+        events: ctx.events.for_component("endpoint-slice-controller"),
         queue: WorkQueue::new(Backoff { base: Duration::from_secs(1), max: Duration::from_secs(1000) }),
         max: ctx.flags.max_endpoints_per_slice.clamp(1, 1000),
+        shares: Mutex::default(),
+        hinted: Mutex::default(),
     });
     let q = c.queue.clone();
     services.on_change(move |d| q.add(key_of(d.object().as_ref())));
@@ -97,6 +112,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<()> {
 impl Controller {
     /// A node's pods get into slices when the node is known, and follow its zone.
     fn node_changed(&self, d: &Delta<Node>) {
+        if !matches!(d, Delta::Updated(old, new) if topology::weight(old) == topology::weight(new)) {
+            *self.shares.lock() = None;
+            self.hinted.lock().keys().for_each(|key| self.queue.add(key.clone()));
+        }
         let zone =
             |n: &Node| n.metadata.labels.as_ref().and_then(|l| l.get("topology.kubernetes.io/zone").cloned());
         if let Delta::Updated(old, new) = d
@@ -115,6 +134,7 @@ impl Controller {
         // A deleted service's slices go with it: they name it as owner.
         let Some(service) = self.services.get(key) else {
             self.writer.forget(key);
+            self.hinted.lock().remove(key);
             return Ok(());
         };
         let Some(selector) = services::selector(&service) else { return Ok(()) };
@@ -130,7 +150,7 @@ impl Controller {
         let mut pods = self.pods.in_namespace(namespace.unwrap_or_default());
         pods.retain(|p| selector.matches(p.metadata.labels.as_ref()));
         let families = endpoint::families(&service);
-        let (groups, homeless) = endpoint::wanted(&service, &pods, |n| self.nodes.get(n), &families);
+        let (mut groups, homeless) = endpoint::wanted(&service, &pods, |n| self.nodes.get(n), &families);
         if !homeless.is_empty() {
             // The node's arrival wakes the service; nothing to retry until then.
             tracing::debug!(
@@ -142,6 +162,7 @@ impl Controller {
         let uid = meta::uid(&service.metadata);
         let (mine, foreign): (Vec<_>, Vec<_>) =
             existing.into_iter().partition(|s| meta::is_controlled_by(&s.metadata, uid));
+        let hinted = topology::is_auto(&service).then(|| self.hint(&families, &mut groups, &mine));
         let frame = Frame {
             empty: endpoint::empty_slice(&service),
             max: self.max,
@@ -151,6 +172,57 @@ impl Controller {
         let mut changes = plan::plan(&frame, &families, groups, &mine);
         // Left from a service of the same name that is gone.
         changes.delete.extend(foreign);
-        self.writer.apply(key, meta::namespace(&service.metadata), changes).await
+        self.writer.apply(key, meta::namespace(&service.metadata), changes).await?;
+        self.tell(key, &service, hinted);
+        Ok(())
+    }
+
+    /// Says which zones the endpoints of a service serve. `slices` are what it has now.
+    fn hint(&self, families: &[String], groups: &mut [Group], slices: &[Arc<EndpointSlice>]) -> Hinted {
+        let mut shares = self.shares.lock();
+        let shares = shares
+            .get_or_insert_with(|| topology::shares(self.nodes.list().iter().map(|n| topology::weight(n))));
+        let had: HashMap<&str, &str> = slices
+            .iter()
+            .flat_map(|s| plan::endpoints_of(s))
+            .filter_map(|e| {
+                let zone = e.hints.as_ref()?.for_zones.as_ref()?.first()?;
+                Some((e.addresses.first()?.as_str(), zone.name.as_str()))
+            })
+            .collect();
+        let of = |family: &String| {
+            let mine = groups.iter_mut().filter(|g| g.address_type == *family);
+            let mut endpoints: Vec<&mut Endpoint> = mine.flat_map(|g| g.endpoints.iter_mut()).collect();
+            (family.clone(), topology::assign(shares.as_ref(), &had, &mut endpoints))
+        };
+        families.iter().map(of).collect()
+    }
+
+    /// Tells of hints that came, went, or cannot be; `now` is none for a service that does not ask for any.
+    fn tell(&self, key: &str, service: &Service, now: Option<Hinted>) {
+        let mut all = self.hinted.lock();
+        let before = match &now {
+            Some(now) => all.insert(key.to_owned(), now.clone()),
+            None => all.remove(key),
+        };
+        drop(all);
+        let (now, before) = (now.unwrap_or_default(), before.unwrap_or_default());
+        let reference = meta::reference(service);
+        for family in before.iter().filter(|(f, b)| b.is_ok() && !now.contains_key(*f)).map(|(f, _)| f) {
+            let message = format!("Topology Aware Hints has been disabled, addressType: {family}");
+            self.events.warning(&reference, "TopologyAwareHintsDisabled", message);
+        }
+        for (family, result) in now.iter().filter(|(f, r)| before.get(*f) != Some(*r)) {
+            match result {
+                Ok(()) => {
+                    let message = format!("Topology Aware Hints has been enabled, addressType: {family}");
+                    self.events.normal(&reference, "TopologyAwareHintsEnabled", message);
+                }
+                Err(why) => {
+                    let message = format!("{why}, addressType: {family}");
+                    self.events.warning(&reference, "TopologyAwareHintsDisabled", message);
+                }
+            }
+        }
     }
 }

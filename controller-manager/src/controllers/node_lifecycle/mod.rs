@@ -4,7 +4,7 @@
 //! too long, so healthy nodes cost nothing but their heartbeats. [`judge`] decides about a node, [`zones`] about how
 //! fast evictions may start. The taint-eviction controller acts on the taints.
 
-mod judge;
+pub(crate) mod judge;
 mod zones;
 
 use std::collections::HashMap;
