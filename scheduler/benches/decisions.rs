@@ -12,7 +12,7 @@ use scheduler::config::{Configuration, ProfileConfig};
 use scheduler::decide::{Decision, Turn, decide};
 use scheduler::framework::{Action, ClusterEvent, Profile, Resource};
 use scheduler::model::{Labels, PodInfo, convert};
-use scheduler::preempt::{Outcome, preempt};
+use scheduler::preempt::{Outcome, best, preempt};
 use scheduler::queue::Queue;
 use serde_json::{Value, json};
 
@@ -143,7 +143,8 @@ fn preemption() -> f64 {
     let begun = Instant::now();
     for x in &important {
         let Decision::Unschedulable(d) = decide(&c, &p, x, &mut turn) else { panic!("it fits") };
-        let Outcome::Evict(candidate) = preempt(&mut c, &p, x, &d, &mut turn) else { panic!("no victims") };
+        let Outcome::Evict(found) = preempt(&mut c, &p, x, &d, &mut turn) else { panic!("no victims") };
+        let candidate = best(&found).expect("one is the best");
         c.nominate(x, Some(candidate.node.clone()));
         candidate.victims.iter().for_each(|v| drop(c.remove_pod(&v.uid)));
         let Decision::Node { slot, .. } = decide(&c, &p, x, &mut turn) else { panic!("no room was made") };

@@ -69,12 +69,6 @@ pub fn problems(extenders: &[Extender]) -> Vec<String> {
                 "extenders[{i}].weight: Invalid value: {w}: must have a positive weight applied to it"
             ));
         }
-        if !e.preempt_verb.is_empty() {
-            out.push(format!(
-                "extenders[{i}].preemptVerb: extenders are not asked about preemption yet; remove it, and the \
-                 extender's filter still has the last word on the node"
-            ));
-        }
         for (j, r) in e.managed_resources.iter().enumerate() {
             let at = format!("extenders[{i}].managedResources[{j}].name");
             if !r.name.contains('/') || r.name.contains("kubernetes.io/") || r.name.starts_with("requests.") {

@@ -28,13 +28,13 @@ pub struct Candidate {
 }
 
 /// The pods that must leave a node, or why that would not help.
-pub type Victims = Result<Candidate, Rejection>;
+pub type Victims = Result<Arc<Candidate>, Rejection>;
 
 /// What preemption comes to.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Evict these and wait for the node.
-    Evict(Arc<Candidate>),
+    /// Evict the victims of one of these, [`best`] says which, and wait for the node. Never empty.
+    Evict(Vec<Arc<Candidate>>),
     /// Nothing to gain; the text follows `preemption: ` in the pod's message.
     No(String),
     /// Victims of an earlier preemption are still shutting down; the text follows `preemption: `.
@@ -56,7 +56,7 @@ impl Default for Limits {
     }
 }
 
-/// Looks for the least harmful way to make room for `pod`, given why it fits nowhere. The cache is left as it was.
+/// Looks for ways to make room for `pod`, given why it fits nowhere. The cache is left as it was.
 pub fn preempt<R: Rng>(
     cache: &mut Cache,
     profile: &Profile,
@@ -88,16 +88,14 @@ pub fn preempt<R: Rng>(
         }
     }
     let Search { found, mut reasons, examined, .. } = search;
-    match best(found) {
-        Some(c) => Outcome::Evict(c),
-        None => {
-            if diagnosis.total > examined {
-                let rest = diagnosis.total - examined;
-                *reasons.entry("Preemption is not helpful for scheduling".into()).or_default() += rest;
-            }
-            Outcome::No(histogram(diagnosis.total, reasons.into_iter()))
-        }
+    if !found.is_empty() {
+        return Outcome::Evict(found);
     }
+    if diagnosis.total > examined {
+        let rest = diagnosis.total - examined;
+        *reasons.entry("Preemption is not helpful for scheduling".into()).or_default() += rest;
+    }
+    Outcome::No(histogram(diagnosis.total, reasons.into_iter()))
 }
 
 /// What the search has come to so far.
@@ -105,7 +103,7 @@ pub fn preempt<R: Rng>(
 struct Search {
     wanted: usize,
     examined: usize,
-    found: Vec<Arc<Victims>>,
+    found: Vec<Arc<Candidate>>,
     sparing: bool,
     reasons: BTreeMap<Cow<'static, str>, usize>,
 }
@@ -117,7 +115,7 @@ impl Search {
         match v.as_ref() {
             Ok(c) => {
                 self.sparing |= c.violations == 0;
-                self.found.push(v);
+                self.found.push(c.clone());
             }
             Err(r) => r.reasons.iter().for_each(|x| *self.reasons.entry(x.clone()).or_default() += 1),
         }
@@ -173,7 +171,8 @@ fn waits_for_victims(cache: &Cache, pod: &PodInfo, diagnosis: &Diagnosis) -> Opt
 
 /// The least harmful candidate: fewest broken budgets, lowest top priority, smallest sum of priorities, fewest
 /// victims, and of those the most important ones started last.
-fn best(found: Vec<Arc<Victims>>) -> Option<Arc<Candidate>> {
+#[must_use]
+pub fn best(found: &[Arc<Candidate>]) -> Option<Arc<Candidate>> {
     let cost = |c: &Candidate| {
         let top = c.victims.first().map_or(i32::MIN, |p| p.priority);
         // Priorities are shifted so that one victim more always counts.
@@ -187,6 +186,5 @@ fn best(found: Vec<Arc<Victims>>) -> Option<Arc<Candidate>> {
             .unwrap_or(i64::MAX);
         (c.violations, top, sum, c.victims.len(), std::cmp::Reverse(earliest))
     };
-    let candidates = found.iter().filter_map(|v| v.as_ref().as_ref().ok());
-    candidates.min_by_key(|c| cost(c)).map(|c| Arc::new(c.clone()))
+    found.iter().min_by_key(|c| cost(c)).cloned()
 }

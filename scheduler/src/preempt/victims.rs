@@ -37,7 +37,7 @@ fn spare(
     node: Str,
     (protected, free): (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>),
     mut try_back: impl FnMut(&Arc<PodInfo>) -> bool,
-) -> Candidate {
+) -> Arc<Candidate> {
     let mut victims: Vec<Arc<PodInfo>> = Vec::new();
     let mut violations = 0;
     for (list, counts) in [(protected, true), (free, false)] {
@@ -49,7 +49,7 @@ fn spare(
         }
     }
     victims.sort_by(|a, b| more_important(a, b));
-    Candidate { node, victims, violations }
+    Arc::new(Candidate { node, victims, violations })
 }
 
 /// The pods that must leave a node so that a pod fits whose checks look at nothing else.

@@ -16,21 +16,20 @@ use tracing::{debug, info, warn};
 
 use super::api::Writer;
 use super::changes::Change;
-use super::extender::{self, Answer, Extender};
+use super::extender::{self, Answer, Extender, Proposal};
+use super::preemption::Refused;
 use super::prepare::{Prepare, undo};
-use super::{claims, volumes, watches};
+use super::{volumes, watches};
 use crate::cache::Cache;
 use crate::config::Configuration;
 use crate::decide::{Decision, Diagnosis, Turn, compile, decide, shortlist};
 use crate::dra::claims::{Shared, uid};
-use crate::dra::extended;
 use crate::framework::event::ClaimChange;
 use crate::framework::{Action, ClusterEvent, Cycle, Profile, Rejection, Resource};
 use crate::metrics::{Attempt, CacheLabel, Incoming, Metrics, Operation, QueueLabel, RejectedBy, Tries};
 use crate::model::{PodInfo, Str};
 use crate::plugins::dynamic_resources::{self, ClaimPlan};
 use crate::plugins::volumes::{Delayed, Plan, plan, stands};
-use crate::preempt::{self, Outcome};
 use crate::queue::{Queue, Queued};
 
 /// Changes that may wait to be applied.
@@ -41,13 +40,15 @@ const IN_FLIGHT: usize = 64;
 const BATCH: usize = 16;
 
 /// What the background reports.
-enum Report {
+pub(super) enum Report {
     /// A binding ended; an error if it failed.
     Bound { q: Box<Queued>, node: Str, decided: Instant, result: Result<(), String> },
     /// A claim has been written for a pod on its way; its allocation was pending under that UID.
     Claim { pending: Str, claim: Shared },
     /// The extenders have answered about a pod.
     Extended { q: Box<Queued>, begun: Instant, answer: anyhow::Result<Answer> },
+    /// The extenders have said whom to evict.
+    Preempted { refused: Box<Refused>, answer: anyhow::Result<Vec<Proposal>> },
     /// The victims of a preemption for this pod have been evicted, or not all of them.
     Evicted { uid: Str, all: bool },
 }
@@ -57,20 +58,19 @@ pub struct Worker {
     pub(super) cache: Cache,
     pub(super) queue: Queue,
     pub(super) profiles: HashMap<Box<str>, Profile>,
-    writer: Option<Writer>,
-    client: Client,
-    turn: Turn<SmallRng>,
-    /// UIDs of pods whose victims are being evicted.
-    /// True when the pod's turn came meanwhile.
-    preempting: HashMap<Str, bool>,
-    extenders: Arc<[Extender]>,
+    pub(super) writer: Option<Writer>,
+    pub(super) client: Client,
+    pub(super) turn: Turn<SmallRng>,
+    /// UIDs of pods whose victims are being evicted: true when the pod's turn came meanwhile.
+    pub(super) preempting: HashMap<Str, bool>,
+    pub(super) extenders: Arc<[Extender]>,
     /// Pods that extenders are asked about, as the watch shows them.
     pub(super) asking: HashMap<Str, Arc<PodInfo>>,
     started: Instant,
-    metrics: Metrics,
-    tasks: TaskTracker,
-    slots: Arc<Semaphore>,
-    reports: (mpsc::UnboundedSender<Report>, Option<mpsc::UnboundedReceiver<Report>>),
+    pub(super) metrics: Metrics,
+    pub(super) tasks: TaskTracker,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) reports: (mpsc::UnboundedSender<Report>, Option<mpsc::UnboundedReceiver<Report>>),
     synced: Arc<AtomicBool>,
     unsynced: usize,
 }
@@ -285,41 +285,8 @@ impl Worker {
         }
     }
 
-    fn unschedulable(&mut self, q: Queued, d: &Diagnosis, begun: Instant, writer: &Writer) {
-        let Some(profile) = self.profiles.get(&q.pod.want().scheduler) else { return };
-        if let Some(text) = &d.failure {
-            return self.failed(q, text.clone(), begun, writer);
-        }
-        let mut message = d.message();
-        let mut nominated = None;
-        // A pod that no node can take as it is gains nothing from evictions.
-        let hopeless = d.everywhere.as_ref().is_some_and(|r| !r.resolvable);
-        if profile.preempts && !hopeless {
-            self.metrics.preemption_attempts.inc();
-            let outcome = preempt::preempt(&mut self.cache, profile, &q.pod, d, &mut self.turn);
-            if let Outcome::No(text) | Outcome::Wait(text) = &outcome {
-                if profile.plugin(dynamic_resources::NAME).is_some() {
-                    message.push_str(self.deallocate(&q.pod, d, writer));
-                }
-                message.push_str(" preemption: ");
-                message.push_str(text);
-            }
-            match outcome {
-                Outcome::No(_) if q.pod.want().nominated.is_some() => nominated = Some(Str::from("")),
-                Outcome::No(_) | Outcome::Wait(_) => {}
-                Outcome::Evict(c) => {
-                    self.metrics.preemption_victims.observe(c.victims.len() as f64);
-                    nominated = Some(c.node.clone());
-                    self.evict(&q.pod, c, writer);
-                }
-            }
-        }
-        let by = if d.plugins.is_empty() { BTreeSet::from(["NodeResourcesFit"]) } else { d.plugins.clone() };
-        self.refuse(q, by, message, nominated, begun, writer);
-    }
-
     /// The attempt was void: nobody knows yet whether the pod fits somewhere.
-    fn failed(&mut self, q: Queued, text: String, begun: Instant, writer: &Writer) {
+    pub(super) fn failed(&mut self, q: Queued, text: String, begun: Instant, writer: &Writer) {
         let (pod, now) = (q.pod.clone(), self.now());
         warn!(pod = %pod.key(), why = text, "the decision failed, trying again");
         self.observe_attempt(&pod.want().scheduler, "error", begun);
@@ -327,71 +294,8 @@ impl Worker {
         self.tell_failed(writer, pod, "SchedulerError", text, None);
     }
 
-    /// Gives up devices that keep a pod from all nodes. What runbooks quote of upstream's plugin is the answer.
-    fn deallocate(&self, pod: &PodInfo, d: &Diagnosis, writer: &Writer) -> &'static str {
-        let made = extended::backed(&self.cache.dra, pod);
-        if pod.want().resource_claims.is_empty() && made.is_empty() {
-            return " no new claims to deallocate,";
-        }
-        let timeout = self.profiles.get(&pod.want().scheduler).map(|p| p.device_timeout);
-        let claim = match timeout {
-            Some(t) if d.plugins.contains(dynamic_resources::NAME) => {
-                dynamic_resources::to_deallocate(&self.cache, pod, t)
-            }
-            _ => None,
-        };
-        let (client, slots) = (writer.client.clone(), self.slots.clone());
-        if let Some(claim) = claim {
-            self.tasks.spawn(async move {
-                let _permit = slots.acquire_owned().await;
-                claims::deallocate(&client, &claim).await;
-            });
-            return " deallocation of ResourceClaim completed,";
-        }
-        let stale = self.cache.dra.claims.extended(&pod.uid).filter(|_| !made.is_empty()).cloned();
-        let Some(claim) = stale else { return " still not schedulable," };
-        self.tasks.spawn(async move {
-            let _permit = slots.acquire_owned().await;
-            claims::delete(&client, &claim).await;
-        });
-        " deletion of ResourceClaim completed,"
-    }
-
-    fn evict(&mut self, pod: &Arc<PodInfo>, c: Arc<preempt::Candidate>, writer: &Writer) {
-        info!(pod = %pod.key(), node = %c.node, victims = c.victims.len(), "making room by preemption");
-        // Pods of lower priority that waited for this node have to look again.
-        let outbid: Vec<Arc<PodInfo>> =
-            self.cache.nominated(&c.node).iter().filter(|p| p.priority < pod.priority).cloned().collect();
-        let now = self.now();
-        for p in &outbid {
-            self.cache.nominate(p, None);
-            self.queue.activate_pod(&p.uid, now);
-        }
-        self.preempting.insert(pod.uid.clone(), false);
-        let (writer, pod, reports) = (writer.clone(), pod.clone(), self.reports.0.clone());
-        self.tasks.spawn(async move {
-            for p in outbid {
-                writer.clear_nomination(&p).await;
-            }
-            let profile = pod.want().scheduler.clone();
-            let evictions =
-                c.victims.iter().filter(|v| !v.deleting).map(|v| writer.evict(v, &pod, &c.node, &profile));
-            let all = futures::future::join_all(evictions).await.into_iter().all(|done| done);
-            let _ = reports.send(Report::Evicted { uid: pod.uid.clone(), all });
-        });
-    }
-
-    /// All evictions for a pod have been asked for.
-    fn evicted(&mut self, uid: &str, all: bool) {
-        let tried_meanwhile = self.preempting.remove(uid) == Some(true);
-        if tried_meanwhile || !all {
-            let now = self.now();
-            self.queue.activate_pod(uid, now);
-        }
-    }
-
     /// The pod stays without a node for now.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         q: Queued,
         by: BTreeSet<&'static str>,
@@ -514,6 +418,7 @@ impl Worker {
             }
             Report::Evicted { uid, all } => return self.evicted(&uid, all),
             Report::Extended { q, begun, answer } => return self.extended(*q, begun, answer),
+            Report::Preempted { refused, answer } => return self.preempted(*refused, answer),
         };
         let profile = q.pod.want().scheduler.clone();
         let claims: Vec<(Str, Str)> =

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod claims;
 pub mod core;
 pub mod extender;
+mod preemption;
 mod prepare;
 pub mod volumes;
 pub mod watches;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cache::{Budget, Cache};
 use crate::decide::{Decision, Turn, decide};
 use crate::model::{PodInfo, Selector};
-use crate::preempt::{Outcome, preempt};
+use crate::preempt::{Outcome, best, preempt};
 use crate::testing::{cluster, node, node_with, on, pod_with, profile};
 
 fn sized(name: &str, cpu: &str, priority: i32) -> Arc<PodInfo> {
@@ -34,7 +34,10 @@ fn outcome(c: &mut Cache, pod: &PodInfo) -> Outcome {
 
 fn victims(o: Outcome) -> (String, Vec<String>) {
     match o {
-        Outcome::Evict(c) => (c.node.to_string(), c.victims.iter().map(|v| v.name.to_string()).collect()),
+        Outcome::Evict(found) => {
+            let c = best(&found).expect("one is the best");
+            (c.node.to_string(), c.victims.iter().map(|v| v.name.to_string()).collect())
+        }
         Outcome::No(text) | Outcome::Wait(text) => panic!("no preemption: {text}"),
     }
 }

@@ -54,7 +54,6 @@ fn mistakes_are_told() {
         "percentageOfNodesToScore",
         "podMaxBackoffSeconds",
         "extenders[0].weight: Invalid value: 0",
-        "not asked about preemption yet",
         "found 2 extenders implementing bind",
         "Duplicate value",
     ] {

@@ -1,7 +1,9 @@
-//! HTTP extenders: other services that filter and score nodes, and bind pods.
+//! HTTP extenders: other services that filter and score nodes, have a say in preemption, and bind pods.
 //!
 //! They are asked after the plugins, outside of the loop: a slow extender holds up its own pods and no others. So
 //! the cluster may have changed when the answer comes, and the node is checked once more before the pod is bound.
+
+mod preemption;
 
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use tracing::{debug, info};
 use crate::config::extender::Extender as Config;
 use crate::framework::MAX_SCORE;
 use crate::model::{PodInfo, Str};
+
+pub use self::preemption::{Offer, Proposal, preempt};
 
 /// The largest score an extender gives.
 const MAX_EXTENDER_SCORE: i64 = 10;
@@ -60,6 +64,12 @@ impl Extender {
     #[must_use]
     pub fn binds(&self) -> bool {
         !self.config.bind_verb.is_empty()
+    }
+
+    /// Whether it has a say in whom to evict.
+    #[must_use]
+    pub fn preempts(&self) -> bool {
+        !self.config.preempt_verb.is_empty()
     }
 
     async fn send(&self, verb: &str, body: &Value) -> anyhow::Result<Value> {
