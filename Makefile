@@ -23,7 +23,7 @@ TOOL := $(CARGO) build --release --locked --workspace --exclude pause --bin
 CLUSTER_TESTS := $(patsubst integration-tests/tests/%.rs,--test %,$(wildcard integration-tests/tests/*.rs))
 TOOLS := $(patsubst integration-tests/src/bin/%/,--bin %,$(wildcard integration-tests/src/bin/*/))
 
-PARTS ?= node api scheduler
+PARTS ?= node api scheduler store
 bench: build ## measure speed and memory: name, value, unit; PARTS="node api" chooses
 	@./scripts/install-test-tools
 	$(if $(filter-out scheduler,$(PARTS)),$(TOOL) bench)
