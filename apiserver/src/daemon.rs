@@ -57,8 +57,11 @@ async fn open(flags: &Flags, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<d
     }
     let dir = flags.data_dir.clone();
     std::fs::create_dir_all(&dir).with_context(|| format!("--data-dir: making {}", dir.display()))?;
-    let config =
-        Config { retention_seconds: flags.store.store_history_retention.0.as_secs(), ..Config::new(&dir) };
+    let config = Config {
+        retention_seconds: flags.store.store_history_retention.0.as_secs(),
+        lease_reads: flags.store.store_lease_reads,
+        ..Config::new(&dir)
+    };
     let opening = || format!("opening the store in {}", dir.display());
     let Some(group) = flags.store.group()? else {
         let open = tokio::task::spawn_blocking(move || Engine::open(config));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{ArgAction, Args};
 use component_base::duration::GoDuration;
 
 use crate::store::embedded::{GroupConfig, TlsFiles};
@@ -28,6 +28,10 @@ pub struct StoreFlags {
     /// How long the embedded store keeps history, for watches that resume and for ctl history; 0 keeps all
     #[arg(long, default_value = "5m0s")]
     pub store_history_retention: GoDuration,
+    /// A member that leads the embedded store and has just been answered by a majority answers reads without asking
+    /// again; turn it off where virtual machines are frozen and go on
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value_t = true)]
+    pub store_lease_reads: bool,
     /// Where other members reach this one; the port of its entry in --store-initial-cluster, on all addresses
     #[arg(long)]
     pub store_listen_peer: Option<SocketAddr>,

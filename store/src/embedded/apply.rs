@@ -133,10 +133,14 @@ impl Applier {
     pub fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
         self.pending.insert(META.to_vec(), Some(self.meta.encode()));
         let batch = std::mem::take(&mut self.pending);
-        let _gate = self.state.gate.write();
-        self.state.kv.apply(&batch)?;
-        self.state.compacted.store(self.meta.compacted, Ordering::Release);
-        self.state.revision.store(self.meta.revision, Ordering::Release);
+        {
+            let _gate = self.state.gate.write();
+            self.state.kv.apply(batch)?;
+            self.state.compacted.store(self.meta.compacted, Ordering::Release);
+            self.state.revision.store(self.meta.revision, Ordering::Release);
+        }
+        // It shows already: readers need not wait for this.
+        self.state.kv.hand_on(false)?;
         Ok(std::mem::take(&mut self.events))
     }
 

@@ -6,17 +6,19 @@
 //! before the append (`messages`) and which only after it (`persisted_messages`).
 
 mod change;
+mod lease;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, SnapshotMetadata};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::{CAMPAIGN_TRANSFER, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use tokio::sync::oneshot;
 
 pub use self::change::ChangeReply;
 use self::change::Changes;
+pub use self::lease::{Granted, Lease, PROMISE};
 use super::applied::{Committed, Reply};
 use super::apply::Outcome;
 use super::command::{Command, encode};
@@ -47,6 +49,8 @@ pub trait Outside {
     fn applied(&self) -> u64;
     /// This member leads, or follows somebody, or nobody (zero).
     fn leader(&mut self, leader: u64, is_me: bool);
+    /// Time on a clock that never goes back and never stands still.
+    fn now(&self) -> Duration;
 }
 
 /// Linearizable reads. Those that come while one question is under way share the next.
@@ -79,6 +83,13 @@ pub struct Core {
     /// When this member last became leader.
     elected: u64,
     changes: Changes,
+    /// Lets reads do without a question.
+    pub lease: Lease,
+    /// The tick in which this member last promised to vote for nobody for a while.
+    promised: Option<u64>,
+    /// Promises are not kept, for tests that must notice.
+    #[cfg(test)]
+    pub breaks_promises: bool,
 }
 
 fn raft_failed(e: &raft::Error) -> StoreError {
@@ -94,7 +105,15 @@ pub fn not_leading() -> StoreError {
 }
 
 impl Core {
-    pub fn new(raft: RawNode<RaftLog>, members: Members, metrics: Arc<Metrics>, incarnation: u64) -> Core {
+    pub fn new(
+        raft: RawNode<RaftLog>,
+        members: Members,
+        metrics: Arc<Metrics>,
+        incarnation: u64,
+        lease: Lease,
+    ) -> Core {
+        // Before its first term a member cannot have promised anything.
+        let promised = (raft.raft.term > 0).then_some(0);
         Core {
             raft,
             members,
@@ -108,6 +127,10 @@ impl Core {
             heard: BTreeMap::new(),
             elected: 0,
             changes: Changes::default(),
+            lease,
+            promised,
+            #[cfg(test)]
+            breaks_promises: false,
         }
     }
 
@@ -171,21 +194,66 @@ impl Core {
     /// Hands the lead over.
     pub fn transfer_leader(&mut self, to: u64) {
         self.raft.transfer_leader(to);
+        if self.raft.raft.lead_transferee.is_some() {
+            self.lease.hand_over();
+        }
+    }
+
+    /// Whether this member votes for nobody at present, because a leader may count on that.
+    fn has_promised(&self) -> bool {
+        #[cfg(test)]
+        if self.breaks_promises {
+            return false;
+        }
+        self.promised.is_some_and(|at| self.ticks < at + PROMISE)
     }
 
     /// A message of another member.
     pub fn receive(&mut self, message: Message, out: &dyn Outside) {
-        let from = message.from;
+        let (from, kind, term) = (message.from, message.get_msg_type(), message.term);
         self.heard.insert(from, self.ticks);
-        if message.get_msg_type() == MessageType::MsgSnapshot
-            && !out.has_received(message.get_snapshot().get_metadata().index)
-        {
-            // The announcement came without the file; the leader sends both again.
-            return;
+        let leads = self.leads();
+        match kind {
+            MessageType::MsgSnapshot if !out.has_received(message.get_snapshot().get_metadata().index) => {
+                // The announcement came without the file; the leader sends both again.
+                return;
+            }
+            // Raft looks at this, too, but forgets it at a restart, and with its leader.
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+                if message.context != CAMPAIGN_TRANSFER && self.has_promised() =>
+            {
+                return;
+            }
+            MessageType::MsgHeartbeatResponse if leads && term == self.raft.raft.term => {
+                let (me, members) = (self.id(), self.raft.raft.prs());
+                let is_majority = |ids: &[u64]| members.has_quorum(&ids.iter().copied().collect());
+                self.lease.answered(from, &message.context, me, is_majority);
+                self.publish();
+            }
+            MessageType::MsgReadIndex if leads && self.lease.index(out.now()).is_some() => {
+                self.raft.raft.read_only.option = ReadOnlyOption::LeaseBased;
+            }
+            _ => {}
         }
         if let Err(e) = self.raft.step(message) {
             tracing::debug!(from, error = %e, "raft did not take a message");
         }
+        self.raft.raft.read_only.option = ReadOnlyOption::Safe;
+        if kind == MessageType::MsgHeartbeat && term == self.raft.raft.term {
+            self.promised = Some(self.ticks);
+        }
+    }
+
+    /// Shows readers the lease, and what is committed.
+    fn publish(&self) {
+        let raft = &self.raft.raft;
+        let reigns = self.leads() && raft.commit_to_current_term();
+        self.lease.publish(reigns, raft.raft_log.committed);
+    }
+
+    fn send(&mut self, mut messages: Vec<Message>, out: &mut dyn Outside) {
+        self.lease.sending(&mut messages, out.now());
+        out.send(messages);
     }
 
     /// A message to this member could not be delivered.
@@ -203,11 +271,11 @@ impl Core {
     pub fn settle(&mut self, out: &mut dyn Outside) -> Result<(), StoreError> {
         // Raft looks at what is not yet applied when it stands for election; the log may have forgotten the rest.
         self.note_applied(out.applied());
-        self.ask();
+        self.ask(out);
         self.next_change();
         while self.raft.has_ready() {
             self.ready(out)?;
-            self.ask();
+            self.ask(out);
             self.next_change();
         }
         self.note_applied(out.applied());
@@ -226,8 +294,10 @@ impl Core {
         if let Some((leader, role)) = ready.ss().map(|ss| (ss.leader_id, ss.raft_state)) {
             self.role_changed(leader, role, out);
         }
+        self.publish();
         if !ready.messages().is_empty() {
-            out.send(ready.take_messages());
+            let messages = ready.take_messages();
+            self.send(messages, out);
         }
         for state in ready.take_read_states() {
             self.answer_read(&state.request_ctx, state.index);
@@ -255,14 +325,17 @@ impl Core {
             self.pace.synced(took);
         }
         if !ready.persisted_messages().is_empty() {
-            out.send(ready.take_persisted_messages());
+            let messages = ready.take_persisted_messages();
+            self.send(messages, out);
         }
         let mut light = self.raft.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.metrics.proposals_committed.set(commit);
         }
+        self.publish();
         if !light.messages().is_empty() {
-            out.send(light.take_messages());
+            let messages = light.take_messages();
+            self.send(messages, out);
         }
         self.commit(light.take_committed_entries(), out)?;
         let applied = out.applied();
@@ -273,6 +346,7 @@ impl Core {
     }
 
     fn role_changed(&mut self, leader: u64, role: StateRole, out: &mut dyn Outside) {
+        self.lease.forget(true);
         if role == StateRole::Leader {
             self.metrics.leader_changes.add(1);
             self.elected = self.ticks;
@@ -326,6 +400,7 @@ impl Core {
         protobuf::Message::merge_from_bytes(&mut cc, &entry.data).map_err(|_| damaged())?;
         let conf = self.raft.apply_conf_change(&cc).map_err(|e| raft_failed(&e))?;
         self.members.set_conf(&conf);
+        self.lease.forget(false);
         if !entry.context.is_empty() {
             self.members.note(&Change::decode(&entry.context).map_err(|_| damaged())?);
         }
@@ -333,12 +408,22 @@ impl Core {
         Ok(Some(self.members.clone()))
     }
 
-    /// Asks which entry the reads gathered must have seen, if no question is under way.
-    fn ask(&mut self) {
+    /// Asks which entry the reads gathered must have seen, if no question is under way and no lease tells.
+    fn ask(&mut self, out: &dyn Outside) {
         if std::mem::take(&mut self.reads.lost) {
             self.ask_again();
         }
-        if self.reads.asked.is_some() || self.reads.gathering.is_empty() {
+        if self.reads.gathering.is_empty() {
+            return;
+        }
+        if let Some(index) = self.lease.index(out.now()) {
+            for reply in self.reads.gathering.drain(..) {
+                // A reader that went away does not need its answer.
+                drop(reply.send(Ok(index)));
+            }
+            return;
+        }
+        if self.reads.asked.is_some() {
             return;
         }
         if self.raft.raft.leader_id == raft::INVALID_ID {

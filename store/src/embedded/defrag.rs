@@ -119,10 +119,12 @@ impl Defragmenter {
     /// Copies what is missing, and exchanges the maps.
     fn finish(&self, map: Aside, upto: Revision, meta: &Meta) -> Result<Aside, StoreError> {
         let Some(kv) = map.kv() else { return Err(stopped()) };
+        // Later it would come over what the copy has, and be older.
+        self.state.kv.hand_on(true)?;
         copy(&*self.state.kv, kv, upto, meta.revision, &AtomicBool::new(false))?;
         let members = self.state.members()?.encode();
         let last = [(META.to_vec(), Some(meta.encode())), (MEMBERS.to_vec(), Some(members))];
-        kv.apply(&Batch::from(last))?;
+        kv.apply(Batch::from(last))?;
         self.map.exchange(map, &self.state.gate)
     }
 
@@ -228,7 +230,7 @@ fn copy(
         for (revision, record) in &piece {
             restore_record(to, &mut batch, *revision, record)?;
         }
-        to.apply(&batch)?;
+        to.apply(batch)?;
     }
     Ok(())
 }

@@ -26,7 +26,13 @@ pub trait Kv: Send + Sync + 'static {
         each: &mut dyn FnMut(&[u8], Bytes) -> bool,
     ) -> Result<(), StoreError>;
     /// All or nothing, also across a crash of the process.
-    fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
+    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+    /// Of a map that holds writes back: puts them into the one below, if they are many or `all` must go.
+    fn hand_on(&self, _all: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Hands everything that was applied to the operating system: it is there after a crash of the process.
+    fn flush(&self) -> Result<(), StoreError>;
     /// Removes everything, not at once: the caller has noted elsewhere that the map is not to be trusted meanwhile.
     fn clear(&self) -> Result<(), StoreError>;
     /// Makes everything durable, as far as a quiet file system can; only used for a clean stop.
@@ -57,11 +63,6 @@ impl SledKv {
             .map_err(|e| failed("opening", e))?;
         Ok(SledKv { db, dir: dir.to_owned() })
     }
-
-    /// Hands everything to the operating system: it is there after a crash of the process.
-    pub fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map(drop).map_err(|e| failed("flushing", e))
-    }
 }
 
 impl Kv for SledKv {
@@ -85,15 +86,19 @@ impl Kv for SledKv {
         Ok(())
     }
 
-    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut b = sled::Batch::default();
         for (k, v) in batch {
             match v {
-                Some(v) => b.insert(k.as_slice(), v.as_slice()),
-                None => b.remove(k.as_slice()),
+                Some(v) => b.insert(k, v),
+                None => b.remove(k),
             }
         }
         self.db.apply_batch(b).map_err(|e| failed("writing", e))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(drop).map_err(|e| failed("flushing", e))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
@@ -101,7 +106,7 @@ impl Kv for SledKv {
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|e| failed("flushing", e))?;
+        self.flush()?;
         sync_tree(&self.dir)
             .map_err(|e| StoreError::Unavailable(format!("syncing {}: {e}", self.dir.display())))
     }
@@ -151,14 +156,18 @@ impl Kv for MemKv {
         Ok(())
     }
 
-    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut map = self.0.lock();
         for (k, v) in batch {
             match v {
-                Some(v) => map.insert(k.clone(), Bytes::from(v.clone())),
-                None => map.remove(k),
+                Some(v) => map.insert(k, Bytes::from(v)),
+                None => map.remove(&k),
             };
         }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
 

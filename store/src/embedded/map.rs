@@ -151,8 +151,12 @@ impl Kv for Map {
         self.current.read_recursive().kv.scan(start, end, each)
     }
 
-    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.current.read_recursive().kv.apply(batch)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.current.read_recursive().kv.flush()
     }
 
     fn clear(&self) -> Result<(), StoreError> {
@@ -173,7 +177,7 @@ mod tests {
     use super::*;
 
     fn put(kv: &dyn Kv, key: &str) {
-        kv.apply(&Batch::from([(key.as_bytes().to_vec(), Some(b"v".to_vec()))])).unwrap();
+        kv.apply(Batch::from([(key.as_bytes().to_vec(), Some(b"v".to_vec()))])).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod applied;
 mod apply;
+mod boot_time;
 mod codec;
 mod command;
 mod compaction;
@@ -32,6 +33,7 @@ mod record;
 mod recovery;
 mod snapshot;
 mod space;
+mod staged;
 mod start;
 mod state;
 mod wal;
@@ -83,6 +85,8 @@ pub struct Config {
     pub clock: Clock,
     /// Bytes that are free on the disk.
     pub free_space: space::Free,
+    /// Whether a leader answers linearizable reads without asking the others while it is certain to lead.
+    pub lease_reads: bool,
     /// How long to wait for another process to leave the directory.
     pub lock_patience: Duration,
 }
@@ -100,6 +104,7 @@ impl Config {
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
             }),
             free_space: space::of_disk(),
+            lease_reads: true,
             lock_patience: Duration::from_secs(10),
         }
     }

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Clock;
 use super::applied::{Committed, Progress, Reply, Work};
+use super::boot_time;
 use super::command::Command;
 use super::compaction::AutoCompaction;
 use super::core::{ChangeReply, Core, Outside, ReadReply, refuse};
@@ -143,6 +144,11 @@ impl Outside for Ways {
 
     fn leader(&mut self, leader: u64, is_me: bool) {
         self.leader.send_replace(Leader { id: leader, is_me });
+    }
+
+    fn now(&self) -> Duration {
+        // Where there is no such clock, every lease is over.
+        boot_time::now().unwrap_or(Duration::MAX)
     }
 }
 

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::Health;
 use super::applied::{Progress, Reply};
 use super::apply::Outcome;
+use super::boot_time;
 use super::command::{Command, encode};
-use super::core::NOT_LEADING;
+use super::core::{Granted, NOT_LEADING};
 use super::metrics::Metrics;
 use super::node::{Leader, Message};
 use super::peer::Peers;
@@ -33,6 +34,7 @@ pub struct Proposer {
     pub progress: Arc<Progress>,
     pub alone: Arc<AtomicBool>,
     pub peers: Option<Peers>,
+    pub lease: Arc<Granted>,
 }
 
 fn is_not_leading(outcome: &Outcome) -> bool {
@@ -118,6 +120,9 @@ impl Proposer {
             return Ok(());
         }
         let deadline = Instant::now() + PATIENCE;
+        if let Some(index) = boot_time::now().and_then(|now| self.lease.index(now)) {
+            return self.reach(index, deadline).await;
+        }
         let (tx, rx) = oneshot::channel();
         self.node.send(Message::Read(tx)).map_err(|_| self.stopped())?;
         let index = match tokio::time::timeout_at(deadline, rx).await {
@@ -125,6 +130,14 @@ impl Proposer {
             Ok(Err(_)) => return Err(self.stopped()),
             Err(_) => return Err(no_leader()),
         };
+        self.reach(index, deadline).await
+    }
+
+    /// Returns once the state holds that entry.
+    async fn reach(&self, index: u64, deadline: Instant) -> Result<(), StoreError> {
+        if self.progress.index.load(Ordering::Acquire) >= index {
+            return self.health.check();
+        }
         let mut reached = self.progress.reached.subscribe();
         let applied = tokio::time::timeout_at(deadline, reached.wait_for(|i| *i >= index)).await;
         self.health.check()?;

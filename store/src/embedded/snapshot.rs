@@ -115,6 +115,8 @@ impl Snapshotter {
             return Ok(());
         }
         let members = state.members()?;
+        // With the log goes what the map could be completed from.
+        state.kv.hand_on(true)?;
         let (fs, meta, state, store_id) = (Arc::clone(&self.fs), *meta, Arc::clone(state), self.store_id);
         let (progress, metrics, node) =
             (Arc::clone(&self.progress), Arc::clone(&self.metrics), self.node.clone());
@@ -122,6 +124,7 @@ impl Snapshotter {
         let work = move || {
             let started = Instant::now();
             let written = write(&*fs, &*state.kv, store_id, &meta, &members);
+            let written = written.and_then(|size| state.kv.flush().map(|()| size));
             match &written {
                 Ok(size) => {
                     metrics.snapshot_save.observe(started.elapsed());
@@ -474,14 +477,16 @@ pub fn fill(input: &mut Input, head: &SnapshotHead, kv: &dyn Kv) -> Result<Meta,
             let (revision, bytes) = { read }().map_err(|_| input.damaged())?;
             restore_record(kv, &mut batch, revision, &bytes)?;
         }
-        kv.apply(&batch)?;
+        kv.apply(batch)?;
+        kv.hand_on(true)?;
     }
     // Last: a map without it counts as empty, so a crash on the way starts over.
     let mut batch = Batch::from([(META.to_vec(), Some(head.meta.encode()))]);
     if let Some(members) = &head.members {
         batch.insert(MEMBERS.to_vec(), Some(members.encode()));
     }
-    kv.apply(&batch)?;
+    kv.apply(batch)?;
+    kv.hand_on(true)?;
     Ok(head.meta)
 }
 
@@ -633,6 +638,8 @@ pub fn restore_record(
     let key = head_key(&record.key);
     let before = match batch.get(&key) {
         Some(value) => value.clone().map(Bytes::from),
+        // The first of its key: there is nothing to look for.
+        None if record.prev == 0 => None,
         None => kv.get(&key)?,
     };
     if let Some(before) = before {

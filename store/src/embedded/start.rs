@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::applied::{ApplyThread, Progress, Work};
 use super::apply::Applier;
 use super::compaction::AutoCompaction;
-use super::core::{Core, refuse};
+use super::core::{Core, Granted, Lease, PROMISE, refuse};
 use super::defrag::Defragmenter;
 use super::fs::{DiskFs, Fs};
 use super::hub::Hub;
@@ -31,6 +31,7 @@ use super::proposer::Proposer;
 use super::raftlog::RaftLog;
 use super::snapshot::{self, Snapshotter};
 use super::space::Space;
+use super::staged::Staged;
 use super::wal::{Base, SEGMENT_BYTES, Wal};
 use super::{Config, Engine, Health, logger, recovery};
 use crate::StoreError;
@@ -190,7 +191,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         drop(opened.take());
         let map = Arc::new(place.open(anew)?);
         opened.replace(Some(Arc::clone(&map)));
-        Ok(map)
+        Ok(Arc::new(Staged::new(map)))
     };
     let (state, meta) = recovery::state(&open_map, &*snapshots, &wal, place.trusted)?;
     let Some(map) = opened.into_inner() else {
@@ -269,7 +270,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
     let raft_config = raft::Config {
         id: me,
         applied: meta.index,
-        election_tick: 10,
+        election_tick: PROMISE as usize,
         heartbeat_tick: 2,
         pre_vote: true,
         check_quorum: true,
@@ -308,8 +309,10 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         alone: Arc::clone(&alone),
     };
     let waits = members.voters() == [me];
+    let lease = Arc::new(Granted::default());
+    let granted = config.lease_reads.then(|| Arc::clone(&lease));
     let node = Node {
-        core: Core::new(raft, members, Arc::clone(&metrics), rand::random()),
+        core: Core::new(raft, members, Arc::clone(&metrics), rand::random(), Lease::new(granted)),
         ways,
         messages: inbox,
         state: Arc::clone(&state),
@@ -335,6 +338,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         progress: Arc::clone(&progress),
         alone,
         peers,
+        lease,
     });
     let served = Served {
         store_id: base.store_id,

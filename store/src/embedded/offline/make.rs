@@ -208,7 +208,7 @@ impl Import {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
-        self.kv.apply(&std::mem::take(&mut self.batch))
+        self.kv.apply(std::mem::take(&mut self.batch))
     }
 
     /// Gives up.

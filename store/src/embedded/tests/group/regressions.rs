@@ -151,6 +151,120 @@ fn no_stale_read_at_a_follower() {
     }
 }
 
+/// A leader that was stopped, with a lease, and goes on when others have elected another: it still believes to lead, but
+/// its reads ask, and are not stale.
+fn pausing(seed: u64, mutation: Mutation) -> Result<(), String> {
+    let mut sim = Sim::new(seed, 3, mutation);
+    assert!(sim.until(|s| s.leader().is_some_and(|id| s.has_lease(id)))?, "seed {seed}: no lease");
+    let old = sim.leader().unwrap();
+    write(&mut sim, "/r/a");
+    sim.read_at(old, "/r/a")?;
+    sim.pause_at(old);
+    assert!(sim.until(|s| others(old).any(|id| s.leads(id)))?, "seed {seed}: nobody else leads");
+    let new = others(old).find(|id| sim.leads(*id)).unwrap();
+    assert!(sim.write_at(new, "/r/a")?, "seed {seed}: the others cannot write");
+    sim.resume_at(old);
+    assert!(sim.leads(old), "seed {seed}: nobody has told it yet");
+    sim.read_at(old, "/r/a")?;
+    assert!(sim.until(|s| s.reads() == 0)?, "seed {seed}: a read has no answer");
+    sim.finish()
+}
+
+#[test]
+fn no_stale_read_after_a_pause_with_a_lease() {
+    for seed in 0..SEEDS {
+        pausing(seed, Mutation::None).unwrap();
+    }
+    let noticed = (0..SEEDS).find_map(|seed| pausing(seed, Mutation::Lease).err());
+    println!("{}", noticed.expect("a lease that is too long must be noticed"));
+}
+
+/// A leader that hears nothing any more hands over, while its lease would go on: whoever takes over has acknowledged a
+/// write when the old leader is asked.
+fn handing_over(seed: u64, mutation: Mutation) -> Result<(), String> {
+    let mut sim = Sim::new(seed, 3, mutation);
+    assert!(sim.until(|s| s.leader().is_some_and(|id| s.has_lease(id)))?, "seed {seed}: no lease");
+    let old = sim.leader().unwrap();
+    write(&mut sim, "/r/a");
+    sim.deafen(old);
+    sim.transfer_at(old, others(old).next().unwrap())?;
+    if sim.until(|s| others(old).any(|id| s.leads(id)))? {
+        let new = others(old).find(|id| sim.leads(*id)).unwrap();
+        sim.write_at(new, "/r/a")?;
+    }
+    sim.read_at(old, "/r/a")?;
+    sim.until(|s| s.reads() == 0)?;
+    sim.finish()
+}
+
+#[test]
+fn no_stale_read_while_handing_over() {
+    for seed in 0..SEEDS {
+        handing_over(seed, Mutation::None).unwrap();
+    }
+    let noticed = (0..SEEDS).find_map(|seed| handing_over(seed, Mutation::Transfer).err());
+    println!("{}", noticed.expect("a lease kept while handing over must be noticed"));
+}
+
+/// A member that has answered the leader's heartbeat starts anew, and is at once asked for its vote by one who has not
+/// heard of the leader for long. The leader, from whom both are cut off, is asked when another has acknowledged a write.
+fn starting_anew(seed: u64, mutation: Mutation) -> Result<(), String> {
+    let mut sim = Sim::new(seed, 3, mutation);
+    assert!(sim.until(|s| s.leader().is_some())?, "seed {seed}: nobody leads");
+    write(&mut sim, "/r/a");
+    let old = sim.leader().unwrap();
+    let (voter, candidate) = (others(old).next().unwrap(), others(old).nth(1).unwrap());
+    sim.cut_between(candidate, old);
+    sim.cut_between(candidate, voter);
+    for _ in 0..20 {
+        sim.time_goes_on()?;
+    }
+    assert!(sim.until(|s| s.has_lease(old))?, "seed {seed}: no lease");
+    sim.crash_at(voter);
+    sim.start_at(voter)?;
+    sim.join();
+    sim.cut_between(old, voter);
+    sim.cut_between(old, candidate);
+    sim.until(|s| s.leads(candidate) || !s.has_lease(old))?;
+    if sim.leads(candidate) {
+        sim.write_at(candidate, "/r/a")?;
+    }
+    sim.read_at(old, "/r/a")?;
+    sim.join();
+    sim.until(|s| s.reads() == 0)?;
+    sim.finish()
+}
+
+#[test]
+fn no_stale_read_after_a_voter_has_started_anew() {
+    const SEEDS: u64 = 200;
+    for seed in 0..SEEDS {
+        starting_anew(seed, Mutation::None).unwrap();
+    }
+    let noticed = (0..SEEDS).find_map(|seed| starting_anew(seed, Mutation::Promise).err());
+    println!("{}", noticed.expect("a promise forgotten at a restart must be noticed"));
+}
+
+/// Whoever hands over has no lease from then on, also if nobody takes over.
+#[test]
+fn no_lease_while_the_lead_is_handed_over() {
+    for seed in 0..SEEDS {
+        let (mut sim, leader) = group(seed);
+        write(&mut sim, "/r/a");
+        assert!(sim.until(|s| s.has_lease(leader)).unwrap(), "seed {seed}: no lease");
+        let to = others(leader).next().unwrap();
+        sim.crash_at(to);
+        sim.transfer_at(leader, to).unwrap();
+        assert!(!sim.has_lease(leader), "seed {seed}");
+        sim.until(|s| s.has_lease(leader)).unwrap();
+        assert!(!sim.has_lease(leader), "seed {seed}: what it has said may arrive late");
+        // Reads go on all the same.
+        sim.read_at(leader, "/r/a").unwrap();
+        assert!(sim.until(|s| s.reads() == 0).unwrap(), "seed {seed}: a read has no answer");
+        sim.finish().unwrap();
+    }
+}
+
 /// A partition, and a new leader on its other side. Whoever comes back to the old leader with a revision of the new one
 /// is not shown what happened before, nor what was never acknowledged; the old leader answers no read meanwhile.
 #[test]
@@ -163,6 +277,7 @@ fn no_watch_travels_in_time_after_a_partition() {
         for other in others(old) {
             sim.cut_between(old, other);
         }
+        assert!(sim.until(|s| !s.has_lease(old)).unwrap(), "seed {seed}: a lease without end");
         // Never acknowledged, and for ever in the old leader's log until the others overwrite it.
         sim.begin_write_at(old, "/r/0").unwrap();
         sim.read_at(old, "/r/0").unwrap();

@@ -24,7 +24,7 @@ fn histories_are_linearizable() {
         Some(seed) => seed..seed + 1,
         None => 0..number("COXSWAIN_TEST_SEEDS").unwrap_or(60),
     };
-    let (mut acknowledged, mut crashes, mut installs) = (0, 0, 0);
+    let (mut acknowledged, mut crashes, mut installs, mut leased) = (0, 0, 0, 0);
     let many = seeds.end - seeds.start > 1;
     for seed in seeds {
         match run(seed, 6000, Mutation::None) {
@@ -32,15 +32,18 @@ fn histories_are_linearizable() {
                 acknowledged += sim.checker.acknowledged();
                 crashes += sim.crashes;
                 installs += sim.installs;
+                leased += sim.leased;
             }
             Err(e) => panic!(
                 "{e}\nsee it again: COXSWAIN_TEST_SEED={seed} cargo test -p store --lib histories_are_linearizable"
             ),
         }
     }
-    println!("{acknowledged} writes acknowledged, {crashes} crashes, {installs} snapshots taken over");
+    println!(
+        "{acknowledged} writes acknowledged, {leased} reads by lease, {crashes} crashes, {installs} snapshots taken over"
+    );
     // A simulation in which nothing happens proves nothing.
-    assert!(!many || (acknowledged > 1000 && crashes > 100 && installs > 10));
+    assert!(!many || (acknowledged > 1000 && leased > 200 && crashes > 100 && installs > 10));
 }
 
 /// The same seed gives the same history.
@@ -93,4 +96,9 @@ fn a_broken_fence_is_noticed() {
 #[test]
 fn reads_that_ask_nobody_are_noticed() {
     caught(Mutation::Reads, 50);
+}
+
+#[test]
+fn a_lease_that_is_too_long_is_noticed() {
+    caught(Mutation::Lease, 400);
 }

@@ -1,10 +1,14 @@
 //! The group in virtual time: members without threads on disks that lose and tear what was not synced, over a network
-//! that delays, drops, doubles, reorders and cuts one way. The same seed gives the same history.
+//! that delays, drops, doubles, reorders and cuts one way. Each machine's clock has a speed of its own, and processes
+//! are paused. The same seed gives the same history.
 
+mod clocks;
+mod ends;
 mod steps;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::RawNode;
@@ -18,12 +22,14 @@ use super::checker::{Checker, Operation, Verdict};
 use crate::embedded::applied::{Committed, Reply};
 use crate::embedded::apply::{Applier, Outcome};
 use crate::embedded::command::{Command, decode};
-use crate::embedded::core::{Core, NOT_LEADING, Outside};
+use crate::embedded::core::{Core, Granted, Lease, NOT_LEADING, Outside, PROMISE};
 use crate::embedded::kv::{Kv, MemKv};
 use crate::embedded::members::{Members, Peer};
+use crate::embedded::node::TICK;
 use crate::embedded::raftlog::RaftLog;
 use crate::embedded::record::Meta;
 use crate::embedded::snapshot::{self, Incoming, Outgoing};
+use crate::embedded::staged::Staged;
 use crate::embedded::state::State;
 use crate::embedded::wal::{Base, Wal};
 use crate::embedded::{logger, recovery};
@@ -32,6 +38,12 @@ use crate::{RangeRequest, Revision, StoreError, TxnResult};
 const STORE: u64 = 7;
 const SEGMENT: u64 = 16 << 10;
 const KEYS: u64 = 8;
+/// Keys that an applied state holds back.
+const HELD: usize = 40;
+/// How fast clocks go, in thousandths.
+const SPEEDS: std::ops::RangeInclusive<u32> = 900..=1100;
+/// Time that lets every clock tick once.
+const ROUND: Duration = Duration::from_millis(56);
 
 /// What is broken on purpose, to see that the checker notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +59,12 @@ pub enum Mutation {
     Fence,
     /// Reads are answered without asking the others.
     Reads,
+    /// A leader takes its lease for longer than the others' promises.
+    Lease,
+    /// A member forgets at a restart that it has promised to vote for nobody.
+    Promise,
+    /// A leader keeps its lease while it hands over.
+    Transfer,
 }
 
 enum Work {
@@ -63,6 +81,7 @@ struct Ways {
     /// As of the batch before the last.
     before: Meta,
     leads: bool,
+    now: Duration,
 }
 
 impl Outside for Ways {
@@ -92,6 +111,10 @@ impl Outside for Ways {
     fn leader(&mut self, _leader: u64, is_me: bool) {
         self.leads = is_me;
     }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
 }
 
 struct Running {
@@ -110,6 +133,14 @@ struct Machine {
     /// Whether the map's files are what the last process left.
     trusted: bool,
     running: Option<Running>,
+    /// The process, while it is stopped and knows nothing of it, and what has arrived meanwhile.
+    paused: Option<Running>,
+    waiting: Vec<Packet>,
+    clock: Duration,
+    /// In thousandths.
+    speed: u32,
+    /// When the process last ticked, by its clock.
+    ticked: Duration,
 }
 
 struct Packet {
@@ -150,10 +181,13 @@ pub struct Sim {
     watched: Revision,
     pub crashes: u64,
     pub installs: u64,
+    /// Reads that a lease has answered at once.
+    pub leased: u64,
 }
 
 impl Sim {
     pub fn new(seed: u64, size: u64, mutation: Mutation) -> Sim {
+        let mut rng = StdRng::seed_from_u64(seed);
         let machines = (1..=size)
             .map(|id| Machine {
                 id,
@@ -162,10 +196,15 @@ impl Sim {
                 kv: MemKv::default(),
                 trusted: true,
                 running: None,
+                paused: None,
+                waiting: Vec::new(),
+                clock: Duration::ZERO,
+                speed: rng.random_range(SPEEDS),
+                ticked: Duration::ZERO,
             })
             .collect();
         let mut sim = Sim {
-            rng: StdRng::seed_from_u64(seed),
+            rng,
             machines,
             packets: Vec::new(),
             cut: BTreeSet::new(),
@@ -178,6 +217,7 @@ impl Sim {
             watched: 0,
             crashes: 0,
             installs: 0,
+            leased: 0,
         };
         for i in 0..sim.machines.len() {
             sim.start(i).expect("an empty disk");
@@ -204,7 +244,7 @@ impl Sim {
             if anew {
                 kv.0.lock().clear();
             }
-            Ok(Arc::new(kv.clone()))
+            Ok(Arc::new(Staged::holding(Arc::new(kv.clone()), HELD)))
         };
         let (state, meta) = recovery::state(&open, &machine.snapshots, &wal, machine.trusted)?;
         machine.trusted = true;
@@ -224,7 +264,7 @@ impl Sim {
         let config = raft::Config {
             id: machine.id,
             applied: meta.index,
-            election_tick: 10,
+            election_tick: PROMISE as usize,
             heartbeat_tick: 2,
             pre_vote: true,
             check_quorum: true,
@@ -237,7 +277,14 @@ impl Sim {
             .map_err(|e| StoreError::Corrupt(format!("raft does not start: {e}")))?;
         let mut applier = Applier::new(Arc::clone(&state), meta);
         applier.members(&members);
-        let core = Core::new(raft, members, Arc::default(), self.rng.random());
+        let mut lease = Lease::new(Some(Arc::new(Granted::default())));
+        lease.clings = self.mutation == Mutation::Transfer;
+        if self.mutation == Mutation::Lease {
+            lease.stretch(TICK * 40);
+        }
+        let mut core = Core::new(raft, members, Arc::default(), self.rng.random(), lease);
+        // One that is forgotten would never be asked for a second vote in time if promises were kept.
+        core.breaks_promises = matches!(self.mutation, Mutation::Promise | Mutation::Vote);
         let ways = Ways {
             sent: Vec::new(),
             work: VecDeque::new(),
@@ -245,33 +292,11 @@ impl Sim {
             applied: meta.index,
             before: meta,
             leads: false,
+            now: machine.clock,
         };
+        machine.ticked = machine.clock;
         machine.running = Some(Running { core, applier, state, ways });
         Ok(())
-    }
-
-    /// The process, or the whole machine, stops.
-    fn crash(&mut self, i: usize) {
-        self.crashes += 1;
-        let machine = &mut self.machines[i];
-        if self.mutation == Mutation::AppliedIndex
-            && let Some(running) = &machine.running
-        {
-            // As if the index went to the disk by itself, and later.
-            let meta = running.ways.before.encode();
-            machine.kv.0.lock().insert(crate::embedded::record::META.to_vec(), Bytes::from(meta));
-        }
-        machine.running = None;
-        if self.rng.random_bool(0.5) {
-            machine.wal.restart();
-            machine.snapshots.restart();
-        } else {
-            machine.wal.power_cut(&mut self.rng);
-            machine.snapshots.power_cut(&mut self.rng);
-            machine.trusted = false;
-        }
-        let gone = i;
-        self.reads.retain(|r| r.machine != gone);
     }
 
     /// Lets a member do what it wants to do, and takes what it says.
@@ -306,36 +331,37 @@ impl Sim {
         Outgoing::open(&self.machines[i].snapshots, index).ok()?.read(0, usize::MAX).ok()
     }
 
-    fn tick(&mut self, i: usize) {
-        let timeout = self.rng.random_range(10..20);
-        if let Some(running) = &mut self.machines[i].running {
-            // Raft would draw it from the machine's chance.
-            if running.core.raft.raft.election_elapsed == 0 {
-                running.core.raft.raft.set_randomized_election_timeout(timeout);
-            }
-            running.core.tick();
-        }
-    }
-
     fn deliver(&mut self) -> Verdict {
         if self.packets.is_empty() {
             return Ok(());
         }
         let n = self.rng.random_range(0..self.packets.len().min(12));
         let packet = self.packets.remove(n);
-        let (from, to) = (packet.message.from, packet.message.to);
+        let message = packet.message.clone();
+        let (from, to) = (message.from, message.to);
         let i = (to - 1) as usize;
-        let snapshot = packet.message.get_msg_type() == MessageType::MsgSnapshot;
+        if self.machines[i].paused.is_some() {
+            self.machines[i].waiting.push(packet);
+            return Ok(());
+        }
         let lost = self.cut.contains(&(from, to)) || self.rng.random_bool(0.02);
         if !lost && self.rng.random_bool(0.02) {
             self.packets.push(Packet { message: packet.message.clone(), file: packet.file.clone() });
         }
         let arrived = !lost && self.arrive(i, packet);
-        if snapshot && let Some(running) = &mut self.machines[(from - 1) as usize].running {
-            running.core.snapshot_sent(to, arrived);
-        }
+        self.sent(&message, arrived);
         self.settle(i)?;
         self.settle((from - 1) as usize)
+    }
+
+    /// Tells the sender of a snapshot what became of it; also one that is paused, later.
+    fn sent(&mut self, message: &Message, arrived: bool) {
+        let sender = &mut self.machines[(message.from - 1) as usize];
+        if message.get_msg_type() == MessageType::MsgSnapshot
+            && let Some(process) = sender.running.as_mut().or(sender.paused.as_mut())
+        {
+            process.core.snapshot_sent(message.to, arrived);
+        }
     }
 
     fn arrive(&mut self, i: usize, packet: Packet) -> bool {
@@ -471,6 +497,9 @@ impl Sim {
             running.core.read(tx);
         }
         self.reads.push(Read { machine: i, key, begun_at: self.checker.floor(), answer, index: None });
+        let leased =
+            self.machines[i].running.as_ref().is_some_and(|r| r.core.lease.index(r.ways.now).is_some());
+        self.leased += u64::from(leased);
         self.settle(i)
     }
 
@@ -503,7 +532,12 @@ impl Sim {
                     _ => continue,
                 }
             }
-            let Some(running) = &self.machines[r.machine].running else { continue };
+            let machine = &self.machines[r.machine];
+            if machine.paused.is_some() {
+                left.push(r);
+                continue;
+            }
+            let Some(running) = &machine.running else { continue };
             match r.index {
                 Some(index) if running.ways.applied >= index => {
                     let all = RangeRequest { start: "/".into(), end: "0".into(), ..RangeRequest::default() };
@@ -558,7 +592,9 @@ impl Sim {
         if meta.index == 0 || members.voters().is_empty() {
             return Ok(());
         }
-        let written = snapshot::write(&machine.snapshots, &machine.kv, STORE, &meta, &members);
+        let kv = Arc::clone(&running.state.kv);
+        kv.hand_on(true).map_err(|e| e.to_string())?;
+        let written = snapshot::write(&machine.snapshots, &*kv, STORE, &meta, &members);
         let log = running.core.raft.mut_store();
         let done = written.and_then(|_| {
             log.set_snapshot(snapshot::raft_metadata(&meta, &members));
@@ -575,16 +611,18 @@ impl Sim {
         let i = self.random();
         match self.rng.random_range(0..1000) {
             0..300 => {
-                // All clocks go on, roughly at the same speed.
-                for i in 0..self.size() {
-                    if self.rng.random_bool(0.3) {
-                        self.tick(i);
-                        self.settle(i)?;
-                    }
-                }
+                let time = Duration::from_micros(self.rng.random_range(0..30_000));
+                self.pass(time)
+            }
+            300..302 => {
+                self.pause(i);
                 Ok(())
             }
-            300..700 => self.deliver(),
+            302..308 => {
+                self.resume(i);
+                Ok(())
+            }
+            308..700 => self.deliver(),
             700..810 => self.apply(i),
             810..880 => self.write(),
             880..910 => self.read(),
@@ -595,7 +633,7 @@ impl Sim {
             },
             950..956 => self.snapshot(i),
             956..959 => {
-                if self.machines[i].running.is_some() {
+                if self.machines[i].running.is_some() || self.machines[i].paused.is_some() {
                     self.crash(i);
                 }
                 Ok(())
@@ -606,7 +644,7 @@ impl Sim {
                 Ok(())
             }
             961..984 => {
-                if self.machines[i].running.is_none() {
+                if self.machines[i].running.is_none() && self.machines[i].paused.is_none() {
                     self.restart(i)?;
                 }
                 Ok(())
@@ -632,63 +670,5 @@ impl Sim {
             }
         }?;
         self.hear()
-    }
-
-    fn restart(&mut self, i: usize) -> Verdict {
-        match self.start(i) {
-            Ok(()) => self.settle(i),
-            Err(StoreError::Corrupt(e)) => Err(format!("member {} does not start: {e}", self.machines[i].id)),
-            Err(_) => {
-                self.crash(i);
-                Ok(())
-            }
-        }
-    }
-
-    /// Nothing fails any more: everybody must end in the same state, with everything acknowledged.
-    pub fn finish(&mut self) -> Verdict {
-        self.cut.clear();
-        for i in 0..self.size() {
-            self.machines[i].wal.restart();
-            self.machines[i].snapshots.restart();
-            if self.machines[i].running.is_none() {
-                self.restart(i)?;
-            }
-        }
-        let mut still = 0;
-        for round in 0..40_000 {
-            if round % 40 == 0 {
-                for i in 0..self.size() {
-                    self.tick(i);
-                    self.settle(i)?;
-                }
-            }
-            self.deliver()?;
-            let i = round % self.size();
-            if self.machines[i].running.is_none() {
-                self.restart(i)?;
-            }
-            self.apply(i)?;
-            self.hear()?;
-            let ends: Vec<_> = self.ends();
-            let settled = ends.len() == self.size()
-                && ends.windows(2).all(|p| p[0] == p[1])
-                && ends[0].0 == ends[0].2
-                && self.machines.iter().any(|m| m.running.as_ref().is_some_and(|r| r.ways.leads));
-            still = if settled { still + 1 } else { 0 };
-            if still > 2000 {
-                break;
-            }
-        }
-        if still <= 2000 {
-            return Err(format!("the members do not come together: {:?}", self.ends()));
-        }
-        for machine in &self.machines {
-            let Some(running) = &machine.running else { continue };
-            let all = RangeRequest { start: "/".into(), end: "0".into(), ..RangeRequest::default() };
-            let range = running.state.range(&all).map_err(|e| e.to_string())?;
-            self.checker.finished(machine.id, range.revision, &range.items)?;
-        }
-        Ok(())
     }
 }

@@ -20,11 +20,10 @@ impl Sim {
             if done(self) {
                 return Ok(true);
             }
+            if round % 4 == 0 {
+                self.pass(ROUND)?;
+            }
             for i in 0..self.size() {
-                if round % 4 == 0 {
-                    self.tick(i);
-                    self.settle(i)?;
-                }
                 self.apply(i)?;
             }
             for _ in 0..4 {
@@ -33,6 +32,16 @@ impl Sim {
             self.hear()?;
         }
         Ok(done(self))
+    }
+
+    /// A moment in which every clock ticks and messages arrive.
+    pub fn time_goes_on(&mut self) -> Verdict {
+        let mut rounds = 0;
+        self.until(|_| {
+            rounds += 1;
+            rounds > 4
+        })
+        .map(drop)
     }
 
     /// Who believes to lead.
@@ -109,6 +118,12 @@ impl Sim {
         self.cut.extend([(a, b), (b, a)]);
     }
 
+    /// Nothing arrives at this member any more; what it says does.
+    pub fn deafen(&mut self, id: u64) {
+        let others = (1..=self.size() as u64).filter(|other| *other != id);
+        self.cut.extend(others.map(|other| (other, id)));
+    }
+
     /// All messages arrive again.
     pub fn join(&mut self) {
         self.cut.clear();
@@ -183,6 +198,22 @@ impl Sim {
         if self.machines[index(id)].running.is_some() {
             self.crash(index(id));
         }
+    }
+
+    /// Stops a member's process for a while.
+    pub fn pause_at(&mut self, id: u64) {
+        self.pause(index(id));
+    }
+
+    /// Lets it go on.
+    pub fn resume_at(&mut self, id: u64) {
+        self.resume(index(id));
+    }
+
+    /// Whether a member may answer reads without asking.
+    pub fn has_lease(&self, id: u64) -> bool {
+        let running = self.machines[index(id)].running.as_ref();
+        running.is_some_and(|r| r.core.lease.index(r.ways.now).is_some())
     }
 
     /// Starts a member that does not run.
