@@ -37,7 +37,10 @@ use crate::{
     },
     server,
     status::StatusWriter,
-    volume::csi::{self, Csi},
+    volume::{
+        csi::{self, Csi},
+        mounts,
+    },
 };
 
 /// Name of the node: the override, else the host's name in lower case.
@@ -127,6 +130,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     adjust_oom_score(config.oom_score_adj);
     std::fs::create_dir_all(&flags.root_dir)
         .with_context(|| format!("creating {}", flags.root_dir.display()))?;
+    mounts::share(&flags.root_dir)?;
 
     let client = match &flags.kubeconfig {
         Some(path) => Some(kubeconfig::client(path, "kubelet").await?),

@@ -10,5 +10,3 @@ pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub const POD_TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-/// The image as written in the pod spec when the container was created: a changed spec is seen by comparing it.
-pub const SPEC_IMAGE: &str = "coxswain.io/container.image";

@@ -116,7 +116,7 @@ fn container_from(item: &v1::Container, status: &v1::ContainerStatus) -> Contain
         reason: status.reason.clone(),
         message: status.message.clone(),
         log_path: status.log_path.clone(),
-        spec_image: annotations.get(labels::SPEC_IMAGE).cloned(),
+        hash: annotations.get(labels::CONTAINER_HASH).and_then(|h| u32::from_str_radix(h, 16).ok()),
         user: status
             .user
             .as_ref()

@@ -48,8 +48,8 @@ pub struct Container {
     pub reason: String,
     pub message: String,
     pub log_path: String,
-    /// The spec's image at creation, where we wrote it.
-    pub spec_image: Option<String>,
+    /// What identified the spec when a kubelet made the container ([`crate::pod::container::hash`]).
+    pub hash: Option<u32>,
     pub user: Option<(i64, i64, Vec<i64>)>,
 }
 

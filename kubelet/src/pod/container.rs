@@ -31,9 +31,13 @@ pub fn log_path(container: &str, restart_count: u32) -> String {
     format!("{container}/{restart_count}.log")
 }
 
-fn hash(c: &Container) -> u32 {
-    let shown = serde_json::json!({"name": c.name, "image": c.image});
-    fnv32a(shown.to_string().as_bytes())
+/// The hash by which a kubelet of either kind knows that a container is the one it would start: of the JSON of image
+/// and name, as upstream's printer shows its bytes.
+pub fn hash(c: &Container) -> u32 {
+    let shown =
+        serde_json::json!({"image": c.image.as_deref().unwrap_or_default(), "name": c.name}).to_string();
+    let bytes: Vec<String> = shown.bytes().map(|b| b.to_string()).collect();
+    fnv32a(format!("([]uint8)[{}]", bytes.join(" ")).as_bytes())
 }
 
 pub fn config(pod: &Pod, c: &Container, i: ContainerInputs) -> ContainerConfig {
@@ -55,9 +59,6 @@ pub fn config(pod: &Pod, c: &Container, i: ContainerInputs) -> ContainerConfig {
             c.termination_message_policy.clone().unwrap_or_else(|| "File".into()),
         ),
     ]);
-    if let Some(image) = &c.image {
-        annotations.insert(labels::SPEC_IMAGE.to_owned(), image.clone());
-    }
     if let Some(grace) = spec::spec(pod).termination_grace_period_seconds {
         annotations.insert(labels::POD_TERMINATION_GRACE.to_owned(), grace.to_string());
     }
@@ -99,6 +100,18 @@ pub fn config(pod: &Pod, c: &Container, i: ContainerInputs) -> ContainerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hash_is_upstreams() {
+        let c = |image: &str| Container {
+            name: "test_container".into(),
+            image: Some(image.into()),
+            args: Some(vec!["x".into()]),
+            ..Container::default()
+        };
+        assert_eq!(hash(&c("foo/image:v1")), 0x8e45_cbd0);
+        assert_ne!(hash(&c("foo/image:v2")), 0x8e45_cbd0);
+    }
 
     #[test]
     fn commands_are_expanded_and_identity_is_labelled() {

@@ -303,7 +303,7 @@ fn nothing_left(i: &Inputs<'_>, pod_spec: &PodSpec) -> bool {
 
 fn must_kill(i: &Inputs<'_>, c: &SpecContainer, rc: &Container, what: &str) -> Option<(String, KillReason)> {
     let probes = i.probes.get(&rc.id).copied().unwrap_or_default();
-    let changed = rc.spec_image.as_ref().is_some_and(|image| Some(image) != c.image.as_ref());
+    let changed = rc.hash.is_some_and(|h| h != super::container::hash(c));
     if changed {
         Some((format!("{what} {} definition changed", c.name), KillReason::SpecChanged))
     } else if probes.liveness == Some(false) {

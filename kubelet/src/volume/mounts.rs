@@ -79,6 +79,37 @@ pub fn remount(target: &Path, flags: MsFlags) -> io::Result<()> {
         .map_err(|e| context(e, format!("setting mount options of {}", target.display())))
 }
 
+/// Makes mounts below `root` reach containers that ask for that (`mountPropagation`), and those made in them the host:
+/// the mount that `root` is on must be shared. Where it is not, `root` is mounted onto itself, with what is there
+/// already. A kubelet of upstream does the same, but without what is there, which it would hide.
+pub fn share(root: &Path) -> io::Result<()> {
+    let root = fs::canonicalize(root)?;
+    if is_shared(&fs::read_to_string("/proc/self/mountinfo")?, &root) {
+        return Ok(());
+    }
+    let flags = [MsFlags::MS_BIND | MsFlags::MS_REC, MsFlags::MS_SHARED | MsFlags::MS_REC];
+    for (flags, source) in flags.into_iter().zip([Some(&root), None]) {
+        mount(source, &root, None::<&str>, flags, None::<&str>)
+            .map_err(|e| context(e, format!("sharing mounts below {}", root.display())))?;
+    }
+    Ok(())
+}
+
+/// Whether the mount that `path` is on is shared, by a table as `/proc/self/mountinfo`.
+fn is_shared(table: &str, path: &Path) -> bool {
+    let mut best = (0, false);
+    for line in table.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let Some(point) = fields.next().map(unescape).map(PathBuf::from) else { continue };
+        let depth = point.components().count();
+        // A later mount on the same place covers the earlier one.
+        if path.starts_with(&point) && depth >= best.0 {
+            best = (depth, fields.skip(1).take_while(|f| *f != "-").any(|f| f.starts_with("shared:")));
+        }
+    }
+    best.1
+}
+
 pub fn unmount(target: &Path) -> io::Result<()> {
     match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
@@ -98,5 +129,21 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
             Err(io::Error::new(e.kind(), format!("removing {}: {e}", root.display())))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_and_latest_mount_says_whether_it_is_shared() {
+        let table = "20 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            21 20 0:5 / /var/lib/a\\040b rw shared:7 master:1 - tmpfs tmpfs rw\n\
+            22 20 0:6 / /var/lib/c rw shared:8 - tmpfs tmpfs rw\n\
+            23 20 0:7 / /var/lib/c rw - tmpfs tmpfs rw\n";
+        let shared = |p: &str| is_shared(table, Path::new(p));
+        assert!(shared("/var/lib/a b/kubelet"));
+        assert!(!shared("/var/lib/kubelet") && !shared("/var/lib/c/x"));
     }
 }
