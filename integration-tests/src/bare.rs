@@ -19,7 +19,7 @@ pub struct Bare {
 }
 
 /// Daemons that may run here.
-const DAEMONS: &[&str] = &["kube-scheduler", "kube-apiserver"];
+const DAEMONS: &[&str] = &["kube-controller-manager", "kube-scheduler", "kube-apiserver"];
 
 impl Bare {
     /// Starts an API server that admits pods to the default namespace.
@@ -40,7 +40,9 @@ impl Bare {
             slot: 48,
             proxy_mode: "iptables".into(),
             egress: false,
-            extra_flags: Vec::new(),
+            // There may be more nodes than the range of pods has room for, and none of them has pods with addresses.
+            extra_flags: vec![("kube-controller-manager".into(), "--allocate-node-cidrs=false".into())],
+            upstream: false,
         })?;
         let out = Self { cluster, _state: state };
         out.cluster.layout.create()?;

@@ -1,10 +1,11 @@
 //! How fast pods are bound in a large cluster, end to end: `scale NODES PODS`, a line each: name, value, unit.
 //!
-//! The API server and the scheduler are the real ones, on this machine's loopback. The nodes are hollow
-//! ([`hollow`]): objects with status and lease, and no containers. Each case makes its pods through the API and
-//! counts until the last is bound, then removes them.
+//! The API server, the scheduler and the controller manager are the real ones, on this machine's loopback. The nodes
+//! are hollow ([`hollow`]): objects with status and lease, and no containers. Each case makes its pods through the API
+//! and counts until the last is bound, then removes them; then the controllers have their turn ([`controllers`]).
 
 mod cases;
+mod controllers;
 mod hollow;
 mod load;
 
@@ -37,7 +38,10 @@ async fn run(bare: &Bare, nodes: usize, pods: usize) -> anyhow::Result<()> {
     for case in cases::all(nodes, pods) {
         load::run(&client, &case).await.with_context(|| format!("case {}", case.name))?;
     }
-    for daemon in ["kube-apiserver", "kube-scheduler"] {
+    // Not before: its work would be a part of the other figures.
+    control_plane::start_controller_manager(&bare.cluster.options, &bare.cluster.layout)?;
+    controllers::run(&client, pods).await.context("with the controller manager")?;
+    for daemon in ["kube-apiserver", "kube-scheduler", "kube-controller-manager"] {
         line(&format!("scale.memory.{daemon}"), bare.resident(daemon)?, "MB");
     }
     hollow.stop().await;
