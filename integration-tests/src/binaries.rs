@@ -48,3 +48,18 @@ pub fn tool(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: run scripts/install-test-tools", path.display());
     path
 }
+
+/// One of upstream's daemons of this release, in the folder `COXSWAIN_UPSTREAM`. Nothing where that is not set: then
+/// what needs it is left out, and says so.
+///
+/// # Panics
+/// If the folder does not hold it.
+pub fn upstream(name: &str) -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("COXSWAIN_UPSTREAM").map(PathBuf::from) else {
+        println!("left out: COXSWAIN_UPSTREAM names no folder with upstream's {name}");
+        return None;
+    };
+    let path = folder.join(name);
+    assert!(path.exists(), "COXSWAIN_UPSTREAM: {} is missing", path.display());
+    Some(path)
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ctl::cluster::{Cluster, Options, control_plane, node, process};
@@ -194,6 +194,27 @@ impl TestCluster {
         }
     }
 
+    /// Kills a daemon of the control plane or of the first node and starts the one of another folder in its place:
+    /// `upstream`'s, or with none our own again.
+    #[track_caller]
+    pub fn exchange(&self, daemon: &str, upstream: Option<&Path>) {
+        self.signal(daemon, Signal::SIGKILL);
+        let mut options = self.cluster.options.clone();
+        if let Some(folder) = upstream {
+            options.binaries = folder.to_owned();
+            options.upstream = true;
+        }
+        let (o, l) = (&options, &self.cluster.layout);
+        let started = match daemon {
+            "kube-scheduler" => control_plane::start_scheduler(o, l),
+            "kube-controller-manager" => control_plane::start_controller_manager(o, l),
+            "kubelet-node1" => node::start_kubelet(o, l, 1),
+            "kube-proxy-node1" => node::start_proxy(o, l, 1),
+            other => panic!("{other} cannot be exchanged"),
+        };
+        started.unwrap_or_else(|e| panic!("{daemon}: {e:#}"));
+    }
+
     /// A command inside a node's network namespace.
     pub fn on_node(&self, n: u32, program: &str, args: &[&str]) -> Output {
         let mut c = process::in_namespace(&self.cluster.layout.namespace(n), program.as_ref());
@@ -240,6 +261,7 @@ pub(crate) fn options(state: PathBuf, slot: u8, port: u16) -> Options {
         proxy_mode: "iptables".into(),
         egress: false,
         extra_flags: Vec::new(),
+        upstream: false,
     }
 }
 

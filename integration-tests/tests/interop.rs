@@ -1,8 +1,8 @@
 //! Upstream's API server and ours side by side on one etcd, with TLS and encryption at rest: each serves what the
 //! other has written, and ours takes over what upstream has left.
 //!
-//! `COXSWAIN_UPSTREAM_APISERVER` names upstream's `kube-apiserver` of this release; without it this says that it was
-//! left out.
+//! `COXSWAIN_UPSTREAM` names a folder with upstream's `kube-apiserver` of this release; without it this says that it
+//! was left out.
 // Its helpers are test code as well.
 #![allow(clippy::unwrap_used)]
 
@@ -156,11 +156,7 @@ fn assert_same(a: &BTreeMap<String, BTreeMap<String, Value>>, b: &BTreeMap<Strin
 }
 
 fn upstream() -> Option<PathBuf> {
-    let path = std::env::var_os("COXSWAIN_UPSTREAM_APISERVER").map(PathBuf::from);
-    if path.is_none() {
-        println!("left out: COXSWAIN_UPSTREAM_APISERVER does not name upstream's kube-apiserver");
-    }
-    path
+    integration_tests::binaries::upstream("kube-apiserver")
 }
 
 async fn prepare(program: PathBuf) -> Group {

@@ -55,6 +55,8 @@ pub struct Options {
     pub egress: bool,
     /// More flags per daemon: (`kubelet`, `--v=4`).
     pub extra_flags: Vec<(String, String)>,
+    /// The binaries are upstream's: flags of our own are left out.
+    pub upstream: bool,
 }
 
 /// A cluster of this machine.

@@ -123,9 +123,11 @@ pub fn start_kubelet(options: &Options, layout: &Layout, n: u32) -> anyhow::Resu
         .arg(format!("--hostname-override={name}"))
         .arg(format!("--node-ip={}", layout.node_ip(n)))
         .arg(format!("--root-dir={}", node.join("kubelet").display()))
-        .arg(format!("--cert-dir={}", node.join("kubelet/pki").display()))
-        .arg(format!("--cni-conf-dir={}", node.join("cni").display()))
-        .args(options.flags_of("kubelet"));
+        .arg(format!("--cert-dir={}", node.join("kubelet/pki").display()));
+    if !options.upstream {
+        command.arg(format!("--cni-conf-dir={}", node.join("cni").display()));
+    }
+    command.args(options.flags_of("kubelet"));
     process::start(layout, &format!("kubelet-{name}"), command)
 }
 

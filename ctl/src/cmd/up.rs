@@ -85,6 +85,7 @@ impl Up {
             proxy_mode: self.proxy_mode,
             egress: self.egress,
             extra_flags: Vec::new(),
+            upstream: false,
         })?;
         let progress = Progress::new();
         cluster.up(&|step| progress.step(step)).await?;
@@ -119,6 +120,7 @@ impl Down {
             proxy_mode: "iptables".into(),
             egress: false,
             extra_flags: Vec::new(),
+            upstream: false,
         };
         options.restore();
         let progress = Progress::new();

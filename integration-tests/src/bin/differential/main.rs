@@ -1,4 +1,4 @@
-//! Upstream's scheduler against our decisions: `COXSWAIN_UPSTREAM_SCHEDULER=/path/kube-scheduler differential [SEED]`.
+//! Upstream's scheduler against our decisions: `COXSWAIN_UPSTREAM=/folder differential [SEED]`.
 //!
 //! Upstream's scheduler runs against our API server and places random pods on random nodes, one after the other. Each
 //! of its answers is held against our decision core, which is shown the same cluster: the node it chose must be one of
@@ -6,7 +6,6 @@
 
 mod random;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +29,7 @@ const PODS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> anyhow::Result<()> {
-    let Some(upstream) = std::env::var_os("COXSWAIN_UPSTREAM_SCHEDULER").map(PathBuf::from) else {
-        println!("skipped: COXSWAIN_UPSTREAM_SCHEDULER does not name upstream's kube-scheduler");
-        return Ok(());
-    };
+    let Some(upstream) = integration_tests::binaries::upstream("kube-scheduler") else { return Ok(()) };
     let seed = std::env::args().nth(1).map_or(Ok(1), |s| s.parse()).context("the seed is not a number")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
