@@ -13,8 +13,19 @@ use bytes::Bytes;
 use super::codec::{Malformed, Reader, put_bytes, put_int};
 use crate::{Revision, StoreError};
 
-/// Version of this layout, of the log's and of the snapshot's. A store of a newer one is refused.
+/// Version of this layout, of the log's and of the snapshot's. It grows when an earlier release could not read what is
+/// written; the minor release before reads the new one already, so that each can follow the other. What is added at the
+/// end of a record is no new version: it is not looked at by those who do not know it.
 pub const FORMAT: u64 = 1;
+
+/// What is said of something whose layout this release does not know. Nothing was changed.
+pub fn foreign(what: &str, format: Option<u64>) -> StoreError {
+    let which = format.map_or(String::new(), |f| format!("has format {f}, "));
+    StoreError::Corrupt(format!(
+        "{what} {which}is not of this release, which knows format {FORMAT}: it was left as it is; start the release that \
+         wrote it, or restore a snapshot from before"
+    ))
+}
 
 /// Key of [`Meta`].
 pub const META: &[u8] = b"m";
@@ -174,9 +185,7 @@ impl Meta {
         let mut int = || r.int().map_err(|_| corrupt("the store's state record"));
         let format = int()?;
         if format != FORMAT {
-            return Err(StoreError::Corrupt(format!(
-                "the store has format {format}, this program knows format {FORMAT}; use the release that wrote it"
-            )));
+            return Err(foreign("the applied state", Some(format)));
         }
         let meta = Meta {
             index: int()?,
@@ -221,6 +230,12 @@ mod tests {
     fn a_newer_format_is_refused() {
         let mut bytes = Meta::default().encode();
         bytes[0] = FORMAT as u8 + 1;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("use the release that wrote it"));
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("start the release that wrote it"));
+    }
+
+    #[test]
+    fn what_a_later_release_adds_is_not_looked_at() {
+        let meta = Meta { index: 9, term: 2, revision: 7, compacted: 3, scrubbed: 1, chain: u64::MAX };
+        assert_eq!(Meta::decode(&[meta.encode(), vec![5, 6]].concat()).unwrap(), meta);
     }
 }

@@ -24,7 +24,9 @@ use super::kv::{Batch, Kv};
 use super::members::{MEMBERS, Members};
 use super::metrics::Metrics;
 use super::node::Message;
-use super::record::{FORMAT, Head, META, Meta, Record, expiry_key, head_key, record_key, record_revision};
+use super::record::{
+    FORMAT, Head, META, Meta, Record, expiry_key, foreign, head_key, record_key, record_revision,
+};
 use super::space::Space;
 use super::state::State;
 use crate::{Revision, StoreError};
@@ -360,11 +362,9 @@ impl Input {
         let head = input.next()?;
         let mut r = Reader::new(&head);
         let mut int = || r.int().map_err(|_| input.damaged());
-        if int()? != FORMAT {
-            return Err(StoreError::Corrupt(format!(
-                "{} has another format; use the release that wrote it",
-                input.place
-            )));
+        let format = int()?;
+        if format != FORMAT {
+            return Err(foreign(&input.place, Some(format)));
         }
         let store_id = int()?;
         let meta = Meta {

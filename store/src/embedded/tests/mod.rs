@@ -2,6 +2,7 @@
 
 mod crash;
 mod defrag;
+mod format;
 mod full;
 mod group;
 mod kill;

@@ -13,6 +13,8 @@ pub const HEADER: usize = 16;
 pub const BASE: u8 = 1;
 pub const BATCH: u8 = 2;
 pub const SEAL: u8 = 3;
+/// Kinds up to this may be a later release's.
+const LAST_KIND: u8 = 15;
 
 /// What the log needs to know about everything before it; first frame of each segment.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -42,9 +44,17 @@ pub enum Frame {
 pub enum Scan {
     /// A frame, and where the next begins.
     Frame(Frame, u64),
+    /// A frame that is whole, and says what this release does not know; its format, where that is known.
+    Foreign(Option<u64>),
     /// Nothing was ever written here.
     End,
     Bad,
+}
+
+/// A frame whose checksum holds.
+pub enum Opened {
+    Frame(Frame),
+    Foreign(Option<u64>),
 }
 
 /// Bytes a payload of this length takes as a frame.
@@ -77,24 +87,28 @@ pub fn seal_frame(sequence: u64, offset: u64, kind: u8, payload: &mut Vec<u8>) {
 
 /// A header's kind, payload length and checksum, if it can be one.
 pub fn parse_header(header: &[u8; HEADER]) -> Option<(u8, u32, u32)> {
-    if header[..4] != MAGIC || header[5..8] != [0; 3] || !(BASE..=SEAL).contains(&header[4]) {
+    if header[..4] != MAGIC || header[5..8] != [0; 3] || !(BASE..=LAST_KIND).contains(&header[4]) {
         return None;
     }
     let word = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
     Some((header[4], word(8), word(12)))
 }
 
-/// The content, if the checksum holds.
-pub fn open_frame(sequence: u64, offset: u64, kind: u8, crc: u32, payload: Bytes) -> Option<Frame> {
+/// The content, if the checksum holds. What was written so, and cannot be read, is no damage.
+pub fn open_frame(sequence: u64, offset: u64, kind: u8, crc: u32, payload: Bytes) -> Option<Opened> {
     if checksum(sequence, offset, kind, &payload) != crc {
         return None;
     }
-    match kind {
-        BASE => Base::decode(&payload).ok().map(Frame::Base),
-        BATCH => decode_batch(&payload).ok(),
-        SEAL => Some(Frame::Seal),
-        _ => None,
-    }
+    let known = match kind {
+        BASE => match Reader::new(&payload).int() {
+            Ok(FORMAT) => Base::decode(&payload).map(Frame::Base),
+            format => return Some(Opened::Foreign(format.ok())),
+        },
+        BATCH => decode_batch(&payload),
+        SEAL => Ok(Frame::Seal),
+        _ => Err(Malformed),
+    };
+    Some(known.map_or(Opened::Foreign(None), Opened::Frame))
 }
 
 fn put_hard_state(out: &mut Vec<u8>, hs: &HardState) {

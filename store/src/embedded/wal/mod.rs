@@ -21,6 +21,7 @@ use raft::eraftpb::{Entry, HardState};
 use self::frame::{Frame, Scan};
 use self::segment::Segment;
 use super::fs::Fs;
+use super::record::foreign;
 use super::space::is_full;
 use crate::StoreError;
 
@@ -134,6 +135,7 @@ impl Wal {
                         break;
                     }
                 }
+                Scan::Foreign(format) => return Err(foreign(&place(offset), format)),
                 Scan::End | Scan::Bad if !last => return Err(refuse(offset, "it ends before its seal")),
                 Scan::End => break,
                 Scan::Bad => {

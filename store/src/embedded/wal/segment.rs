@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::frame::{self, HEADER, MAGIC, Scan};
+use super::frame::{self, HEADER, MAGIC, Opened, Scan};
 use crate::embedded::fs::{File, Fs};
 
 /// An open segment.
@@ -69,7 +69,8 @@ impl Segment {
             return Ok(Scan::Bad);
         }
         Ok(match frame::open_frame(self.sequence, offset, kind, crc, Bytes::from(payload)) {
-            Some(frame) => Scan::Frame(frame, next),
+            Some(Opened::Frame(frame)) => Scan::Frame(frame, next),
+            Some(Opened::Foreign(format)) => Scan::Foreign(format),
             None => Scan::Bad,
         })
     }
@@ -103,7 +104,7 @@ impl Segment {
         self.pieces(offset + 1, &mut |at, piece| {
             for i in memchr::memmem::find_iter(piece, &MAGIC) {
                 let here = at + i as u64;
-                if here.is_multiple_of(8) && matches!(self.read(here)?, Scan::Frame(..)) {
+                if here.is_multiple_of(8) && matches!(self.read(here)?, Scan::Frame(..) | Scan::Foreign(..)) {
                     found = Some(here);
                     return Ok(false);
                 }

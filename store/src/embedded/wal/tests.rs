@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
+use super::frame::{self, Frame, Scan};
+use super::segment::Segment;
 use super::{Base, Wal};
 use crate::StoreError;
 use crate::embedded::tests::sim::SimFs;
@@ -93,6 +95,49 @@ fn truncation_keeps_what_is_needed() {
     assert_eq!((wal.first_index(), wal.last_index(), wal.term(101)), (102, 101, Some(6)));
     wal.append(None, &[entry(102, 6)]).unwrap();
     assert_eq!(open(&fs).unwrap().last_index(), 102);
+}
+
+/// What is whole and cannot be read is another release's: it is neither damage nor the torn end of the log, and stays.
+#[test]
+fn what_a_newer_release_wrote_is_refused_and_kept() {
+    let base = Base { store_id: 5, voters: vec![1], ..Base::default() };
+    let (mut ours, mut newer, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+    base.encode(&mut ours);
+    newer.extend_from_slice(&ours);
+    newer[0] = 2;
+    frame::encode_batch(&mut batch, None, &[entry(1, 1)]);
+    type Frames<'a> = &'a [(u8, &'a [u8])];
+    let cases: [(&str, Frames<'_>); 5] = [
+        ("a base alone", &[(frame::BASE, &newer)]),
+        ("a base and what follows it", &[(frame::BASE, &newer), (frame::BATCH, &batch)]),
+        ("the last batch", &[(frame::BASE, &ours), (frame::BATCH, &batch), (frame::BATCH, &[9])]),
+        ("a batch before others", &[(frame::BASE, &ours), (frame::BATCH, &[9]), (frame::BATCH, &batch)]),
+        ("another kind of frame", &[(frame::BASE, &ours), (frame::SEAL + 1, &[])]),
+    ];
+    for (what, frames) in cases {
+        let fs = SimFs::default();
+        let mut segment = Segment::create(&fs, 1, SEGMENT).unwrap();
+        for (kind, payload) in frames {
+            segment.write(*kind, &mut payload.to_vec()).unwrap();
+        }
+        let before = fs.content(&Segment::name(1));
+        let refused = open(&fs).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("start the release that wrote it"), "{what}: {refused}");
+        assert_eq!(refused.contains("has format 2"), frames[0].1[0] == 2, "{what}: {refused}");
+        assert_eq!(fs.content(&Segment::name(1)), before, "{what}");
+    }
+}
+
+/// What a later release adds at the end of a base is not looked at.
+#[test]
+fn a_base_may_grow() {
+    let (fs, base) = (SimFs::default(), Base { store_id: 5, voters: vec![1], ..Base::default() });
+    let mut segment = Segment::create(&fs, 1, SEGMENT).unwrap();
+    let mut payload = Vec::new();
+    base.encode(&mut payload);
+    payload.extend_from_slice(&[0, 7, 7]);
+    segment.write(frame::BASE, &mut payload).unwrap();
+    assert!(matches!(segment.read(0).unwrap(), Scan::Frame(Frame::Base(found), _) if found == base));
 }
 
 /// Every byte of an acknowledged record matters: wherever one flips, the log is refused or, at its very end, cut.
