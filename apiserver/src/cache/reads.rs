@@ -65,6 +65,7 @@ impl Cache {
     /// All objects of `[start, end)` as of exactly `revision`: from memory where nothing has changed since, otherwise
     /// from the store's history, at most `limit` (zero: all). With the list, how many objects lie beyond it. What the
     /// store has compacted is refused in either case, so that whether a revision can be read depends on its age alone.
+    /// What lies ahead is waited for as in other reads: another server may have told of it first.
     pub async fn list_at(
         &self,
         start: &str,
@@ -72,6 +73,7 @@ impl Cache {
         revision: Revision,
         limit: u64,
     ) -> Result<(List, u64), StoreError> {
+        self.reach(Freshness::AtLeast(revision)).await?;
         {
             let core = self.slot.core.lock();
             let (map, newest) = core.snapshot(self.feed.revision());

@@ -56,7 +56,8 @@ pub struct Watch {
 impl Cache {
     /// Starts a watch of `[start, end)`, a range inside the cache's prefix. With a predicate, objects that begin to
     /// fulfil it are `Added` and those that cease to are `Deleted`. A revision compacted from the store is refused
-    /// with [`StoreError::Compacted`], one that is not reached in time with [`StoreError::Future`].
+    /// with [`StoreError::Compacted`], a state that is not reached in time with [`StoreError::Future`]; a watch after a
+    /// revision that lies ahead has nothing to show until that has come.
     pub async fn watch(
         &self,
         start: &str,
@@ -65,7 +66,7 @@ impl Cache {
         predicate: Option<Predicate>,
     ) -> Result<Watch, StoreError> {
         let freshness = match from {
-            From::After(revision) => Freshness::AtLeast(revision),
+            From::After(_) => Freshness::Any,
             From::State(freshness) => freshness,
             From::Now => Freshness::Newest,
         };
@@ -151,7 +152,9 @@ impl Watch {
             self.pull().await?;
         }
         let nothing = self.state.is_none() && self.ready.is_empty() && self.history.is_none();
-        Ok(nothing.then_some(self.position))
+        // Begun after a revision that lies ahead: it is not for this watch to tell of it.
+        let reached = self.position <= self.slot.core.lock().revision(self.feed.revision());
+        Ok((nothing && reached).then_some(self.position))
     }
 
     /// Waits until [`Watch::bookmark`] would give a later revision than `revision`, or there are events.

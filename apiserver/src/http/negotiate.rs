@@ -102,8 +102,10 @@ pub fn routed(headers: &HeaderMap, route: Route) -> ApiResult<()> {
 /// Which shapes beside the object a handler offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// Objects only (writes' options, status answers).
+    /// Objects only (documents of discovery, errors).
     Plain,
+    /// Objects and metadata: what upstream converts to no table, as reviews and some subresources.
+    Metadata,
     /// Objects, tables and metadata.
     Transformed,
     /// The same of custom resources, which have no wire form but for their metadata.
@@ -193,7 +195,7 @@ pub fn accept(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Want
             }
             let beta = v == "v1beta1";
             match as_ {
-                "Table" if format != Format::Protobuf => Shape::Table { beta },
+                "Table" if format != Format::Protobuf && offer != Offer::Metadata => Shape::Table { beta },
                 "PartialObjectMetadata" => Shape::Metadata { beta, list: false },
                 "PartialObjectMetadataList" => Shape::Metadata { beta, list: true },
                 _ => continue,
@@ -269,10 +271,24 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn want(a: &str) -> ApiResult<Wanted> {
+    fn want_of(a: &str, offer: Offer) -> ApiResult<Wanted> {
         let mut h = HeaderMap::new();
         h.insert(http::header::ACCEPT, a.parse().expect("header"));
-        accept(&h, false, Offer::Transformed)
+        accept(&h, false, offer)
+    }
+
+    fn want(a: &str) -> ApiResult<Wanted> {
+        want_of(a, Offer::Transformed)
+    }
+
+    #[test]
+    fn without_a_table_the_next_is_taken() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(want_of(table, Offer::Metadata).expect_err("no table").code, 406);
+        let metadata = format!("{table},application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
+        let shape = want_of(&metadata, Offer::Metadata).expect("metadata").shape;
+        assert_eq!(shape, Shape::Metadata { beta: false, list: false });
+        assert_eq!(want_of(&metadata, Offer::Plain).expect_err("nothing").code, 406);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::negotiate::{Format, Wanted};
 use super::{Body, Response, pretty};
-use crate::registry::codec;
-use crate::status::ApiError;
+use crate::registry::{codec, render};
+use crate::status::{ApiError, ApiResult};
 
 /// Smaller answers are not worth compressing.
 const GZIP_THRESHOLD: usize = 128 * 1024;
@@ -48,6 +48,16 @@ pub fn json_text(code: u16, wanted: Wanted, json: Bytes) -> Response {
 /// A JSON value, in the wanted format if that is JSON or YAML.
 pub fn json(code: u16, wanted: Wanted, value: &Value) -> Response {
     json_text(code, wanted, Bytes::from(serde_json::to_vec(value).unwrap_or_default()))
+}
+
+/// `PartialObjectMetadata` of an object that is not stored.
+pub fn partial(code: u16, wanted: Wanted, o: &Value, beta: bool) -> ApiResult<Response> {
+    if wanted.format != Format::Protobuf {
+        return Ok(json(code, wanted, &render::partial(o, beta)));
+    }
+    let raw = render::metadata_wire(o).map_err(ApiError::internal)?;
+    let body = proto::envelope::wrap(render::meta_version(beta), "PartialObjectMetadata", &raw);
+    Ok(bytes(code, Format::Protobuf.media_type(), body))
 }
 
 /// A `Status`, or any other object of `meta/v1` that has a wire form.

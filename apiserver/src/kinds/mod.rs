@@ -33,7 +33,7 @@ use crate::registry::strategy::DynStrategy;
 
 pub use fields::{indexed_field, selectable_fields, selectable_paths, supported_field_selectors};
 pub use names::validate_name;
-pub use table::{human_duration, row_conditions, table_cells, table_columns};
+pub use table::{Column, human_duration, row_conditions, table_cells, table_columns};
 
 /// Rules of a resource, none if it has none of its own. The versions of a group share them.
 pub fn strategy(group: &str, resource: &str) -> Option<&'static dyn DynStrategy> {

@@ -130,7 +130,7 @@ fn json(
     shape: Shape,
     include: table::Include,
 ) -> Pieces {
-    let about = meta.to_json();
+    let about = meta.to_json(r.custom.is_some() && shape == Shape::Object);
     let r = Arc::clone(r);
     match shape {
         Shape::Object if r.custom.is_some() => {

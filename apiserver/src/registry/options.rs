@@ -78,7 +78,9 @@ impl WriteOptions {
 
 /// What is wrong with a `resourceVersion` that is no number.
 pub fn not_a_version(sent: &str) -> Error {
-    let why = format!("strconv.ParseUint: parsing \"{sent}\": invalid syntax");
+    let digits = !sent.is_empty() && sent.bytes().all(|b| b.is_ascii_digit());
+    let wrong = if digits { "value out of range" } else { "invalid syntax" };
+    let why = format!("strconv.ParseUint: parsing \"{sent}\": {wrong}");
     Error::invalid(&Path::new("resourceVersion"), sent, why)
 }
 
@@ -133,11 +135,21 @@ impl ListOptions {
             send_initial_events: q.opt_flag("sendInitialEvents"),
         };
         // A path below `/watch/` makes a watch of what is sent as a list.
-        let e = o.check(q.get("resourceVersionMatch").unwrap_or_default(), q.flag("watch"));
+        let sent_as_watch = q.flag("watch");
+        let mut version_match = q.get("resourceVersionMatch").unwrap_or_default();
+        let from_state = o.resource_version.is_empty() || o.resource_version == "0";
+        if sent_as_watch && from_state && version_match.is_empty() && o.send_initial_events.is_none() {
+            // A watch that begins with the state tells when that is complete, whether or not it asks for it (KEP-3157).
+            o.send_initial_events = Some(true);
+            version_match = "NotOlderThan";
+        }
+        let e = o.check(version_match, sent_as_watch);
         if !e.is_empty() {
             return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &e));
         }
-        if !o.resource_version.is_empty() && o.resource_version.parse::<u64>().is_err() {
+        // With a continue token none may be sent at all, which is said when the token has been read.
+        let looked_at = watch || o.continue_token.is_empty();
+        if looked_at && !o.resource_version.is_empty() && o.resource_version.parse::<u64>().is_err() {
             let wrong = not_a_version(&o.resource_version);
             return Err(match watch {
                 true => ApiError::unknown(wrong.to_string()),
@@ -150,6 +162,11 @@ impl ListOptions {
     /// The revision asked for; zero when none.
     pub fn revision(&self) -> u64 {
         self.resource_version.parse().unwrap_or(0)
+    }
+
+    /// How many objects a page has at most; zero: all. Upstream serves "any version" whole, whatever the limit.
+    pub fn page_limit(&self) -> u64 {
+        if self.resource_version == "0" { 0 } else { self.limit }
     }
 
     fn check(&mut self, m: &str, watch: bool) -> ErrorList {
@@ -326,6 +343,14 @@ mod tests {
         )
         .expect("watch list");
         assert_eq!(ok.send_initial_events, Some(true));
+        // What begins with the state anyway is as if it had asked for that.
+        let parse = |s: &str| ListOptions::parse(&Query::parse(Some(s)), true);
+        for s in ["watch=1", "watch=1&resourceVersion=0"] {
+            assert_eq!(parse(s).expect(s).send_initial_events, Some(true), "{s}");
+        }
+        assert_eq!(parse("watch=1&resourceVersion=5").expect("resumed").send_initial_events, None);
+        assert!(bad("watch=1&continue=x").contains("is forbidden when continue is provided"));
+        assert!(bad("resourceVersion=99999999999999999999").ends_with("value out of range"));
         // Below `/watch/` the query says nothing of a watch, and is checked as that of a list.
         let q = Query::parse(Some("sendInitialEvents=true"));
         assert!(ListOptions::parse(&q, true).expect_err("list").message.contains("is forbidden for list"));

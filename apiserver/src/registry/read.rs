@@ -81,8 +81,7 @@ impl Registry {
     ) -> ApiResult<Page> {
         let whole = ListOptions { limit: 0, ..o.clone() };
         let page = self.list_stored(r, namespace, &whole, filter).await?;
-        let any = o.resource_version == "0" && o.continue_token.is_empty();
-        let limit = if any { usize::MAX } else { page_size(o.limit) };
+        let limit = page_size(o.page_limit());
         let mut meta = page.meta;
         let mut items: Vec<Stored> = Vec::new();
         let mut rest = page.items.into_iter();
@@ -133,9 +132,8 @@ impl Registry {
             .list(&prefix, &end, freshness(&o.resource_version))
             .await
             .map_err(|e| list_error(&e, false))?;
-        // Upstream serves "any version" whole, whatever the limit.
-        let limit = if o.resource_version == "0" { 0 } else { o.limit };
-        let page = page(list.iter(), list.len() as u64, list.revision, &prefix, limit, filter);
+        let total = list.len() as u64;
+        let page = page(list.iter(), total, list.revision, &prefix, o.page_limit(), filter);
         parts::cached_list(r.group, r.resource, list.len(), page.items.len());
         Ok(page)
     }
@@ -160,7 +158,7 @@ impl Registry {
         if c.revision == 0 {
             let list =
                 cache.list(&c.start, end, Freshness::Newest).await.map_err(|e| list_error(&e, true))?;
-            return Ok(page(list.iter(), list.len() as u64, list.revision, prefix, o.limit, filter));
+            return Ok(page(list.iter(), list.len() as u64, list.revision, prefix, o.page_limit(), filter));
         }
         let (list, beyond) =
             cache.list_at(&c.start, end, c.revision, page_of(o, filter)).await.map_err(|e| match e {
@@ -168,7 +166,7 @@ impl Registry {
                 e => list_error(&e, true),
             })?;
         let after = list.len() as u64 + beyond;
-        let page = page(list.iter(), after, list.revision, prefix, o.limit, filter);
+        let page = page(list.iter(), after, list.revision, prefix, o.page_limit(), filter);
         parts::stored_list(r.group, r.resource, list.len(), page.items.len());
         Ok(page)
     }
@@ -187,7 +185,7 @@ fn page_size(limit: u64) -> usize {
 
 /// How many objects to read from history: a page, unless some may be left out.
 fn page_of(o: &ListOptions, filter: &Filter) -> u64 {
-    if filter.is_empty() { o.limit } else { 0 }
+    if filter.is_empty() { o.page_limit() } else { 0 }
 }
 
 /// Cuts a page out of a range that has `total` objects.

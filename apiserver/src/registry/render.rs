@@ -24,8 +24,12 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
-    pub(super) fn to_json(&self) -> Value {
+    /// `always`: whether to say so where there is no more, as lists of custom resources do.
+    pub(super) fn to_json(&self, always: bool) -> Value {
         let mut m = json!({"resourceVersion": self.revision.to_string()});
+        if always {
+            m["continue"] = "".into();
+        }
         if !self.continue_token.is_empty() {
             m["continue"] = self.continue_token.as_str().into();
         }
@@ -45,7 +49,7 @@ impl ListMeta {
 }
 
 /// apiVersion of tables and partial metadata.
-pub(super) fn meta_version(beta: bool) -> &'static str {
+pub fn meta_version(beta: bool) -> &'static str {
     if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
 }
 

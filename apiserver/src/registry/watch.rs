@@ -27,6 +27,8 @@ use crate::table::Include;
 const QUEUE: usize = 16;
 /// Bytes after which a chunk is sent.
 const CHUNK: usize = 64 * 1024;
+/// How long before the end of a watch it has its last bookmark.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
 /// How often a bookmark is due.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
@@ -174,7 +176,7 @@ impl Registry {
         let response = respond::bytes(200, media, Body::Channel(rx));
         let watch = match storage.cache.watch(&start, &end, from, filter.predicate()).await {
             Ok(w) => w,
-            Err(e @ StoreError::Compacted { .. }) => {
+            Err(e @ (StoreError::Compacted { .. } | StoreError::Future { .. })) => {
                 let mut out = Vec::new();
                 encoder.error(&watch_error(&e, asked), &mut out);
                 // The queue is empty: there is room.
@@ -225,19 +227,19 @@ fn watch_error(e: &StoreError, revision: Revision) -> ApiError {
 
 impl Running {
     async fn run(mut self, tx: mpsc::Sender<Bytes>, asked: Revision) {
-        let mut next_bookmark = Instant::now() + BOOKMARKS;
+        let mut next_bookmark = self.next_bookmark();
         let mut out = Vec::new();
         loop {
             let item = tokio::select! {
                 item = self.watch.next() => Some(item),
-                () = tokio::time::sleep_until(next_bookmark), if self.bookmarks => None,
+                () = tokio::time::sleep_until(next_bookmark), if self.bookmarks && next_bookmark < self.deadline => None,
                 () = tokio::time::sleep_until(self.deadline) => return,
                 () = tx.closed() => return,
             };
             let ended = match item {
                 Some(first) => self.batch(first, &mut out).await,
                 None => {
-                    next_bookmark = Instant::now() + BOOKMARKS;
+                    next_bookmark = self.next_bookmark();
                     match self.watch.bookmark().await {
                         Ok(Some(r)) => {
                             self.encoder.bookmark(r, false, &mut out);
@@ -257,6 +259,16 @@ impl Running {
             if ended.is_err() {
                 return;
             }
+        }
+    }
+
+    /// When the next bookmark is due: once a minute, and shortly before the end, so that who watches on misses as
+    /// little as can be. After that there is none before the deadline.
+    fn next_bookmark(&self) -> Instant {
+        let now = Instant::now();
+        match self.deadline.checked_sub(BEFORE_THE_END) {
+            Some(last) if now < last => last.min(now + BOOKMARKS),
+            _ => self.deadline,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::status::{ApiError, ApiResult};
 
 /// POST of a `Binding`.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Plain)?;
+    let wanted = call.wanted(Offer::Metadata)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let gvk = ("", "v1", "Binding");

@@ -97,7 +97,7 @@ fn check_kind(version: &str, kind: &str) -> ApiResult<()> {
 
 /// DELETE of one object.
 pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(super::offer(r))?;
+    let wanted = call.wanted(super::offer(r, &call.info.subresource))?;
     let options = options(&mut call).await?;
     let cx = WriteCx {
         user: &call.user,
@@ -148,7 +148,7 @@ fn success(r: &Resource, wanted: Wanted, name: &str, uid: &str) -> Response {
 
 /// DELETE of a collection.
 pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
-    let wanted = call.wanted(super::offer(r))?;
+    let wanted = call.wanted(super::offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let list = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &list)?;

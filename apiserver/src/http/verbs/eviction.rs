@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 20;
 
 /// POST of an `Eviction`.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Plain)?;
+    let wanted = call.wanted(Offer::Metadata)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let gvk = ("policy", "v1", "Eviction");

@@ -1,6 +1,7 @@
 //! The verbs on stored objects, between HTTP and the registry: options in, negotiated answers out.
 
 pub mod binding;
+mod component_status;
 pub mod delete;
 pub mod eviction;
 pub mod patch;
@@ -27,13 +28,17 @@ use crate::status::{ApiError, ApiResult};
 use crate::table::Include;
 
 /// The forms in which objects of the resource can be given.
-pub fn offer(r: &Resource) -> Offer {
-    if r.custom.is_some() { Offer::Custom } else { Offer::Transformed }
+pub fn offer(r: &Resource, subresource: &str) -> Offer {
+    match subresource {
+        _ if r.custom.is_some() => Offer::Custom,
+        "ephemeralcontainers" | "resize" => Offer::Metadata,
+        _ => Offer::Transformed,
+    }
 }
 
 /// GET of one object (or of a subresource that shows the object).
 pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(offer(r))?;
+    let wanted = call.wanted(offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     if call.query.flag("export") {
         return Err(ApiError::bad_request(
@@ -53,6 +58,11 @@ pub async fn get(app: &App, call: Call<'_>, r: &Resource) -> ApiResult<Response>
 /// Refuses metadata of a list where there is one object, and the other way round. Asked once there is an answer:
 /// whatever went wrong before is told first.
 pub(super) fn fits(r: &Resource, wanted: Wanted, list: bool) -> ApiResult<()> {
+    fits_type(wanted, list, || go_type(r, list))
+}
+
+/// The same of what upstream holds in a type of this name.
+fn fits_type(wanted: Wanted, list: bool, found: impl Fn() -> String) -> ApiResult<()> {
     let Shape::Metadata { list: asked, .. } = wanted.shape else { return Ok(()) };
     if asked == list {
         return Ok(());
@@ -61,7 +71,7 @@ pub(super) fn fits(r: &Resource, wanted: Wanted, list: bool) -> ApiResult<()> {
         true => ("PartialObjectMetadataList", "is not a list"),
         false => ("PartialObjectMetadata", "is a list"),
     };
-    let found = go_type(r, list);
+    let found = found();
     Err(ApiError::not_acceptable(format!("you requested {asked}, but the requested object {is} ({found})")))
 }
 
@@ -85,7 +95,7 @@ pub fn namespace<'a>(r: &Resource, call: &'a Call<'_>) -> &'a str {
 
 /// GET of a collection.
 pub async fn list(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
-    let wanted = call.wanted(offer(r))?;
+    let wanted = call.wanted(offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let options = ListOptions::parse(&call.query, false)?;
     let filter = Filter::new(r, &options)?;
@@ -96,7 +106,7 @@ pub async fn list(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Res
 
 /// GET with `watch`.
 pub async fn watch(app: &App, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
-    let wanted = call.wanted(offer(r))?;
+    let wanted = call.wanted(offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let options = ListOptions::parse(&call.query, true)?;
     let name = if call.info.parts.len() > 1 { call.info.name.as_str() } else { "" };
@@ -111,7 +121,7 @@ pub fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
 
 /// POST to a collection.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(offer(r))?;
+    let wanted = call.wanted(offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let manager_of = WriteOptions::parse(&call.query, WriteKind::Create)?;
@@ -153,7 +163,7 @@ pub fn answer_written(
 
 /// PUT of an object or of one of its subresources.
 pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(offer(r))?;
+    let wanted = call.wanted(offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
@@ -215,9 +225,14 @@ pub fn answer_virtual(
     o: &Value,
     warnings: &[String],
 ) -> ApiResult<Response> {
+    fits_type(wanted, false, || {
+        format!("*{}.{kind}", api_version.split(['.', '/']).next().unwrap_or_default())
+    })?;
     let raw = proto::wire::to_proto(o, schema)
         .map_err(|e| ApiError::internal(format!("unable to encode a {kind}: {e}")))?;
-    let mut answer = if wanted.format == negotiate::Format::Protobuf {
+    let mut answer = if let Shape::Metadata { beta, .. } = wanted.shape {
+        respond::partial(code, wanted, o, beta)?
+    } else if wanted.format == negotiate::Format::Protobuf {
         let media = negotiate::Format::Protobuf.media_type();
         respond::bytes(code, media, proto::envelope::wrap(api_version, kind, &raw))
     } else {
@@ -239,7 +254,16 @@ pub fn list_virtual(
     include: Include,
     warnings: &[String],
 ) -> ApiResult<Response> {
+    fits(r, wanted, true)?;
     let mut answer = match wanted.shape {
+        Shape::Metadata { beta, .. } => {
+            let items: Vec<Value> = items.iter().map(|o| render::partial(o, beta)).collect();
+            let list = serde_json::json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": render::meta_version(beta), "metadata": {},
+                "items": items,
+            });
+            respond::json(200, wanted, &list)
+        }
         Shape::Table { beta } => {
             let t = crate::table::of(r, &items, serde_json::json!({}), beta, include, true);
             respond::json(200, wanted, &t)

@@ -17,7 +17,7 @@ use crate::table::Include;
 
 /// PATCH of an object or of one of its subresources.
 pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(super::offer(r))?;
+    let wanted = call.wanted(super::offer(r, &call.info.subresource))?;
     let include = Include::parse(&call.query, wanted)?;
     let kind = patching::kind_of(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Patch { apply: kind == PatchType::Apply })?;

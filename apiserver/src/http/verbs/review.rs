@@ -1,8 +1,6 @@
 //! Kinds that are asked and not stored: access and token reviews, bindings, component statuses.
 
-use serde_json::{Value, json};
-
-use super::{answer_virtual, binding};
+use super::{answer_virtual, binding, component_status};
 use crate::app::App;
 use crate::authn::token_review;
 use crate::authz::review;
@@ -13,17 +11,17 @@ use crate::registry::create::ensure_namespace;
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::{codec, method_not_allowed};
-use crate::status::{ApiError, ApiResult};
+use crate::status::ApiResult;
 
 /// Answers a request for a resource without storage.
 pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     if r.resource == "componentstatuses" {
-        return component_status(&call, r);
+        return component_status::answer(app, &call, r).await;
     }
     if r.resource == "bindings" {
         return binding::create(app, call, r).await;
     }
-    let wanted = call.wanted(Offer::Plain)?;
+    let wanted = call.wanted(Offer::Metadata)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let body = call.read_body().await?;
@@ -43,26 +41,4 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         _ => return Err(method_not_allowed()),
     };
     answer_virtual(&r.schema, &r.api_version(), r.kind, 201, wanted, &answer, &call.warnings)
-}
-
-/// Component statuses are deprecated upstream; the store is the one component whose health is known here.
-fn component_status(call: &Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Transformed)?;
-    let healthy = |name: &str| {
-        json!({
-            "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
-            "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}],
-        })
-    };
-    let warnings = ["v1 ComponentStatus is deprecated in v1.19+".to_owned()];
-    let names = ["etcd-0"];
-    if call.info.parts.len() > 1 {
-        let name = call.info.name.as_str();
-        if !names.contains(&name) {
-            return Err(ApiError::not_found(r.group, r.resource, name));
-        }
-        return answer_virtual(&r.schema, "v1", r.kind, 200, wanted, &healthy(name), &warnings);
-    }
-    let items: Vec<Value> = names.iter().map(|n| healthy(n)).collect();
-    super::list_virtual(r, items, wanted, crate::table::Include::parse(&call.query, wanted)?, &warnings)
 }

@@ -8,9 +8,9 @@ use crate::admission::RequestOptions;
 use crate::app::App;
 use crate::crd::schema::{ScalePaths, follow};
 use crate::field::{Error, ErrorList, Path};
-use crate::http::Response;
-use crate::http::negotiate::{self, Offer};
+use crate::http::negotiate::{self, Shape};
 use crate::http::router::Call;
+use crate::http::{Response, respond};
 use crate::patch::PatchType;
 use crate::patch::view::Shared;
 use crate::registry::options::{WriteKind, WriteOptions};
@@ -18,6 +18,7 @@ use crate::registry::resource::Resource;
 use crate::registry::write::WriteCx;
 use crate::registry::{codec, managed, method_not_allowed, object, patching, render};
 use crate::status::{ApiError, ApiResult};
+use crate::table::{self, Include};
 
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
@@ -168,16 +169,26 @@ fn selector_text(s: Option<&Value>) -> String {
 
 /// GET, PUT and PATCH.
 pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Plain)?;
     let schema = proto::schema::by_gvk(GVK.0, GVK.1, GVK.2)
         .ok_or_else(|| ApiError::internal("the type table has no Scale"))?;
+    let wanted = call.wanted(super::offer(r, ""))?;
+    let include = Include::parse(&call.query, wanted)?;
+    let given = |scale: &Value, warnings: &[String]| match wanted.shape {
+        Shape::Table { beta } => {
+            let table = table::of_scale(scale, r.custom.is_some(), beta, include);
+            let mut answer = respond::json(200, wanted, &table);
+            respond::warn(&mut answer, warnings);
+            Ok(answer)
+        }
+        _ => answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, scale, warnings),
+    };
     let namespace = if r.namespaced { call.info.namespace.clone() } else { String::new() };
     let name = call.info.name.clone();
     let places = Places::of(r);
     if verb == "get" {
         let stored = app.registry.get(r, &namespace, &name).await?;
         let scale = places.shown(&render::value(r, &stored)?)?;
-        return answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &[]);
+        return given(&scale, &[]);
     }
     let (sent, patch, options, write_kind) = match verb {
         "update" => {
@@ -263,7 +274,7 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
     let mut warnings = cx.warnings;
     warnings.append(&mut told);
     let scale = places.shown(&render::value(r, &done.stored)?)?;
-    answer_virtual(schema, "autoscaling/v1", "Scale", 200, wanted, &scale, &warnings)
+    given(&scale, &warnings)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::status::{ApiError, ApiResult};
 
 /// POST of a `TokenRequest`.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
-    let wanted = call.wanted(Offer::Plain)?;
+    let wanted = call.wanted(Offer::Metadata)?;
     let format = negotiate::content_type(&call.parts.headers)?;
     let options = WriteOptions::parse(&call.query, WriteKind::Create)?;
     let Some(issuer) = &app.issuer else {

@@ -1,8 +1,13 @@
-//! The row of a horizontal pod autoscaler: each metric as current over target.
+//! The rows of a horizontal pod autoscaler, with each metric as current over target, and of a `Scale`.
 
 use serde_json::{Value, json};
 
 use super::cells::{Row, or, text};
+
+/// A `Scale`, which is what autoscalers read and write.
+pub fn scale(row: &Row<'_>) -> Vec<Value> {
+    vec![row.name(), json!(row.int("/spec/replicas")), json!(row.int("/status/replicas")), row.age()]
+}
 
 /// At most two metrics are told.
 const SHOWN: usize = 2;

@@ -33,6 +33,9 @@ pub struct Column {
     pub format: String,
     /// Zero shows always, one only in wide output.
     pub priority: i32,
+    /// What the cells mean. Empty where that is what it always is for a column of this name.
+    #[serde(default)]
+    pub description: String,
 }
 
 static COLUMNS: LazyLock<HashMap<String, Vec<Column>>> = LazyLock::new(|| {
@@ -46,6 +49,7 @@ static GENERIC: LazyLock<Vec<Column>> = LazyLock::new(|| {
         kind: kind.to_owned(),
         format: format.to_owned(),
         priority: 0,
+        description: String::new(),
     };
     vec![column("Name", "string", "name"), column("Created At", "date", "")]
 });
@@ -84,6 +88,7 @@ pub fn table_cells(group: &str, kind: &str, object: &Value, now: jiff::Timestamp
         ("batch", "Job") => batch::job,
         ("batch", "CronJob") => batch::cron_job,
         ("autoscaling", "HorizontalPodAutoscaler") => hpa::hpa,
+        ("autoscaling", "Scale") => hpa::scale,
         ("policy", "PodDisruptionBudget") => apps::disruption_budget,
         ("networking.k8s.io", "Ingress") => net::ingress,
         ("networking.k8s.io", "IngressClass") => net::ingress_class,
