@@ -14,6 +14,7 @@ use clap::{ArgAction, Parser};
 use component_base::duration::GoDuration;
 use component_base::flags;
 use component_base::logs::LogFlags;
+use component_base::metrics::MetricsFlags;
 
 /// The flags of upstream that have no effect (see [`component_base::flags`]).
 pub const INERT: &str = include_str!("flags.txt");
@@ -25,6 +26,8 @@ pub struct Flags {
     /// Print version information and quit
     #[arg(long, action = ArgAction::Version)]
     pub version: Option<bool>,
+    #[command(flatten)]
+    pub metrics: MetricsFlags,
     #[command(flatten)]
     pub logs: LogFlags,
     #[command(flatten)]

@@ -52,8 +52,6 @@ resources! {
     FLOW_SCHEMAS = "flowcontrol.apiserver.k8s.io" "v1" "flowschemas" "FlowSchema";
     PRIORITY_LEVELS =
         "flowcontrol.apiserver.k8s.io" "v1" "prioritylevelconfigurations" "PriorityLevelConfiguration";
-    VALIDATING_ADMISSION_POLICIES =
-        "admissionregistration.k8s.io" "v1" "validatingadmissionpolicies" "ValidatingAdmissionPolicy";
     API_SERVICES = "apiregistration.k8s.io" "v1" "apiservices" "APIService";
     CUSTOM_RESOURCE_DEFINITIONS =
         "apiextensions.k8s.io" "v1" "customresourcedefinitions" "CustomResourceDefinition";

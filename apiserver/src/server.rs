@@ -83,6 +83,7 @@ impl Server {
         let discovery = Discovery::new(&host);
         crate::kinds::podspec::allow_privileged(flags.allow_privileged);
         let metrics = Metrics::default();
+        metrics.shared().choose(flags.metrics.choice()?);
         let traffic = Traffic::build(flags, &metrics)?;
         let watches = traffic.lifecycle.watches.clone();
         let registry = Arc::new(Registry::new(table, flags.event_ttl.0.as_secs(), watches));

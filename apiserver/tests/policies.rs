@@ -61,15 +61,6 @@ async fn a_policy_denies_warns_and_ends_with_its_binding() {
             "validations": [{"expression": "variables.n < 2", "messageExpression": "'too many: ' + string(variables.n)"}]}),
     );
     c.post(&format!("{GROUP}/validatingadmissionpolicies"), &p).await.expect(201);
-    let path = format!("{GROUP}/validatingadmissionpolicies/short");
-    until(200, async || {
-        let a = c.get(&path).await;
-        match a.json()["status"]["typeChecking"] == json!({}) {
-            true => a,
-            false => Answer { code: 0, ..a },
-        }
-    })
-    .await;
     let bindings = format!("{GROUP}/validatingadmissionpolicybindings");
     c.post(&bindings, &binding("all", "short", json!({}))).await.expect(201);
     let long = map("long", json!({"a": "1", "b": "2"}));
@@ -136,7 +127,7 @@ async fn parameters_come_from_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_policies_are_refused_and_wrong_types_are_told() {
+async fn broken_policies_are_refused_and_wrong_types_are_not() {
     let s = TestServer::start(&[]).await;
     let c = &s.admin;
     let policies = format!("{GROUP}/validatingadmissionpolicies");
@@ -152,24 +143,11 @@ async fn broken_policies_are_refused_and_wrong_types_are_told() {
     );
     assert_eq!(causes[1]["message"], "Invalid value: \"1\": must evaluate to string but got int");
 
+    // What the types are is for the controller manager to check, which writes the status.
     let untyped =
         policy("typed", json!({"validations": [{"expression": "object.data.all(k, object.dta[k] == '')"}]}));
-    c.post(&policies, &untyped).await.expect(201);
-    let path = format!("{policies}/typed");
-    let checked = until(200, async || {
-        let a = c.get(&path).await;
-        match a.json()["status"]["observedGeneration"].as_i64() {
-            Some(1) => a,
-            _ => Answer { code: 0, ..a },
-        }
-    })
-    .await
-    .json();
-    let warning = &checked["status"]["typeChecking"]["expressionWarnings"][0];
-    assert_eq!(warning["fieldRef"], "spec.validations[0].expression");
-    let text = warning["warning"].as_str().expect("text");
-    assert!(text.starts_with("/v1, Kind=ConfigMap: compilation failed: ERROR: <input>:1:"), "{text}");
-    assert!(text.contains("undefined field 'dta'"), "{text}");
+    let made = c.post(&policies, &untyped).await.expect(201);
+    assert!(made["status"].get("observedGeneration").is_none(), "{}", made["status"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 use component_base::duration::GoDuration;
 use component_base::logs::LogFlags;
+use component_base::metrics::MetricsFlags;
 
 /// The flags of upstream that have no effect (see [`component_base::flags`]).
 pub const INERT: &str = include_str!("flags.txt");
@@ -19,6 +20,11 @@ pub const INERT: &str = include_str!("flags.txt");
 pub struct Flags {
     #[command(flatten)]
     pub logs: LogFlags,
+    #[command(flatten)]
+    pub metrics: MetricsFlags,
+    /// Serve /debug/pprof/: memory, tasks and threads of this process
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
+    pub profiling: bool,
 
     /// Path to kubeconfig file with authorization and API server location information
     #[arg(long, value_name = "FILE")]
@@ -155,6 +161,10 @@ pub struct Flags {
     /// Time after a pod's start in which its becoming ready counts as the first time
     #[arg(long, value_name = "DURATION", default_value_t = GoDuration::from_secs(30))]
     pub horizontal_pod_autoscaler_initial_readiness_delay: GoDuration,
+
+    /// Admission policies whose expressions are checked at the same time
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub concurrent_validating_admission_policy_status_syncs: u16,
 
     /// Services of the type LoadBalancer whose addresses are chosen at the same time
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -314,7 +324,8 @@ mod tests {
         assert_eq!(flags.controllers, ["*", "-foo", "bar"]);
         assert!(!flags.leader_elect && flags.allocate_node_cidrs && flags.use_service_account_credentials);
         assert_eq!(flags.node_monitor_grace_period.0.as_secs(), 40);
-        assert_eq!(ignored, ["profiling", "kube-api-qps"]);
+        assert!(!flags.profiling);
+        assert_eq!(ignored, ["kube-api-qps"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use component_base::controller::informer::{Informer, Store};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -193,6 +194,7 @@ impl Watched for CSIDriver {}
 impl Watched for ResourceClaim {}
 impl Watched for ResourceClaimTemplate {}
 impl Watched for ResourceSlice {}
+impl Watched for ValidatingAdmissionPolicy {}
 
 /// What an informer is found by.
 #[derive(PartialEq, Eq, Hash)]

@@ -19,6 +19,8 @@ use crate::flags::Flags;
 pub async fn start(flags: &Flags, shutdown: Shutdown) -> anyhow::Result<(Metrics, Health)> {
     let health = Health::default();
     health.set_config("kubecontrollermanager.config.k8s.io", serde_json::to_value(flags.effective())?);
+    health.metrics().choose(flags.metrics.choice()?);
+    health.set_profiling(flags.profiling);
     let metrics = Metrics::new(health.metrics());
     if flags.secure_port == 0 {
         return Ok((metrics, health));

@@ -17,6 +17,7 @@
 //! let allowed = program.eval(&vars, &mut Budget::new(expressions::RUNTIME_BUDGET))?;
 //! ```
 
+pub mod admission;
 mod ast;
 pub mod authority;
 mod charge;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 pub use decl::DeclType;
 pub use error::CompileError;
 pub use eval::Activation;
+pub use time::parse_duration;
 pub use types::Type;
 pub use value::{EvalError, EvalResult, Value};
 

@@ -222,6 +222,8 @@ impl Configuration {
         let mut out = Vec::new();
         out.extend(self.mode().err());
         out.extend(self.cluster_cidrs().err());
+        let hidden = component_base::metrics::hidden_version(&self.show_hidden_metrics_for_version);
+        out.extend(hidden.err().map(|e| e.to_string()));
         for (name, bit) in
             [("iptables", self.iptables.masquerade_bit), ("nftables", self.nftables.masquerade_bit)]
         {

@@ -19,6 +19,12 @@ pub struct Flags {
     /// The path to the configuration file (KubeProxyConfiguration); it replaces most flags
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Serve /debug/pprof/ beside the metrics; the file of --config says it by enableProfiling
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub profiling: Option<bool>,
+    /// The release before this one, to show metrics that this one hides, of which there are none
+    #[arg(long, value_name = "VERSION")]
+    pub show_hidden_metrics_for_version: Option<String>,
     /// Write the configuration in use to this file and exit
     #[arg(long, value_name = "FILE")]
     pub write_config_to: Option<PathBuf>,
@@ -182,6 +188,8 @@ impl Flags {
         set(&mut t.udp_timeout, &self.conntrack_udp_timeout);
         set(&mut t.udp_stream_timeout, &self.conntrack_udp_timeout_stream);
         set(&mut c.oom_score_adj, &self.oom_score_adj.map(Some));
+        set(&mut c.enable_profiling, &self.profiling);
+        set(&mut c.show_hidden_metrics_for_version, &self.show_hidden_metrics_for_version);
         c
     }
 

@@ -148,6 +148,7 @@ pub async fn run(flags: Flags, shutdown: Shutdown) -> anyhow::Result<()> {
     cgroups.ensure_roots(machine.allocatable, enforce).context("making the cgroups of pods")?;
 
     let health = Health::default();
+    health.set_profiling(config.enable_profiling_handler);
     health.set_config("kubeletconfig", serde_json::to_value(&config)?);
     let recorder = Recorder::start(client.clone(), &node_name);
     if !cgroups.is_v2() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 use component_base::duration::GoDuration;
 use component_base::logs::LogFlags;
+use component_base::metrics::{Choice, MetricsFlags};
 
 use crate::config::{self, Configuration};
 
@@ -19,6 +20,11 @@ pub struct Flags {
     /// The path to the configuration file (KubeSchedulerConfiguration)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub metrics: MetricsFlags,
+    /// Serve /debug/pprof/: memory, tasks and threads of this process; --config says it by enableProfiling
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub profiling: Option<bool>,
     /// Write the configuration in use to this file and exit
     #[arg(long, value_name = "FILE")]
     pub write_config_to: Option<PathBuf>,
@@ -96,6 +102,8 @@ pub struct Settings {
     pub certificate: Option<(PathBuf, PathBuf)>,
     pub client_ca: Option<PathBuf>,
     pub authorization_kubeconfig: Option<PathBuf>,
+    /// Which metrics are shown.
+    pub metrics: Choice,
 }
 
 impl Flags {
@@ -109,6 +117,9 @@ impl Flags {
             None => Configuration::default(),
         };
         c.set_defaults();
+        if let Some(on) = self.profiling.filter(|_| self.config.is_none()) {
+            c.enable_profiling = Some(on);
+        }
         c.pass_over_managed();
         let set = |to: &mut GoDuration, from: Option<GoDuration>| {
             if let Some(v) = from {
@@ -165,6 +176,7 @@ impl Flags {
                 .authorization_kubeconfig
                 .clone()
                 .or_else(|| self.authentication_kubeconfig.clone()),
+            metrics: self.metrics.choice()?,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! The endpoints that every daemon serves about itself: `/healthz`, `/livez`, `/readyz` (with `?verbose` and
-//! `?exclude=NAME`), `/metrics`, `/configz` and `/version`.
+//! `?exclude=NAME`), `/metrics`, `/configz` and `/version`, and with `--profiling` `/debug/pprof/`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 
 use super::delegated::{Action, Delegated, Refusal};
 use super::listener::{self, Body};
+use super::profiles;
 use crate::metrics::{self, Metrics};
 use crate::process::Shutdown;
 
@@ -31,6 +33,7 @@ struct Inner {
     ready: RwLock<Vec<(String, Check)>>,
     configz: RwLock<serde_json::Map<String, serde_json::Value>>,
     metrics: Metrics,
+    profiling: AtomicBool,
 }
 
 impl Health {
@@ -54,6 +57,11 @@ impl Health {
         &self.0.metrics
     }
 
+    /// `--profiling`: whether `/debug/pprof/` is there.
+    pub fn set_profiling(&self, on: bool) {
+        self.0.profiling.store(on, Ordering::Relaxed);
+    }
+
     /// Answers `path` if it is one of the standard endpoints.
     pub fn answer(&self, path: &str, query: Option<&str>) -> Option<Response<Body>> {
         let response = match path {
@@ -66,6 +74,10 @@ impl Health {
                 serde_json::Value::Object(self.0.configz.read().clone()).to_string(),
             ),
             "/version" => text(StatusCode::OK, "application/json", version()),
+            _ if path.starts_with("/debug/") => {
+                let profile = profiles::answer(path).filter(|_| self.0.profiling.load(Ordering::Relaxed))?;
+                text(profile.status, profile.content_type, profile.body)
+            }
             _ => return self.single(path),
         };
         Some(response)
@@ -244,6 +256,16 @@ mod tests {
         let failed = body(h.answer("/readyz/informer-sync", None).unwrap()).await;
         assert_eq!(failed, (500, "internal server error: not synced\n".into()));
         assert!(h.answer("/healthz/informer-sync", None).is_none(), "it is about readiness");
+    }
+
+    #[tokio::test]
+    async fn profiles_are_there_when_they_are_asked_for() {
+        let h = Health::default();
+        assert!(h.answer("/debug/pprof/heap", None).is_none());
+        h.set_profiling(true);
+        let (status, text) = body(h.answer("/debug/pprof/heap", None).unwrap()).await;
+        assert!(status == 200 && text.contains("VmRSS"), "{text}");
+        assert_eq!(body(h.answer("/debug/pprof/profile", None).unwrap()).await.0, 501);
     }
 
     #[tokio::test]

@@ -6,9 +6,11 @@
 //! - [`identity`]: user and groups of a client certificate.
 //! - [`delegated`]: authentication and authorization by asking the API server.
 //! - [`health`]: the standard endpoints of a daemon.
+//! - [`profiles`][]: `/debug/pprof/`.
 
 pub mod delegated;
 pub mod health;
 pub mod identity;
 pub mod listener;
+pub mod profiles;
 pub mod tls;

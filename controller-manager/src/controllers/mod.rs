@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
+pub mod policy_status;
 pub mod protection;
 pub mod replicaset;
 pub mod resource_claim;
@@ -108,6 +109,7 @@ const CONTROLLERS: &[Entry] = &[
     entry("service-cidr-controller", "", service_cidr::start),
     entry("service-lb-controller", "service", service_lb::start),
     entry("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", horizontal::start),
+    entry("validatingadmissionpolicy-status-controller", "", policy_status::start),
     entry("ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished::start),
     entry("persistentvolume-binder-controller", "persistentvolume-binder", volume_binder::start),
     entry("persistentvolume-attach-detach-controller", "attachdetach", attach_detach::start),
@@ -137,7 +139,6 @@ const DORMANT: &[(&str, &str, &str)] = &[
     ),
     ("storage-version-migrator-controller", "", "the feature StorageVersionMigrator is off"),
     ("resourcepoolstatusrequest-controller", "", "the feature DRAResourcePoolStatus is off"),
-    ("validatingadmissionpolicy-status-controller", "", "the API server writes these statuses itself"),
     ("node-route-controller", "route", "there is no cloud provider"),
     ("cloud-node-lifecycle-controller", "cloud-node-lifecycle", "there is no cloud provider"),
 ];

@@ -33,6 +33,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let metrics = Metrics::default();
     let standard = Health::default();
+    standard.set_profiling(settings.config.enable_profiling);
     standard.metrics().register(|r| metrics.register(r, mode.name()));
     standard.set_config("kubeproxy.config.k8s.io", serde_json::to_value(&settings.config)?);
     let period = setup::sync_period(&settings);

@@ -78,7 +78,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "shutdownGracePeriodCriticalPods",
     "shutdownGracePeriodByPodPriority",
     "reservedMemory",
-    "enableProfilingHandler",
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "memoryReservationPolicy",
@@ -93,6 +92,8 @@ const WITHOUT_EFFECT: &[&str] = &[
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct KubeletConfiguration {
     pub enable_server: bool,
+    /// Serve `/debug/pprof/`.
+    pub enable_profiling_handler: bool,
     pub static_pod_path: String,
     pub pod_logs_dir: String,
     pub sync_frequency: GoDuration,
@@ -233,6 +234,7 @@ impl Default for KubeletConfiguration {
     fn default() -> Self {
         Self {
             enable_server: true,
+            enable_profiling_handler: true,
             static_pod_path: String::new(),
             pod_logs_dir: "/var/log/pods".into(),
             sync_frequency: GoDuration::from_secs(60),

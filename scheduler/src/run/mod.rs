@@ -41,6 +41,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let health = health::Health::default();
     health.set_config("kubescheduler.config.k8s.io", serde_json::to_value(config)?);
     let metrics = Metrics::default();
+    health.metrics().choose(settings.metrics.clone());
+    health.set_profiling(config.enable_profiling.unwrap_or(true));
     health.metrics().register(|r| metrics.register(r));
     let synced = Arc::new(AtomicBool::new(false));
     let seen = synced.clone();

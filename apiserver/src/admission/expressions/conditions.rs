@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::environment::environment;
+use super::environment;
 use super::evaluation::{Evaluation, Expression, Inputs, Variables};
 use crate::cel::{MATCH_CONDITIONS_BUDGET, Type};
 use crate::lookup::text;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use crate::cel::admission::declare;
 use crate::cel::authority::{Authority, ResourceCheck, Subject, subject};
 use crate::cel::native::Native;
 use crate::cel::value::{Key, Map};
@@ -70,15 +71,11 @@ impl Variables {
         let mut out = Vec::new();
         for (name, source) in list {
             let expression = Expression::new(source, &env, &[]);
-            env = Self::declare(env, name, &expression.output, &out);
+            let before: Vec<&str> = out.iter().map(|v: &Variable| v.name.as_str()).collect();
+            env = declare(env, name, expression.output.clone(), &before);
             out.push(Variable { name: name.to_owned(), expression });
         }
         (Self(out), env)
-    }
-
-    fn declare(env: Env, name: &str, ty: &Type, before: &[Variable]) -> Env {
-        let names = before.iter().map(|v| v.name.as_str()).chain([name]);
-        env.typed(&format!("variables.{name}"), ty.clone()).namespace("variables", names)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Variable> {

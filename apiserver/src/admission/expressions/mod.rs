@@ -3,14 +3,14 @@
 //! one request under one cost budget. Match conditions of webhooks and everything in admission policies go through here.
 
 mod conditions;
-mod environment;
 mod evaluation;
 mod request;
 
 pub use conditions::{MatchConditions, Outcome};
-pub use environment::environment;
 pub use evaluation::{Evaluated, Evaluation, Expression, Inputs, OutOfBudget, Variable, Variables};
 pub use request::{Named, request};
+
+pub use crate::cel::admission::environment;
 
 #[cfg(test)]
 mod tests;

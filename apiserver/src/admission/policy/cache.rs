@@ -92,7 +92,6 @@ impl Policies {
             // An error means that the server is being stopped.
             let _ = synced.await;
         }
-        super::status::start(registry, stop);
     }
 
     async fn follow(

@@ -13,7 +13,6 @@
 //! | `context.rs` | what expressions see of one request |
 //! | `validating.rs`, `decision.rs` | `ValidatingAdmissionPolicy` |
 //! | `mutating.rs`, `patch.rs` | `MutatingAdmissionPolicy` |
-//! | `typecheck.rs`, `status.rs` | checking validating policies against the types they match, for their status |
 
 mod cache;
 mod compiled;
@@ -24,8 +23,6 @@ pub mod metrics;
 mod mutating;
 mod params;
 mod patch;
-mod status;
-mod typecheck;
 mod validating;
 
 #[cfg(test)]

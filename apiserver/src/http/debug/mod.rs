@@ -1,11 +1,11 @@
 //! What operators look into: priority and fairness tables, profiles, the log level, `/statusz` and `/flagz`.
 //! All of it needs authorization, as any path.
 
-pub mod pprof;
 pub mod zpages;
 
 use std::sync::Arc;
 
+use component_base::serving::profiles;
 use http::Method;
 
 use super::router::Call;
@@ -39,10 +39,7 @@ pub async fn answer(app: &Arc<App>, call: &mut Call<'_>) -> ApiResult<Option<Res
         let page = "<html>\n<head>\n<title>/debug/flags/</title>\n</head>\n<body>\n/debug/flags/<br>\n<br>\nflags:<br>\n<table>\n<tr>v<br>\n</table>\n</body>\n</html>\n";
         return Ok(Some(respond::bytes(200, "text/html; charset=utf-8", page)));
     }
-    if path == "/debug/pprof" || path.starts_with("/debug/pprof/") {
-        return Ok(Some(pprof::answer(&path, &call.query)));
-    }
-    Ok(None)
+    Ok(profiles::answer(&path).map(|p| respond::bytes(p.status.as_u16(), p.content_type, p.body)))
 }
 
 /// `PUT /debug/flags/v`: the body is the new level.

@@ -1,39 +1,55 @@
 //! The metrics registry of a daemon and the text form that Prometheus scrapes.
 
+mod choice;
+
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+pub use choice::{Choice, MetricsFlags, hidden_version};
+
 /// A shareable registry; clones register into and render the same metrics.
 #[derive(Clone)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Mutex<Registry>,
+    choice: RwLock<Choice>,
+}
 
 impl Default for Metrics {
     /// A registry with the `process_*` metrics that every component exposes.
     fn default() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
-        Self(Arc::new(Mutex::new(registry)))
+        Self(Arc::new(Inner { registry: Mutex::new(registry), choice: RwLock::default() }))
     }
 }
 
 impl Metrics {
     /// Registers metrics. Counters get `_total` appended when rendered: name them without.
     pub fn register(&self, f: impl FnOnce(&mut Registry)) {
-        f(&mut self.0.lock());
+        f(&mut self.0.registry.lock());
+    }
+
+    /// Says what of it is shown (see [`MetricsFlags`]).
+    pub fn choose(&self, choice: Choice) {
+        *self.0.choice.write() = choice;
     }
 
     /// Everything in the text form that upstream's components show.
     pub fn render(&self) -> String {
         let mut out = String::new();
         // Writing into a String cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut out, &self.0.lock());
-        classic(&out)
+        let _ = prometheus_client::encoding::text::encode(&mut out, &self.0.registry.lock());
+        let text = classic(&out);
+        let choice = self.0.choice.read();
+        if choice.is_everything() { text } else { choice.apply(&text) }
     }
 }
 

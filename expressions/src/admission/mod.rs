@@ -1,9 +1,12 @@
-//! The variables of admission expressions and their types.
+//! Expressions of admission policies and match conditions, as far as more than the API server needs them: the variables
+//! that they can name with their types, and ([`typecheck`]) what is wrong with a policy for the types that it matches.
+
+pub mod typecheck;
 
 use std::sync::LazyLock;
 
-use crate::cel::types::names;
-use crate::cel::{DeclType, Env};
+use crate::types::names;
+use crate::{DeclType, Env, Type};
 
 fn strings() -> DeclType {
     DeclType::list(DeclType::string())
@@ -113,4 +116,10 @@ pub fn environment(params: bool, authorizer: bool) -> Env {
             .variable("authorizer.requestResource", DeclType::named(names::RESOURCE_CHECK));
     }
     env
+}
+
+/// Declares `variables.NAME`, the variable of a policy that comes after those named `before`, which it can use.
+pub fn declare(env: Env, name: &str, ty: Type, before: &[&str]) -> Env {
+    let names = before.iter().copied().chain([name]);
+    env.typed(&format!("variables.{name}"), ty).namespace("variables", names)
 }

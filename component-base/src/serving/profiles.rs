@@ -1,11 +1,10 @@
-//! `/debug/pprof/`: what this server can tell of itself at run time. Its language has no runtime that counts
-//! allocations or stacks, so that there are no Go profiles; what there is comes from the task scheduler and the kernel,
-//! as text. For stacks and CPU time per function use `perf` on the process.
+//! `/debug/pprof/`: what a daemon can tell of itself at run time. Its language has no runtime that counts allocations or
+//! stacks, so that there are no Go profiles; what there is comes from the task scheduler and the kernel, as text. For
+//! stacks and CPU time per function use `perf` on the process. Who asks must have been authorized before.
 
 use std::fmt::Write as _;
 
-use crate::http::query::Query;
-use crate::http::{Response, respond};
+use http::StatusCode;
 
 const INDEX: &[(&str, &str)] = &[
     ("cmdline", "The command line invocation of the current program"),
@@ -17,24 +16,33 @@ const INDEX: &[(&str, &str)] = &[
 /// Upstream's profiles that need a Go runtime.
 const GO_ONLY: &[&str] = &["allocs", "block", "mutex", "profile", "symbol", "trace"];
 
-/// Answers a path from `/debug/pprof` on.
-pub fn answer(path: &str, _query: &Query) -> Response {
-    let name = path.strip_prefix("/debug/pprof").unwrap_or_default().trim_matches('/');
-    match name {
-        "" => respond::bytes(200, "text/html; charset=utf-8", index()),
+/// An answer about this process.
+#[derive(Debug)]
+pub struct Profile {
+    pub status: StatusCode,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+/// Answers a path from `/debug/pprof` on; none for others.
+pub fn answer(path: &str) -> Option<Profile> {
+    let name = path.strip_prefix("/debug/pprof").filter(|r| r.is_empty() || r.starts_with('/'))?;
+    let of = |status, body| Profile { status, content_type: "text/plain; charset=utf-8", body };
+    Some(match name.trim_matches('/') {
+        "" => Profile { content_type: "text/html; charset=utf-8", ..of(StatusCode::OK, index()) },
         "cmdline" => {
             let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-            respond::text(200, args.join("\0"))
+            of(StatusCode::OK, args.join("\0"))
         }
-        "goroutine" => respond::text(200, tasks()),
-        "heap" => respond::text(200, memory()),
-        "threadcreate" => respond::text(200, threads()),
-        n if GO_ONLY.contains(&n) => respond::text(
-            501,
-            format!("the profile {n} needs a Go runtime, which this server does not have; use perf(1)\n"),
+        "goroutine" => of(StatusCode::OK, tasks()),
+        "heap" => of(StatusCode::OK, memory()),
+        "threadcreate" => of(StatusCode::OK, threads()),
+        n if GO_ONLY.contains(&n) => of(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("the profile {n} needs a Go runtime, which this daemon does not have; use perf(1)\n"),
         ),
-        _ => respond::text(404, "Unknown profile\n"),
-    }
+        _ => of(StatusCode::NOT_FOUND, "Unknown profile\n".to_owned()),
+    })
 }
 
 fn index() -> String {
@@ -105,7 +113,7 @@ mod tests {
 
     #[test]
     fn profiles() {
-        let code = |p: &str| answer(p, &Query::default()).status().as_u16();
+        let code = |p: &str| answer(p).expect("a profile").status.as_u16();
         for (path, wanted) in [
             ("/debug/pprof/", 200),
             ("/debug/pprof/heap", 200),
@@ -115,6 +123,7 @@ mod tests {
         ] {
             assert_eq!(code(path), wanted, "{path}");
         }
+        assert!(answer("/debug/pproffoo").is_none() && answer("/debug").is_none());
         assert!(memory().contains("VmRSS") && threads().contains("user"));
     }
 }
