@@ -98,6 +98,30 @@ async fn small_bodies_stay_small() {
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
+/// CVE-2019-11254: YAML that takes a parser time beyond all proportion: long runs of openings, indents, keys and line
+/// breaks in scalars.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_take_no_time_beyond_their_size() {
+    let s = TestServer::start(&[]).await;
+    let head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: slow}\ndata:\n";
+    let size = 1_500_000;
+    for (what, body) in [
+        ("breaks in a scalar", format!("{head}  a: \"{}\"\n", "x\n ".repeat(size / 3))),
+        ("openings", format!("{head}  a: {}", "[".repeat(size))),
+        ("questions", format!("{head}  {}", "? ".repeat(size / 2))),
+        ("dashes", format!("{head}  a:\n    {}", "- ".repeat(size / 2))),
+        ("keys", format!("{head}{}", (0..size / 12).map(|i| format!("  k{i:07}: \n")).collect::<String>())),
+        ("comments", format!("{head}{}", "  # c\n".repeat(size / 6))),
+        ("colons", format!("{head}  a: {}", "a: ".repeat(size / 3))),
+        ("tags", format!("{head}  a: {}", "!a ".repeat(size / 3))),
+    ] {
+        let started = Instant::now();
+        let a = s.admin.send(Method::POST, MAPS, &[("content-type", "application/yaml")], body).await;
+        assert!((200..500).contains(&a.code), "{what}: {}", String::from_utf8_lossy(&a.body));
+        assert!(started.elapsed() < Duration::from_secs(10), "{what} took {:?}", started.elapsed());
+    }
+}
+
 /// CVE-2020-8552: every path and agent that somebody made up became a metric of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_do_not_grow_with_what_clients_make_up() {

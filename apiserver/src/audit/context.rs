@@ -274,7 +274,7 @@ fn parse(bytes: &[u8], content_type: &str) -> Option<Value> {
         return proto::envelope::decode(bytes).ok();
     }
     if content_type.contains("yaml") {
-        return serde_yaml::from_slice(bytes).ok();
+        return crate::registry::yaml::first_document(bytes).ok();
     }
     serde_json::from_slice(bytes).ok()
 }

@@ -27,10 +27,60 @@ pub fn to_json(body: &[u8], kind: &str) -> ApiResult<Vec<u8>> {
 
 /// The first document of a body; what follows it is not looked at. The error is upstream's.
 pub fn first_document(body: &[u8]) -> Result<Value, String> {
+    check_depth(body)?;
     match serde_yaml::Deserializer::from_slice(body).next() {
         None => Ok(Value::Null),
         Some(document) => Value::deserialize(document).map_err(|e| error_text(&e.to_string())),
     }
+}
+
+/// Collections nest no deeper; the deserializer has the same limit, but reads all of a document before it heeds it.
+const MAX_DEPTH: usize = 128;
+
+/// Refuses what nests too deeply before the deserializer sees it: at every token its parser looks at all collections that
+/// are open, so that a small body of nothing but brackets would keep it busy for minutes (CVE-2019-11254).
+fn check_depth(body: &[u8]) -> Result<(), String> {
+    if !may_be_deep(body) {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(body).map_err(|e| format!("yaml: {e}"))?;
+    let mut depth = 0_usize;
+    for event in Parser::new_from_str(text) {
+        // Two parsers may differ in what they take for wrong: what this one does not read is not given to the other.
+        match event.map_err(|e| format!("yaml: {e}"))?.0 {
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            Event::DocumentEnd => break,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err("yaml: exceeded max depth".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Whether there are enough brackets, dashes or question marks to nest too deeply, were they all what they look like.
+fn may_be_deep(body: &[u8]) -> bool {
+    let mut open = 0_usize;
+    for line in body.split(|b| *b == b'\n') {
+        let starts =
+            line.iter().take_while(|b| b" -?:\t\r".contains(b)).filter(|b| b"-?:".contains(b)).count();
+        if starts > MAX_DEPTH {
+            return true;
+        }
+        for b in line {
+            match b {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open > MAX_DEPTH {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// `yaml: line 3: …`: upstream's parser counts its lines from zero, and says nothing of the first.
@@ -158,5 +208,24 @@ mod tests {
     fn json_is_yaml() {
         let body = br#"{"a": 1, "a": 2}"#;
         assert_eq!(repeated_keys(body), ["line 1: key \"a\" already set in map"]);
+    }
+
+    #[test]
+    fn what_nests_too_deeply_is_refused_at_once() {
+        for deep in
+            ["[".repeat(1_000_000), "{a: ".repeat(300_000), "- ".repeat(500_000), "? ".repeat(500_000)]
+        {
+            let started = std::time::Instant::now();
+            let e = first_document(deep.as_bytes()).expect_err("too deep");
+            assert!(e.starts_with("yaml: "), "{e}");
+            assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+        }
+        // Brackets in text are no collections.
+        let text = format!("a: '{}'\nb: |\n  {}\n", "[".repeat(500), "INFO [31m{[".repeat(500));
+        let read = first_document(text.as_bytes()).expect("text");
+        assert_eq!(read["a"].as_str().map(str::len), Some(500));
+        let json = serde_json::json!({"data": {"log": "[{".repeat(500)}}).to_string();
+        assert!(first_document(json.as_bytes()).is_ok());
+        assert!(first_document(format!("{}1{}", "[".repeat(100), "]".repeat(100)).as_bytes()).is_ok());
     }
 }
