@@ -233,3 +233,17 @@ impl From<Vec<Error>> for ErrorList {
         Self(v)
     }
 }
+
+/// What upstream's messages call the type of a decoded value.
+pub fn go_type(v: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match v {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}

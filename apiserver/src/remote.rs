@@ -11,6 +11,7 @@ use crate::webhook::client::{Call, CallError, Client};
 /// Upstream's back-off: 500 ms, half as much more each time, five attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const ATTEMPTS: u32 = 5;
+const JITTER: f64 = 0.2;
 
 /// The `result` label of webhook metrics.
 pub fn result_label(result: &Result<Value, CallError>) -> &'static str {
@@ -27,6 +28,32 @@ fn is_temporary(e: &CallError) -> bool {
         CallError::Config(_) | CallError::Timeout(_) => false,
         CallError::Transport(why) => why.contains("reset"),
         CallError::Status { code, .. } => *code == 429 || *code >= 500,
+    }
+}
+
+/// How often a call that failed is made again: four times, after pauses that grow by half and are up to a fifth longer
+/// than that, so that many callers do not come back together.
+pub struct Patience {
+    pause: Duration,
+    attempt: u32,
+}
+
+impl Patience {
+    /// `first_pause`: before the second attempt.
+    pub fn new(first_pause: Duration) -> Self {
+        Self { pause: first_pause, attempt: 1 }
+    }
+
+    /// Waits for the time of the next attempt; false if there is none.
+    pub async fn next(&mut self, e: &CallError) -> bool {
+        if self.attempt >= ATTEMPTS {
+            return false;
+        }
+        tracing::debug!(error = %e, "a webhook call failed and is tried again");
+        tokio::time::sleep(self.pause.mul_f64(1.0 + JITTER * rand::random::<f64>())).await;
+        self.pause = self.pause * 3 / 2;
+        self.attempt += 1;
+        true
     }
 }
 
@@ -57,8 +84,7 @@ impl Remote {
         mut observe: impl FnMut(&Result<Value, CallError>, Duration),
     ) -> Result<Value, CallError> {
         let body = review.to_string();
-        let mut pause = self.first_pause;
-        let mut attempt = 1;
+        let mut patience = Patience::new(self.first_pause);
         loop {
             let started = Instant::now();
             let answer = self.client.post(Call::new(body.clone(), self.timeout)).await;
@@ -68,14 +94,13 @@ impl Remote {
                 })
             });
             observe(&result, started.elapsed());
-            match result {
-                Err(e) if is_temporary(&e) && attempt < ATTEMPTS => {
-                    tracing::debug!(error = %e, "a webhook call failed and is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause = pause * 3 / 2;
-                    attempt += 1;
+            match &result {
+                Err(e) if is_temporary(e) => {
+                    if !patience.next(e).await {
+                        return result;
+                    }
                 }
-                other => return other,
+                _ => return result,
             }
         }
     }

@@ -148,11 +148,14 @@ async fn updates_follow_the_type() {
     assert!(back["spec"]["clusterIP"].is_string());
     // The address stays.
     let mut moved = back.clone();
-    moved["spec"]["clusterIP"] = "10.0.0.200".into();
+    let other = if back["spec"]["clusterIP"] == "10.0.0.200" { "10.0.0.201" } else { "10.0.0.200" };
+    moved["spec"]["clusterIP"] = other.into();
     let Err(e) = s.update(&back, &mut moved, false).await else { panic!("the address changed") };
     assert_eq!(
         e.message,
-        "Service \"a\" is invalid: spec.clusterIPs[0]: Invalid value: [\"10.0.0.200\"]: may not change once set"
+        format!(
+            "Service \"a\" is invalid: spec.clusterIPs[0]: Invalid value: [\"{other}\"]: may not change once set"
+        )
     );
     // A failed update changes nothing.
     let mut gone = back.clone();

@@ -8,11 +8,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 
 use super::event::Event;
+use crate::remote::Patience;
 use crate::webhook::client::{Call, CallError, Client};
 
-const ATTEMPTS: u32 = 5;
-const FACTOR: f64 = 1.5;
-const JITTER: f64 = 0.2;
 /// Of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,19 +39,19 @@ impl Webhook {
         }
         body.extend_from_slice(b"]}");
         let body = Bytes::from(body);
-        let mut wait = self.initial_backoff;
-        for attempt in 1.. {
+        let mut patience = Patience::new(self.initial_backoff);
+        loop {
             match self.client.post(Call::new(body.clone(), TIMEOUT)).await {
                 Ok(_) => return Ok(()),
-                Err(e) if attempt >= ATTEMPTS || is_final(&e) => {
-                    return Err(anyhow::Error::new(e).context("the audit webhook did not take the events"));
+                Err(e) => {
+                    if is_final(&e) || !patience.next(&e).await {
+                        return Err(
+                            anyhow::Error::new(e).context("the audit webhook did not take the events")
+                        );
+                    }
                 }
-                Err(_) => {}
             }
-            tokio::time::sleep(wait.mul_f64(1.0 + JITTER * rand::random::<f64>())).await;
-            wait = wait.mul_f64(FACTOR);
         }
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::controller::{Conversions, RetypeOnly};
 use super::convert::{Conversion, Converter};
 use super::metrics::{Failure, Metrics};
-use crate::field::{ErrorList, Path};
+use crate::field::{ErrorList, Path, go_type};
 use crate::lookup::{items, text};
 use crate::registry::{meta, object};
 use crate::webhook::client::Call;
@@ -229,19 +229,6 @@ fn checked(original: &Value, mut new: Value, api_version: &str) -> Result<Value,
     }
     object::root_mut(&mut new).insert("metadata".to_owned(), Value::Object(meta));
     Ok(new)
-}
-
-/// What upstream's messages call the type of a value.
-fn go_type(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 #[cfg(test)]

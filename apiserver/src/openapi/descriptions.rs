@@ -4,6 +4,10 @@
 use std::borrow::Cow;
 use std::io::Read as _;
 
+/// A line for each type with fields of few values, then one for each of these, which begins with a tab: the field, its
+/// values, and what is said of them after the field's own description.
+const ENUMS: &str = include_str!("../../data/enums-v1.36.txt");
+
 const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.z"));
 
 /// The descriptions, unpacked: a line for each type, then one for each of its fields, which begins with a tab.
@@ -56,6 +60,17 @@ impl Descriptions {
     }
 }
 
+/// The values that a field of a type can have, where they are few, and what they mean.
+pub fn values_of(name: &str, field: &str) -> Option<(Vec<&'static str>, Cow<'static, str>)> {
+    let after = ENUMS.split_inclusive('\n').skip_while(|l| l.trim_end() != name).skip(1);
+    let line = after.take_while(|l| l.starts_with('\t')).find_map(|line| {
+        let (f, rest) = line[1..].trim_end_matches('\n').split_once('\t')?;
+        (f == field).then_some(rest)
+    })?;
+    let (values, about) = line.split_once('\t')?;
+    Some((values.split('|').collect(), plain(about)))
+}
+
 /// Undoes the escapes that keep a text on one line.
 fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
@@ -91,5 +106,17 @@ mod tests {
         assert!(d.of_field("io.k8s.api.core.v1.ContainerPort", "nothing").is_none());
         assert!(d.of_type("io.k8s.api.core.v1.Nothing").is_none());
         assert_eq!(plain("a\\nb\\\\c"), "a\nb\\c");
+    }
+
+    #[test]
+    fn fields_of_few_values_name_them() {
+        let (values, about) = values_of("io.k8s.api.core.v1.ContainerPort", "protocol").expect("a field");
+        assert_eq!(values, ["SCTP", "TCP", "UDP"]);
+        assert!(
+            about.starts_with("\n\nPossible enum values:\n - `\"SCTP\"` is the SCTP protocol."),
+            "{about}"
+        );
+        assert!(values_of("io.k8s.api.core.v1.ContainerPort", "hostIP").is_none());
+        assert!(values_of("io.k8s.api.core.v1.Container", "protocol").is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::schema::{Field, Gvk, Kind, ListType, Presence, Struct, TypeDef};
 use serde_json::{Map, Value, json};
 
-use super::descriptions::Descriptions;
+use super::descriptions::{self, Descriptions};
 use crate::crd::Served;
 use crate::registry::resource::Resource;
 
@@ -177,6 +177,9 @@ impl Schemas {
                 if let (Some(text), Some(p)) = (about.of_field(def.name, name), p.as_object_mut()) {
                     beside_reference(p);
                     p.insert("description".into(), text.into());
+                }
+                if let Some(p) = p.as_object_mut() {
+                    name_values(def.name, name, p);
                 }
             }
         }
@@ -446,6 +449,23 @@ fn default_of(owner: &TypeDef, f: &Field) -> Option<Value> {
 fn list_item(def: &TypeDef) -> Option<&'static str> {
     let kind = def.gvks.first()?.kind.strip_suffix("List")?;
     def.field("items").map(|_| kind)
+}
+
+/// Names the values of a field that can have few.
+fn name_values(ty: &str, field: &str, p: &mut Map<String, Value>) {
+    let Some((values, about)) = descriptions::values_of(ty, field) else { return };
+    if let Some(Value::String(text)) = p.get_mut("description") {
+        text.push_str(&about);
+    }
+    // Of a list or map it is the elements that have these values.
+    let within = ["items", "additionalProperties"].into_iter().find(|f| p.contains_key(*f));
+    let of = match within {
+        Some(f) => p.get_mut(f).and_then(Value::as_object_mut),
+        None => Some(p),
+    };
+    if let Some(of) = of {
+        of.insert("enum".into(), values.into());
+    }
 }
 
 /// Says what a list is: the crate that the descriptions come from has no lists.

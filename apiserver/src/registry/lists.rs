@@ -94,6 +94,7 @@ pub fn answer(
     wanted: Wanted,
     include: table::Include,
 ) -> ApiResult<Response> {
+    let items = if matches!(wanted.shape, Shape::Table { .. }) { in_rows(r, items)? } else { items };
     let size: usize = items.iter().map(|s| s.bytes.len()).sum();
     let mut pieces = if wanted.format == Format::Protobuf && !matches!(wanted.shape, Shape::Table { .. }) {
         protobuf(r, items, meta, wanted.shape)?
@@ -110,6 +111,22 @@ pub fn answer(
         });
     }
     Ok(respond::bytes(200, media, Body::Pieces(Box::new(pieces))))
+}
+
+/// Objects in the order of their rows: that of a list, but flow schemas as requests are held against them.
+fn in_rows(r: &Arc<Resource>, items: Vec<Stored>) -> ApiResult<Vec<Stored>> {
+    if (r.group, r.resource) != ("flowcontrol.apiserver.k8s.io", "flowschemas") {
+        return Ok(items);
+    }
+    let precedence = |s: &Stored| -> ApiResult<i64> {
+        let v = render::value(r, s)?;
+        Ok(v.pointer("/spec/matchingPrecedence").and_then(Value::as_i64).unwrap_or(0))
+    };
+    let mut ranked: Vec<(i64, Stored)> =
+        items.into_iter().map(|s| Ok((precedence(&s)?, s))).collect::<ApiResult<_>>()?;
+    // Those of one precedence stay in the order of their names.
+    ranked.sort_by_key(|(p, _)| *p);
+    Ok(ranked.into_iter().map(|(_, s)| s).collect())
 }
 
 fn pieces(head: String, items: Vec<Stored>, write: Write) -> Pieces {

@@ -1,13 +1,15 @@
 //! Server-side tables (`meta.k8s.io` `Table`): what `kubectl get` prints. Columns are facts, cells come from the
 //! kind.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::http::negotiate::{Shape, Wanted};
 use crate::http::query::Query;
 use crate::kinds::Column;
 use crate::registry::resource::Resource;
-use crate::registry::{object, render};
+use crate::registry::{codec, object, render};
 use crate::status::{ApiError, ApiResult};
 
 /// What upstream says of the columns that nearly every table has.
@@ -111,6 +113,7 @@ fn included(o: &Value, beta: bool, include: Include) -> Value {
 pub fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Timestamp) -> Value {
     let cells = match &r.custom {
         Some(c) => c.version().columns.cells(o, now),
+        None if r.group == "autoscaling" => crate::kinds::table_cells(r.group, r.kind, &hub(r, o), now),
         None => crate::kinds::table_cells(r.group, r.kind, o, now),
     };
     let mut row = json!({ "cells": cells });
@@ -119,6 +122,15 @@ pub fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Tim
     }
     row["object"] = included(o, beta, include);
     row
+}
+
+/// An autoscaler in the version that shows all of its metrics: in v1 most are text in annotations.
+fn hub<'o>(r: &Resource, o: &'o Value) -> Cow<'o, Value> {
+    let mut v = o.clone();
+    match codec::to_storage(r, &mut v) {
+        Ok(()) => Cow::Owned(v),
+        Err(_) => Cow::Borrowed(o),
+    }
 }
 
 /// The columns of a kind.

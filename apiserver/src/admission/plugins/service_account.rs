@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admission::{Attributes, Environment, Operation, Plugin};
 use crate::authz::graph::secret_names;
+use crate::kinds::podspec::validate::MIRROR;
 use crate::lookup::{self, ObjectLookup, items, text};
 use crate::status::ApiResult;
 
@@ -17,7 +18,6 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Also what token requests recognise as "may be extended".
 pub const TOKEN_SECONDS: i64 = 60 * 60 + 7;
-const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 /// A new namespace's `default` account is made by a controller: how long to wait for it.
 const WAIT_STEPS: u32 = 10;
 const WAIT_STEP: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ impl Plugin for ServiceAccount {
         if !attrs.is("", "pods", "") || attrs.operation != Operation::Create {
             return Ok(());
         }
-        if pod.pointer(MIRROR).is_some() {
+        if pod["metadata"]["annotations"].get(MIRROR).is_some() {
             // Never changed: the kubelet would not know its own pod again.
             return mirror(attrs, pod);
         }
@@ -76,7 +76,7 @@ impl Plugin for ServiceAccount {
         if !create && !ephemeral {
             return Ok(());
         }
-        if create && pod.pointer(MIRROR).is_some() {
+        if create && pod["metadata"]["annotations"].get(MIRROR).is_some() {
             return mirror(attrs, pod);
         }
         let name = text(pod, "/spec/serviceAccountName");

@@ -440,7 +440,7 @@ fn duration(s: &str) -> bool {
         &["d", "day"],
         &["w", "wk", "week"],
     ];
-    if go_duration(s) {
+    if crate::cel::parse_duration(s).is_some() {
         return true;
     }
     let mut found = false;
@@ -454,37 +454,6 @@ fn duration(s: &str) -> bool {
         });
     }
     found
-}
-
-fn go_duration(s: &str) -> bool {
-    let s = s.strip_prefix(['+', '-']).unwrap_or(s);
-    if s == "0" {
-        return true;
-    }
-    let mut rest = s;
-    let mut nanos = 0f64;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
-        let number = &rest[..end];
-        if !number.bytes().any(|b| b.is_ascii_digit()) || number.matches('.').count() > 1 {
-            return false;
-        }
-        rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return false,
-        };
-        rest = &rest[end..];
-        let number = number.strip_suffix('.').unwrap_or(number);
-        nanos += number.parse::<f64>().unwrap_or(f64::MAX) * unit;
-    }
-    !s.is_empty() && nanos <= i64::MAX as f64
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::number::{Num, quote};
-use crate::field::{Error, ErrorKind, ErrorList};
+use crate::field::{Error, ErrorKind, ErrorList, go_type};
 
 /// Where the `scale` subresource finds its values: `.spec.replicas`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,18 +35,6 @@ pub fn follow<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, St
         }
     }
     Ok(Some(at))
-}
-
-fn go_type(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn go_value(v: &Value) -> String {

@@ -5,6 +5,7 @@ use proto::schema::{Kind, ListDef, ListType, Presence, TypeDef};
 use serde_json::{Map, Value};
 
 use super::Set;
+use crate::field::go_type;
 
 /// The type of a value on the way through an object.
 #[derive(Clone, Copy)]
@@ -220,19 +221,6 @@ fn go_literal(v: &Value) -> String {
             all(o.iter().map(|(k, v)| format!("{k:?}:{}", go_literal(v))).collect())
         ),
         scalar => scalar.to_string(),
-    }
-}
-
-/// What upstream calls the type of a decoded value.
-fn go_type(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -14,10 +14,10 @@ use crate::admission::{Attributes, Environment, Operation, Plugin};
 use crate::authz::graph::{config_map_names, secret_names};
 use crate::authz::node::node_name;
 use crate::authz::{self, Authorizer};
+use crate::kinds::podspec::validate::MIRROR;
 use crate::lookup::{self, ObjectLookup, Resource, items, text};
 use crate::status::{ApiError, ApiResult};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const CSI_DRIVERS: Resource =
     Resource { group: "storage.k8s.io", version: "v1", resource: "csidrivers", kind: "CSIDriver" };
