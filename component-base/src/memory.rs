@@ -1,13 +1,52 @@
-//! Gives back the memory that only start-up needed.
+//! Gives back the memory that only start-up or a busy time needed.
 //!
 //! A daemon starts by reading flags, certificates and every object once. The code that did so stays mapped and the
-//! allocator keeps what was freed, several times what the daemon needs from then on. [`settle`] hands both back to the
-//! kernel: code comes back from the page cache when it runs again, freed heap pages when they are used again.
+//! allocator keeps what was freed, several times what the daemon needs from then on; the same is left of large lists and
+//! of many objects that have gone. [`settle`] hands both back to the kernel: code comes back from the page cache when it
+//! runs again, freed heap pages when they are used again. That is done when a busy time is over, never within one.
 //!
 //! `unsafe` is confined to this module: two calls into the C library whose conditions are checked here.
 #![allow(unsafe_code)]
 
+use std::time::Duration;
+
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+/// How often a daemon looks at how busy it was.
+const LOOK: Duration = Duration::from_secs(3);
+/// Processor time between two looks in which nothing much happens: half a percent.
+const QUIET: Duration = Duration::from_millis(15);
+/// Processor time between two looks after which there is something to give back.
+const BUSY: Duration = Duration::from_millis(60);
+
+/// Gives memory back whenever a busy time, the start being the first, is over. Runs as long as the daemon.
+pub async fn settle_when_quiet() {
+    let (mut before, mut due) = (processor_time(), true);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = processor_time();
+        let used = now.saturating_sub(before);
+        before = now;
+        if due && used < QUIET {
+            settle();
+        }
+        due = is_due(due, used);
+    }
+}
+
+/// Whether there is something to give back at the next look, if `used` was spent since the last one.
+fn is_due(due: bool, used: Duration) -> bool {
+    used > BUSY || (due && used >= QUIET)
+}
+
+/// What the process has spent since its start.
+fn processor_time() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let micros = (usage.user_time() + usage.system_time()).num_microseconds();
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
 
 /// Hands unused heap and unmodified file pages back. Costs a millisecond, and some page faults afterwards.
 pub fn settle() {
@@ -87,6 +126,16 @@ Anonymous: 0 kB
     fn only_clean_file_pages_are_dropped() {
         let found = droppable(SMAPS);
         assert_eq!(found, [Mapping { start: 0x1000, end: 0x3000 }, Mapping { start: 0x3000, end: 0x9000 }]);
+    }
+
+    #[test]
+    fn a_busy_time_makes_it_due_until_all_is_quiet() {
+        let ms = Duration::from_millis;
+        assert!(is_due(false, ms(61)) && is_due(true, ms(61)));
+        assert!(is_due(true, ms(40)), "still more than nothing");
+        assert!(!is_due(false, ms(40)), "nothing to speak of");
+        assert!(!is_due(true, ms(14)), "done");
+        assert!(processor_time() > Duration::ZERO);
     }
 
     #[test]

@@ -76,18 +76,12 @@ fn watch_signals(shutdown: Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long after [`ready`] a daemon has seen its first objects and settles.
-const SETTLES_AFTER: Duration = Duration::from_secs(5);
-
-/// Tells systemd, where it started us, that the daemon serves; what only start-up needed is given back a little later.
+/// Tells systemd, where it started us, that the daemon serves. What only start-up needed is given back when that is over.
 pub fn ready() {
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(error = %e, "cannot notify systemd");
     }
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async {
-            tokio::time::sleep(SETTLES_AFTER).await;
-            crate::memory::settle();
-        });
+        runtime.spawn(crate::memory::settle_when_quiet());
     }
 }
