@@ -4,7 +4,7 @@
 //! service gets its first endpoint, the entry has to go. TCP clients notice by themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 
 use tokio::process::Command;
@@ -14,8 +14,8 @@ use crate::config::Conntrack;
 use crate::model::state::State;
 use crate::model::{Family, Here, Protocol, ServiceName, topology};
 
-/// Where UDP flows of a service arrive and lead: per original destination the endpoint addresses.
-pub type Flows = BTreeMap<Target, BTreeSet<IpAddr>>;
+/// Where UDP flows of a service arrive and lead: per original destination the endpoints.
+pub type Flows = BTreeMap<Target, BTreeSet<SocketAddr>>;
 
 /// An original destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ pub fn flows(state: &State, name: &ServiceName, here: &Here) -> Flows {
     for port in s.ports.iter().filter(|p| p.protocol == Protocol::Udp) {
         let endpoints = state.endpoints(name, port);
         let choice = topology::choose(&endpoints, s, port, here);
-        let to: BTreeSet<IpAddr> = choice.reachable.iter().map(|e| e.ip).collect();
+        let to: BTreeSet<SocketAddr> = choice.reachable.iter().map(|e| (e.ip, e.port).into()).collect();
         let ips = std::iter::once(&s.cluster_ip).chain(&s.external_ips).chain(&s.load_balancer_ips);
         for ip in ips {
             out.insert(Target::Address(*ip, port.port), to.clone());
@@ -50,7 +50,7 @@ pub fn flows(state: &State, name: &ServiceName, here: &Here) -> Flows {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stale {
     pub target: Target,
-    pub endpoint: Option<IpAddr>,
+    pub endpoint: Option<SocketAddr>,
 }
 
 /// What must be forgotten when a service goes from `old` to `new`.
@@ -59,8 +59,8 @@ pub fn stale(old: &Flows, new: &Flows) -> Vec<Stale> {
     let empty = BTreeSet::new();
     let mut out = Vec::new();
     for (target, before) in old {
-        for ip in before.difference(new.get(target).unwrap_or(&empty)) {
-            out.push(Stale { target: target.clone(), endpoint: Some(*ip) });
+        for endpoint in before.difference(new.get(target).unwrap_or(&empty)) {
+            out.push(Stale { target: target.clone(), endpoint: Some(*endpoint) });
         }
     }
     for (target, after) in new {
@@ -88,8 +88,9 @@ pub async fn forget(family: Family, list: &[Stale]) {
             }
             Target::NodePort(port) => args.extend(["--orig-port-dst".into(), port.to_string()]),
         }
-        if let Some(ip) = s.endpoint {
-            args.extend(["--dst-nat".into(), ip.to_string()]);
+        if let Some(endpoint) = s.endpoint {
+            args.extend(["--reply-src".into(), endpoint.ip().to_string()]);
+            args.extend(["--reply-port-src".into(), endpoint.port().to_string()]);
         }
         let run = Command::new("conntrack").args(&args).stdin(Stdio::null()).kill_on_drop(true).output();
         match run.await {
@@ -170,21 +171,27 @@ mod tests {
     fn flows(list: &[(&str, &[&str])]) -> Flows {
         let ip = |s: &str| s.parse::<IpAddr>().expect("ip");
         list.iter()
-            .map(|(t, eps)| (Target::Address(ip(t), 53), eps.iter().map(|e| ip(e)).collect()))
+            .map(|(t, eps)| {
+                let endpoints = eps.iter().map(|e| e.parse().expect("an endpoint"));
+                (Target::Address(ip(t), 53), endpoints.collect())
+            })
             .collect()
     }
 
     #[test]
     fn lost_endpoints_and_first_endpoints_make_flows_stale() {
         let target = Target::Address("10.0.0.1".parse().expect("ip"), 53);
-        let two = flows(&[("10.0.0.1", &["1.1.1.1", "1.1.1.2"])]);
-        let one = flows(&[("10.0.0.1", &["1.1.1.2"])]);
+        let two = flows(&[("10.0.0.1", &["1.1.1.1:53", "1.1.1.2:53"])]);
+        let one = flows(&[("10.0.0.1", &["1.1.1.2:53"])]);
+        let moved = flows(&[("10.0.0.1", &["1.1.1.2:54"])]);
         let none = flows(&[("10.0.0.1", &[])]);
-        let gone = Stale { target: target.clone(), endpoint: Some("1.1.1.1".parse().expect("ip")) };
-        assert_eq!(stale(&two, &one), [gone]);
+        let gone =
+            |e: &str| Stale { target: target.clone(), endpoint: Some(e.parse().expect("an endpoint")) };
+        assert_eq!(stale(&two, &one), [gone("1.1.1.1:53")]);
+        assert_eq!(stale(&one, &moved), [gone("1.1.1.2:53")], "another target port");
         assert_eq!(stale(&one, &two), []);
         assert_eq!(stale(&none, &one), [Stale { target: target.clone(), endpoint: None }]);
-        assert_eq!(stale(&Flows::new(), &one), [Stale { target, endpoint: None }]);
+        assert_eq!(stale(&Flows::new(), &one), [Stale { target: target.clone(), endpoint: None }]);
         assert_eq!(stale(&two, &Flows::new()).len(), 2);
     }
 }
