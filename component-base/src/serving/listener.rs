@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -175,6 +176,15 @@ where
     http(tls, Peer { address, certificates, close }, handler, shutdown, options).await
 }
 
+/// The answer to `HEAD`: what `GET` would say of its body, without the body.
+fn without_body(answer: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Response::from_parts(parts, Empty::new().map_err(|never| match never {}).boxed_unsync())
+}
+
 async fn http<IO, H, Fut>(
     io: IO,
     peer: Peer,
@@ -190,8 +200,13 @@ where
     let close = Arc::clone(&peer.close);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        let only_head = request.method() == Method::HEAD;
         let answer = handler(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            // Over HTTP/1.1 hyper does this itself; over HTTP/2 clients take a body here for a broken stream.
+            Ok::<_, Infallible>(if only_head { without_body(answer) } else { answer })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if !options.http2 {
