@@ -22,10 +22,6 @@ impl Registry {
         mut o: Value,
     ) -> ApiResult<Written> {
         ensure_namespace(r, &mut o, namespace)?;
-        // What is not written may have one.
-        if !object::resource_version(&o).is_empty() && !cx.dry_run {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
-        }
         if r.custom.as_ref().is_some_and(|c| c.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(ApiError::forbidden(r.group, r.resource, object::name(&o), why));
@@ -111,6 +107,10 @@ impl Registry {
         let storage = r.storage()?;
         let name = object::name(o).to_owned();
         self.admitted(r, cx, (namespace, Operation::Create), None, o).await?;
+        // Only now: who may not create it is told so. What is not written may have one.
+        if !object::resource_version(o).is_empty() && !cx.dry_run {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
         let key = storage.key(namespace, &name);
         let bytes = r.encode(o).await?;
         let exists = || ApiError::already_exists(r.group, r.resource, &name);

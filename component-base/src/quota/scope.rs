@@ -47,12 +47,16 @@ fn claim_holds(scope: &str, operator: &str, values: &[&str], claim: &Value) -> b
     }
 }
 
+/// Whether a pod has a deadline, which puts it into the scope `Terminating`.
+pub fn is_terminating(pod: &Value) -> bool {
+    pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|s| s >= 0)
+}
+
 /// Whether the pod is in the scope.
 pub fn holds(scope: &str, operator: &str, values: &[&str], pod: &Value) -> bool {
-    let terminating = || pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|s| s >= 0);
     match scope {
-        "Terminating" => terminating(),
-        "NotTerminating" => !terminating(),
+        "Terminating" => is_terminating(pod),
+        "NotTerminating" => !is_terminating(pod),
         "BestEffort" => best_effort(pod),
         "NotBestEffort" => !best_effort(pod),
         "PriorityClass" => {

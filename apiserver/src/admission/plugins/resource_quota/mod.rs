@@ -43,7 +43,7 @@ impl Plugin for ResourceQuota {
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         let Some(object) = object else { return Ok(()) };
-        if attrs.namespace.is_empty() || !usage::handles(attrs) {
+        if attrs.namespace.is_empty() || !usage::handles(attrs, object) {
             return Ok(());
         }
         let quotas = self.writer.list(lookup::RESOURCE_QUOTAS, attrs.namespace).await?;

@@ -120,6 +120,22 @@ async fn updates_pay_the_difference() {
 }
 
 #[tokio::test]
+async fn a_deadline_brings_a_pod_under_another_quota() {
+    let (p, store) = setup(json!({"hard":{"pods":"1"},"scopes":["Terminating"]}));
+    create(&p, lookup::PODS, pod("1")).await.unwrap();
+    let mut deadline = pod("1");
+    deadline["spec"]["activeDeadlineSeconds"] = json!(3600);
+    let mut w = Write::create(lookup::PODS, "ns");
+    (w.operation, w.old) = (Operation::Update, Some(pod("1")));
+    w.run(&*p, Some(deadline.clone())).await.unwrap();
+    assert_eq!(used(&store).await["pods"], "1");
+    w.old = Some(deadline.clone());
+    w.run(&*p, Some(deadline.clone())).await.unwrap();
+    assert_eq!(used(&store).await["pods"], "1", "it has paid");
+    assert!(create(&p, lookup::PODS, deadline).await.unwrap_err().contains("exceeded quota"));
+}
+
+#[tokio::test]
 async fn scopes() {
     for (spec, counted) in [
         (json!({"scopes":["BestEffort"]}), false),
