@@ -1,16 +1,19 @@
 //! Eviction: pods that use more local storage than they may, and, when the node runs short of memory, the pod
 //! that is furthest above its request. The choice is pure.
 
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+mod local_storage;
 
-use k8s_openapi::api::core::v1::Pod;
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
+use k8s_cri::v1::ContainerStats;
+
+use self::local_storage::Places;
 use crate::{
     context::Context,
     events::WARNING,
     node::machine::{eviction_hard, meminfo, threshold},
-    pod::{PodManager, resources, shared::PodShared, spec},
-    util::quantity::{from_bytes, value},
+    pod::{PodManager, resources, sandbox, shared::PodShared, spec},
+    util::quantity::from_bytes,
     volume::PodDirs,
 };
 
@@ -30,63 +33,43 @@ pub fn rank(list: &mut [Candidate]) {
     list.sort_by_key(|c| (c.usage <= c.request, c.priority, std::cmp::Reverse(c.usage - c.request)));
 }
 
-/// Bytes that a folder takes on disk, without following links or leaving its file system.
-fn disk_usage(root: &Path) -> i64 {
-    let Ok(meta) = std::fs::symlink_metadata(root) else { return 0 };
-    let device = meta.dev();
-    let mut total = 0;
-    let mut stack = vec![root.to_path_buf()];
-    while let Some(dir) = stack.pop() {
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            total += meta.blocks() as i64 * 512;
-            if meta.is_dir() && meta.dev() == device {
-                stack.push(entry.path());
-            }
-        }
-    }
-    total
-}
-
-/// The volume of a pod that exceeds its limit, as the eviction's message.
-fn over_limit(pod: &Pod, dirs: &PodDirs) -> Option<String> {
-    for v in spec::spec(pod).volumes.iter().flatten() {
-        let Some(e) = &v.empty_dir else { continue };
-        let in_memory = e.medium.as_deref().is_some_and(|m| !m.is_empty());
-        let Some(limit) = e.size_limit.as_ref().filter(|q| value(q) > 0 && !in_memory) else { continue };
-        if disk_usage(&dirs.volume("empty-dir", &v.name)) > value(limit) {
-            return Some(format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", v.name, limit.0));
-        }
-    }
-    None
-}
-
-fn has_limits(pod: &Pod) -> bool {
-    spec::spec(pod).volumes.iter().flatten().any(|v| {
-        v.empty_dir
-            .as_ref()
-            .is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref().unwrap_or("").is_empty())
-    })
-}
-
 /// Looks every ten seconds, for ever. Costs nothing where no pod has a limit and memory is plenty.
 pub async fn run(ctx: Arc<Context>, pods: Arc<PodManager>) {
     loop {
         tokio::time::sleep(EVERY).await;
         for p in pods.running() {
             let pod = p.pod();
-            if !has_limits(&pod) {
+            if !local_storage::has_limits(&pod) {
                 continue;
             }
-            let dirs = PodDirs::new(&ctx.root_dir, &p.uid);
-            let found = tokio::task::spawn_blocking(move || over_limit(&pod, &dirs)).await;
-            if let Ok(Some(message)) = found {
+            let layers = if local_storage::limits_containers(&pod) {
+                // Without an answer only the volumes are judged, until the next time.
+                writable_layers(&ctx, &p).await
+            } else {
+                None
+            };
+            let logs = sandbox::log_directory(Path::new(&ctx.config.pod_logs_dir), &pod);
+            let at = Places { dirs: PodDirs::new(&ctx.root_dir, &p.uid), logs };
+            let found = tokio::task::spawn_blocking(move || {
+                let used = local_storage::measure(&pod, &at, layers.as_ref());
+                local_storage::exceeded(&pod, &used)
+            });
+            if let Ok(Some(message)) = found.await {
                 evict(&ctx, &p, message);
             }
         }
         memory(&ctx, &pods).await;
     }
+}
+
+/// Bytes of the writable layers of a pod's containers, by name.
+async fn writable_layers(ctx: &Context, p: &PodShared) -> Option<HashMap<String, i64>> {
+    let stats = ctx.cri.pod_stats(&p.sandbox_id()?).await.ok()?;
+    let of = |c: ContainerStats| {
+        let bytes = c.writable_layer?.used_bytes?.value;
+        Some((c.attributes?.metadata?.name, i64::try_from(bytes).unwrap_or(i64::MAX)))
+    };
+    Some(stats.linux?.containers.into_iter().filter_map(of).collect())
 }
 
 async fn memory(ctx: &Context, pods: &PodManager) {
@@ -146,24 +129,5 @@ mod tests {
         rank(&mut list);
         let order: Vec<&str> = list.iter().map(|c| c.uid.as_str()).collect();
         assert_eq!(order, ["big", "small", "vip", "fits"]);
-    }
-
-    #[test]
-    fn a_full_empty_dir_is_found() {
-        let root = std::env::temp_dir().join(format!("kubelet-evict-{}", std::process::id()));
-        let dirs = PodDirs::new(&root, "u");
-        let dir = dirs.volume("empty-dir", "v");
-        std::fs::create_dir_all(dir.join("sub")).unwrap();
-        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [],
-            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "64Ki"}}]}}))
-        .unwrap();
-        assert!(has_limits(&pod));
-        assert_eq!(over_limit(&pod, &dirs), None);
-        std::fs::write(dir.join("sub/f"), vec![1u8; 128 << 10]).unwrap();
-        assert_eq!(
-            over_limit(&pod, &dirs).unwrap(),
-            "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". "
-        );
-        std::fs::remove_dir_all(root).unwrap();
     }
 }

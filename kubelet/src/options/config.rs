@@ -72,7 +72,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "volumePluginDir",
     "kernelMemcgNotification",
     "logging",
-    "enableSystemLogHandler",
     "enableSystemLogQuery",
     "shutdownGracePeriod",
     "shutdownGracePeriodCriticalPods",
@@ -94,6 +93,7 @@ pub struct KubeletConfiguration {
     pub enable_server: bool,
     /// Serve `/debug/pprof/`.
     pub enable_profiling_handler: bool,
+    pub enable_system_log_handler: bool,
     pub static_pod_path: String,
     pub pod_logs_dir: String,
     pub sync_frequency: GoDuration,
@@ -235,6 +235,7 @@ impl Default for KubeletConfiguration {
         Self {
             enable_server: true,
             enable_profiling_handler: true,
+            enable_system_log_handler: true,
             static_pod_path: String::new(),
             pod_logs_dir: "/var/log/pods".into(),
             sync_frequency: GoDuration::from_secs(60),

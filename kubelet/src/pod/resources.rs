@@ -94,9 +94,11 @@ pub fn pod_limit(spec: &PodSpec, name: &str) -> Option<i64> {
         .iter()
         .chain(init_containers(spec).map(|(_, c)| c))
         .all(|c| limit(c.resources.as_ref(), name).is_some_and(|q| number(name, q) > 0));
-    if !all {
-        return None;
-    }
+    if all { given_limit(spec, name) } else { None }
+}
+
+/// What the limits of the containers come to that have one; `None` where none has.
+pub fn given_limit(spec: &PodSpec, name: &str) -> Option<i64> {
     effective(spec, name, |r| limit(r, name).map(|q| number(name, q)), true)
 }
 

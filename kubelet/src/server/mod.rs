@@ -1,9 +1,10 @@
 //! The kubelet's HTTPS server (port 10250) and its loopback health port (10248).
 //!
-//! [`routes`] maps paths to handlers, [`auth`] decides who may; the handlers live in [`logs`], [`stats`] and
-//! [`streaming`].
+//! [`routes`] maps paths to handlers, [`auth`] decides who may; the handlers live in [`logs`], [`files`],
+//! [`stats`] and [`streaming`].
 
 pub mod auth;
+mod files;
 pub mod follow;
 pub mod logs;
 pub mod routes;

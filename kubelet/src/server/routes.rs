@@ -11,8 +11,11 @@ use hyper::{body::Frame, body::Incoming};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
-use super::{Server, follow, logs, stats, streaming};
+use super::{Server, files, follow, logs, stats, streaming};
 use crate::pod::spec;
+
+/// What `/logs/` shows.
+const SYSTEM_LOGS: &str = "/var/log";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -83,8 +86,17 @@ pub async fn handle(server: &Server, request: Request<Incoming>) -> Response<Bod
         ["containerLogs", namespace, pod, container] => {
             container_logs(server, namespace, pod, container, &parts.uri)
         }
+        ["logs", ..] => system_logs(server, &path).await,
         _ => read_only(server, &path, parts.uri.query()).await,
     }
+}
+
+async fn system_logs(server: &Server, path: &str) -> Response<Body> {
+    if !server.ctx.config.enable_system_log_handler {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n");
+    }
+    let below = path.strip_prefix("/logs").unwrap_or_default();
+    files::answer(SYSTEM_LOGS.into(), decode(&below.replace('+', "%2B"))).await
 }
 
 /// One request on the read-only port.
