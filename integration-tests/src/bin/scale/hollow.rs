@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use component_base::controller::watching;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -88,14 +89,32 @@ async fn renew(client: Client, nodes: usize) {
     let pause = LEASE_EVERY / u32::try_from(nodes).unwrap_or(1);
     let mut tick = tokio::time::interval(pause.max(Duration::from_micros(100)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // What the server has, for the next update: a kubelet does not read its lease each time either.
+    let mut known: Vec<Option<Lease>> = vec![None; nodes];
     for i in (0..nodes).cycle() {
         tick.tick().await;
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
-        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name(i)},
-            "spec": {"holderIdentity": name(i), "leaseDurationSeconds": 40, "renewTime": now}});
-        // Without a namespace or under load a renewal may fail; the next one comes.
-        let _ = api.patch(&name(i), &PatchParams::apply("hollow").force(), &Patch::Apply(lease)).await;
+        let now = MicroTime(jiff::Timestamp::now());
+        // Without a namespace or under load a renewal may fail; the next one begins anew.
+        known[i] = match known[i].take() {
+            Some(mut lease) => {
+                lease.spec.get_or_insert_default().renew_time = Some(now);
+                api.replace(&name(i), &PostParams::default(), &lease).await.ok()
+            }
+            None => {
+                let spec = LeaseSpec {
+                    holder_identity: Some(name(i)),
+                    lease_duration_seconds: Some(40),
+                    renew_time: Some(now),
+                    ..LeaseSpec::default()
+                };
+                let metadata = ObjectMeta { name: Some(name(i)), ..ObjectMeta::default() };
+                let lease = Lease { metadata, spec: Some(spec) };
+                match api.create(&PostParams::default(), &lease).await {
+                    Err(kube::Error::Api(e)) if e.code == 409 => api.get(&name(i)).await.ok(),
+                    made => made.ok(),
+                }
+            }
+        };
     }
 }
 

@@ -5,6 +5,8 @@
 mod load;
 mod watchers;
 
+use std::time::Duration;
+
 use anyhow::Context;
 use integration_tests::{Config, TestCluster};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -20,6 +22,8 @@ const NAMESPACE: &str = "bench";
 const SMALL: usize = 8_000;
 /// Pods of the large one, together with those of the small one.
 const LARGE: usize = 100_000;
+/// How long the server is left alone before its memory is read.
+const REST: Duration = Duration::from_secs(10);
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Prints the figures of the API server.
@@ -33,13 +37,19 @@ pub fn run() -> anyhow::Result<()> {
     let api = Server { pid: c.pid("kube-apiserver"), load: Load::new(c.layout(), &token)? };
     line("api.memory.before", resident(api.pid)?, "MB");
     api.create("create", &pod(1_000), SMALL)?;
-    line("api.memory.8000_pods", resident(api.pid)?, "MB");
+    line("api.memory.8000_pods", at_rest(api.pid)?, "MB");
     api.get(&c.block_on(load::first_pod(&client, NAMESPACE))?)?;
     api.list("list", 20)?;
     c.block_on(watchers::run(c.layout(), &client, NAMESPACE, &token))?;
     api.create("create_3k", &pod(3_000), LARGE - SMALL)?;
-    line("api.memory.100000_pods", resident(api.pid)?, "MB");
+    line("api.memory.100000_pods", at_rest(api.pid)?, "MB");
     api.list("list_100000", 4)
+}
+
+/// Resident memory once the server has given back what the load needed.
+fn at_rest(pid: u32) -> anyhow::Result<f64> {
+    std::thread::sleep(REST);
+    resident(pid)
 }
 
 struct Server {
