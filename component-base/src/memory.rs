@@ -30,7 +30,8 @@ pub async fn settle_when_quiet() {
         let used = now.saturating_sub(before);
         before = now;
         if due && used < QUIET {
-            settle();
+            // A large heap takes a while, and no other task is to wait behind it. It cannot panic.
+            let _ = tokio::task::spawn_blocking(settle).await;
         }
         due = is_due(due, used);
     }
@@ -48,7 +49,8 @@ fn processor_time() -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Hands unused heap and unmodified file pages back. Costs a millisecond, and some page faults afterwards.
+/// Hands unused heap and unmodified file pages back. Costs a millisecond, more with a large heap, and some page faults
+/// afterwards.
 pub fn settle() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointer; glibc locks each arena while it looks for free pages in it.

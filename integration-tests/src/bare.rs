@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::binaries;
+use crate::cluster::free_port;
 
 /// The API server with its state; dropping it stops every daemon and removes everything.
 pub struct Bare {
@@ -36,7 +37,7 @@ impl Bare {
             busybox: bin.join("pause"),
             binaries: bin,
             nodes: 0,
-            port: std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port(),
+            port: free_port(),
             slot: 48,
             proxy_mode: "iptables".into(),
             egress: false,

@@ -279,7 +279,8 @@ pub(crate) fn free_slot() -> (u8, Flock<File>) {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -3,7 +3,7 @@
 //! `COXSWAIN_UPSTREAM` names a folder with upstream's daemons of this release; without it this says that it was left
 //! out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -71,7 +71,7 @@ struct Seen {
     /// Pods of each job and index: one each, for none of them fails.
     made: BTreeMap<(String, String), Vec<String>>,
     /// Pods of the deployment that nobody has deleted.
-    web: BTreeMap<String, ()>,
+    web: BTreeSet<String>,
     most: usize,
     /// The container that each pod has been seen to run.
     ran: BTreeMap<String, String>,
@@ -102,7 +102,7 @@ impl Seen {
             if gone || p.metadata.deletion_timestamp.is_some() {
                 self.web.remove(&uid);
             } else {
-                self.web.insert(uid, ());
+                self.web.insert(uid);
             }
             self.most = self.most.max(self.web.len());
         }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use integration_tests::Group;
 use integration_tests::group::Config;
+use integration_tests::{Group, binaries};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -155,10 +155,6 @@ fn assert_same(a: &BTreeMap<String, BTreeMap<String, Value>>, b: &BTreeMap<Strin
     }
 }
 
-fn upstream() -> Option<PathBuf> {
-    integration_tests::binaries::upstream("kube-apiserver")
-}
-
 async fn prepare(program: PathBuf) -> Group {
     let programs = [(UPSTREAM, program)].into();
     let mut group =
@@ -176,7 +172,7 @@ async fn start(group: &Group, n: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_serve_one_etcd() {
-    let Some(program) = upstream() else { return };
+    let Some(program) = binaries::upstream("kube-apiserver") else { return };
     let group = prepare(program).await;
     group.start_etcd().await.unwrap();
     start(&group, UPSTREAM).await;
@@ -325,7 +321,7 @@ async fn pages_go_on(group: &Group) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ours_takes_over_what_upstream_has_left() {
-    let Some(program) = upstream() else { return };
+    let Some(program) = binaries::upstream("kube-apiserver") else { return };
     let group = prepare(program).await;
     group.start_etcd().await.unwrap();
     start(&group, UPSTREAM).await;

@@ -60,15 +60,14 @@ impl Descriptions {
     }
 }
 
-/// The values that a field of a type can have, where they are few, and what they mean.
-pub fn values_of(name: &str, field: &str) -> Option<(Vec<&'static str>, Cow<'static, str>)> {
-    let after = ENUMS.split_inclusive('\n').skip_while(|l| l.trim_end() != name).skip(1);
-    let line = after.take_while(|l| l.starts_with('\t')).find_map(|line| {
-        let (f, rest) = line[1..].trim_end_matches('\n').split_once('\t')?;
-        (f == field).then_some(rest)
-    })?;
-    let (values, about) = line.split_once('\t')?;
-    Some((values.split('|').collect(), plain(about)))
+/// The fields of a type that can have few values: name, these values, and what they mean.
+pub fn few_valued(name: &str) -> impl Iterator<Item = (&'static str, Vec<&'static str>, Cow<'static, str>)> {
+    let after = ENUMS.lines().skip_while(move |l| *l != name).skip(1);
+    after.map_while(|l| l.strip_prefix('\t')).filter_map(|line| {
+        let (field, rest) = line.split_once('\t')?;
+        let (values, about) = rest.split_once('\t')?;
+        Some((field, values.split('|').collect(), plain(about)))
+    })
 }
 
 /// Undoes the escapes that keep a text on one line.
@@ -110,7 +109,8 @@ mod tests {
 
     #[test]
     fn fields_of_few_values_name_them() {
-        let (values, about) = values_of("io.k8s.api.core.v1.ContainerPort", "protocol").expect("a field");
+        let values_of = |name: &str, field: &str| few_valued(name).find(|(f, ..)| *f == field);
+        let (_, values, about) = values_of("io.k8s.api.core.v1.ContainerPort", "protocol").expect("a field");
         assert_eq!(values, ["SCTP", "TCP", "UDP"]);
         assert!(
             about.starts_with("\n\nPossible enum values:\n - `\"SCTP\"` is the SCTP protocol."),

@@ -178,8 +178,10 @@ impl Schemas {
                     beside_reference(p);
                     p.insert("description".into(), text.into());
                 }
-                if let Some(p) = p.as_object_mut() {
-                    name_values(def.name, name, p);
+            }
+            for (field, values, about) in descriptions::few_valued(def.name) {
+                if let Some(p) = properties.get_mut(field).and_then(Value::as_object_mut) {
+                    name_values(values, &about, p);
                 }
             }
         }
@@ -451,11 +453,10 @@ fn list_item(def: &TypeDef) -> Option<&'static str> {
     def.field("items").map(|_| kind)
 }
 
-/// Names the values of a field that can have few.
-fn name_values(ty: &str, field: &str, p: &mut Map<String, Value>) {
-    let Some((values, about)) = descriptions::values_of(ty, field) else { return };
+/// Names the values of a field that can have few, and says what they mean.
+fn name_values(values: Vec<&'static str>, about: &str, p: &mut Map<String, Value>) {
     if let Some(Value::String(text)) = p.get_mut("description") {
-        text.push_str(&about);
+        text.push_str(about);
     }
     // Of a list or map it is the elements that have these values.
     let within = ["items", "additionalProperties"].into_iter().find(|f| p.contains_key(*f));

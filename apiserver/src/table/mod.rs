@@ -126,6 +126,9 @@ pub fn row(r: &Resource, o: &Value, beta: bool, include: Include, now: jiff::Tim
 
 /// An autoscaler in the version that shows all of its metrics: in v1 most are text in annotations.
 fn hub<'o>(r: &Resource, o: &'o Value) -> Cow<'o, Value> {
+    if r.is_hub_version() {
+        return Cow::Borrowed(o);
+    }
     let mut v = o.clone();
     match codec::to_storage(r, &mut v) {
         Ok(()) => Cow::Owned(v),

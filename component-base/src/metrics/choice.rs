@@ -253,13 +253,13 @@ fn unescaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
+        match c {
+            '\\' => match chars.next() {
                 Some('n') => out.push('\n'),
                 Some(c) => out.push(c),
                 None => {}
             },
-            (c, false) => out.push(c),
+            c => out.push(c),
         }
     }
     out

@@ -12,6 +12,7 @@ use futures::TryStreamExt as _;
 use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_util::io::ReaderStream;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -32,7 +33,7 @@ pub async fn answer(root: PathBuf, path: String) -> Response<Body> {
         Ok(Found::Folder(_)) if !path.ends_with('/') => {
             let last = path.rsplit('/').next().filter(|l| !l.is_empty()).unwrap_or("logs");
             let mut answer = text(StatusCode::MOVED_PERMANENTLY, HTML, String::new());
-            if let Ok(to) = header::HeaderValue::from_str(&format!("{}/", encode(last))) {
+            if let Ok(to) = header::HeaderValue::from_str(&format!("{}/", encoded(last))) {
                 answer.headers_mut().insert(header::LOCATION, to);
             }
             answer
@@ -82,7 +83,7 @@ fn listing(names: &[String]) -> String {
     let mut out =
         String::from("<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n");
     for name in names {
-        out.push_str(&format!("<a href=\"{}\">{}</a>\n", encode(name), escape(name)));
+        out.push_str(&format!("<a href=\"{}\">{}</a>\n", encoded(name), escape(name)));
     }
     out.push_str("</pre>\n");
     out
@@ -96,15 +97,10 @@ fn escape(name: &str) -> String {
 }
 
 /// A name as a relative reference: anything that could be read as more than a name is percent-encoded.
-fn encode(name: &str) -> String {
-    name.bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                char::from(b).to_string()
-            }
-            b => format!("%{b:02X}"),
-        })
-        .collect()
+fn encoded(name: &str) -> impl std::fmt::Display {
+    const PLAIN: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+    utf8_percent_encode(name, PLAIN)
 }
 
 async fn send(file: &Path, size: u64) -> Response<Body> {

@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Frame, body::Incoming};
 use k8s_openapi::api::core::v1::Pod;
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 
 use super::{Server, files, follow, logs, stats, streaming};
@@ -95,8 +96,8 @@ async fn system_logs(server: &Server, path: &str) -> Response<Body> {
     if !server.ctx.config.enable_system_log_handler {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n");
     }
-    let below = path.strip_prefix("/logs").unwrap_or_default();
-    files::answer(SYSTEM_LOGS.into(), decode(&below.replace('+', "%2B"))).await
+    let below = percent_decode_str(path.strip_prefix("/logs").unwrap_or_default());
+    files::answer(SYSTEM_LOGS.into(), below.decode_utf8_lossy().into_owned()).await
 }
 
 /// One request on the read-only port.

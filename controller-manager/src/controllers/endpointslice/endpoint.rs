@@ -17,7 +17,6 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Address families of a service.
 pub fn families(service: &Service) -> Vec<String> {
@@ -108,8 +107,7 @@ pub fn wanted(
             homeless.push(meta::name(&pod.metadata).to_owned());
             continue;
         }
-        let zone =
-            node.and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).filter(|z| !z.is_empty()).cloned());
+        let zone = node.and_then(|n| topology::zone(&n));
         let serving = pods::is_ready(pod);
         let terminating = pod.metadata.deletion_timestamp.is_some();
         let ready = publish || (serving && !terminating);
@@ -212,7 +210,7 @@ mod tests {
 
     fn node() -> Arc<Node> {
         let mut n = Node::default();
-        n.metadata.labels = Some([(ZONE.to_owned(), "z1".to_owned())].into());
+        n.metadata.labels = Some([("topology.kubernetes.io/zone".to_owned(), "z1".to_owned())].into());
         Arc::new(n)
     }
 

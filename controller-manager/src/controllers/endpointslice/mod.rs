@@ -116,10 +116,8 @@ impl Controller {
             *self.shares.lock() = None;
             self.hinted.lock().keys().for_each(|key| self.queue.add(key.clone()));
         }
-        let zone =
-            |n: &Node| n.metadata.labels.as_ref().and_then(|l| l.get("topology.kubernetes.io/zone").cloned());
         if let Delta::Updated(old, new) = d
-            && zone(old) == zone(new)
+            && topology::zone(old) == topology::zone(new)
         {
             return;
         }

@@ -45,18 +45,24 @@ pub enum Weight {
     Milli(String, i64),
 }
 
+/// The zone of a node, where it says one.
+pub fn zone(node: &Node) -> Option<String> {
+    let zone = node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone");
+    zone.filter(|z| !z.is_empty()).cloned()
+}
+
 /// What a node adds to its zone.
 pub fn weight(node: &Node) -> Weight {
-    let label = |name: &str| node.metadata.labels.as_ref().and_then(|l| l.get(name));
+    let has = |name: &str| node.metadata.labels.as_ref().is_some_and(|l| l.contains_key(name));
     let excluded = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
     let ready = judge::condition(node, "Ready").is_some_and(|c| c.status == "True");
-    if !ready || excluded.iter().any(|l| label(l).is_some()) {
+    if !ready || excluded.iter().any(|l| has(l)) {
         return Weight::None;
     }
     let cpu = node.status.as_ref().and_then(|s| s.allocatable.as_ref()?.get("cpu"));
     let milli = cpu.map_or(0, |q| amount(q).milli());
-    match label("topology.kubernetes.io/zone").filter(|z| !z.is_empty()) {
-        Some(zone) if milli > 0 => Weight::Milli(zone.clone(), milli),
+    match zone(node) {
+        Some(zone) if milli > 0 => Weight::Milli(zone, milli),
         _ => Weight::Unknown,
     }
 }

@@ -1,9 +1,13 @@
 //! The types of what policies are about: those of built-in kinds are known, those of custom resources and aggregated APIs
 //! are read from the server's OpenAPI documents.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use expressions::DeclType;
 use expressions::admission::typecheck::{Kind, MAX_TYPES, Named};
 use http::Request;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
 use kube::Client;
 use serde_json::Value;
 
@@ -13,29 +17,28 @@ const MAX_PARTS: usize = 100_000;
 /// The kinds of these resources with their types, in the order of their names. As upstream, what the server does not
 /// have or cannot say now is left out: type checks never hold up a policy.
 pub async fn of_resources(client: &Client, rules: &[Vec<Named>]) -> Vec<Kind> {
-    let mut found: Vec<(String, String, String)> = Vec::new();
-    for rule in rules {
+    let mut found: BTreeSet<(&str, &str, String)> = BTreeSet::new();
+    let mut known: BTreeMap<(&str, &str), Vec<APIResource>> = BTreeMap::new();
+    'rules: for rule in rules {
         let mut count = 0;
         for n in rule {
-            let Some(kind) = kind_of(client, n).await else { continue };
-            let key = (n.group.clone(), n.version.clone(), kind);
-            if !found.contains(&key) {
-                found.push(key);
-            }
+            let at = (n.group.as_str(), n.version.as_str());
+            let resources = match known.entry(at) {
+                Entry::Occupied(e) => e.into_mut(),
+                Entry::Vacant(e) => e.insert(resources(client, at).await),
+            };
+            let Some(r) = resources.iter().find(|r| r.name == n.resource) else { continue };
+            found.insert((at.0, at.1, r.kind.clone()));
             count += 1;
             if count == MAX_TYPES {
-                break;
+                break 'rules;
             }
         }
-        if count == MAX_TYPES {
-            break;
-        }
     }
-    found.sort();
     let mut out = Vec::new();
     for (group, version, kind) in found {
-        if let Some(ty) = of_kind(client, &group, &version, &kind).await {
-            out.push(Kind::new(&group, &version, &kind, ty));
+        if let Some(ty) = of_kind(client, group, version, &kind).await {
+            out.push(Kind::new(group, version, &kind, ty));
         }
     }
     out
@@ -63,16 +66,17 @@ async fn document(client: &Client, path: &str) -> kube::Result<Value> {
     client.request(Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?).await
 }
 
-async fn kind_of(client: &Client, n: &Named) -> Option<String> {
-    let list = match n.group.as_str() {
-        "" => client.list_core_api_resources(&n.version).await,
-        group => client.list_api_group_resources(&format!("{group}/{}", n.version)).await,
+/// The resources of a version of a group; none if they cannot be read.
+async fn resources(client: &Client, (group, version): (&str, &str)) -> Vec<APIResource> {
+    let list = match group {
+        "" => client.list_core_api_resources(version).await,
+        group => client.list_api_group_resources(&format!("{group}/{version}")).await,
     };
     match list {
-        Ok(list) => list.resources.into_iter().find(|r| r.name == n.resource).map(|r| r.kind),
+        Ok(list) => list.resources,
         Err(e) => {
-            tracing::debug!(group = n.group, version = n.version, error = %e, "no kinds can be read");
-            None
+            tracing::debug!(group, version, error = %e, "no kinds can be read");
+            Vec::new()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the controller manager makes of a large cluster: a deployment that grows at once, a namespace that goes with
 //! all it holds, and the memory that many pods cost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use component_base::controller::watching;
@@ -13,10 +13,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::json;
 
-/// Requests on their way at a time.
-const IN_FLIGHT: usize = 64;
-/// Without any change for this long, a step has failed.
-const STALL: Duration = Duration::from_secs(60);
+use super::load::{IN_FLIGHT, STALL};
+
 /// Replicas that the deployment of the first figure grows to.
 const REPLICAS: usize = 5_000;
 /// Objects in the namespace that is deleted.

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::cases::{Batch, Case};
 
 /// Requests on their way at a time.
-const IN_FLIGHT: usize = 64;
-/// Without any binding for this long, a case has failed.
-const STALL: Duration = Duration::from_secs(60);
+pub const IN_FLIGHT: usize = 64;
+/// Without any news for this long, what is waited for has failed.
+pub const STALL: Duration = Duration::from_secs(60);
 
 /// Runs a case, prints its figure, and removes its pods.
 ///

@@ -1,26 +1,21 @@
 //! A group of our engines in this process, each with a directory and a port of its own.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use integration_tests::cluster::free_port;
 use store::Store;
 use store::embedded::{Config, Engine, GroupConfig};
 
 /// Bytes a second at which snapshots would be sent.
 const SNAPSHOT_RATE: u64 = 64 << 20;
 
-/// A port that nobody uses.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// Starts so many members and waits until they are ready.
 pub async fn start(dir: &Path, members: usize) -> anyhow::Result<Vec<Arc<dyn Store>>> {
     let mut initial = BTreeMap::new();
     for m in 0..members {
-        initial.insert(format!("m{m}"), format!("127.0.0.1:{}", free_port()?));
+        initial.insert(format!("m{m}"), format!("127.0.0.1:{}", free_port()));
     }
     let mut engines = Vec::new();
     for (name, address) in &initial {
