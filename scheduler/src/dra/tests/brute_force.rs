@@ -41,6 +41,13 @@ fn problems() -> impl Strategy<Value = Problem> {
     )
 }
 
+/// For each request which of its alternatives, and with which devices.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Solution {
+    alternatives: Vec<usize>,
+    chosen: Vec<Vec<usize>>,
+}
+
 impl Problem {
     /// Whether these devices, one list per request, are a solution for these alternatives.
     fn solves(&self, alternatives: &[usize], chosen: &[Vec<usize>]) -> bool {
@@ -74,32 +81,41 @@ impl Problem {
                 || used(&|i, d| d.used || all.contains(&i)) <= self.counter)
     }
 
-    /// The first alternatives, in the order of preference, for which there is a solution.
-    fn best(&self) -> Option<Vec<usize>> {
-        let mut alternatives = vec![0; self.requests.len()];
-        loop {
-            if self.possible(&alternatives, &mut Vec::new()) {
-                return Some(alternatives);
-            }
-            let next =
-                (0..alternatives.len()).rev().find(|i| alternatives[*i] + 1 < self.requests[*i].len())?;
-            alternatives[next] += 1;
-            alternatives[next + 1..].fill(0);
-        }
+    /// The first solution: each request's alternatives in their order, for each the devices in theirs, and only then
+    /// another choice for the request before. A request's preference does not undo what an earlier one chose.
+    fn first(&self) -> Option<Solution> {
+        let mut s = Solution::default();
+        self.complete(&mut s).then_some(s)
     }
 
-    fn possible(&self, alternatives: &[usize], chosen: &mut Vec<Vec<usize>>) -> bool {
-        let i = chosen.len();
-        if i == self.requests.len() {
-            return self.solves(alternatives, chosen);
-        }
-        let count = self.requests[i][alternatives[i]].count;
-        (0..1usize << self.devices.len()).filter(|set| set.count_ones() as usize == count).any(|set| {
-            chosen.push((0..self.devices.len()).filter(|d| set & (1 << d) != 0).collect());
-            let found = self.possible(alternatives, chosen);
-            chosen.pop();
+    fn complete(&self, s: &mut Solution) -> bool {
+        let Some(request) = self.requests.get(s.alternatives.len()) else {
+            return self.solves(&s.alternatives, &s.chosen);
+        };
+        request.iter().enumerate().any(|(alternative, ask)| {
+            s.alternatives.push(alternative);
+            let found = self.sets(ask.count).into_iter().any(|set| {
+                s.chosen.push(set);
+                let found = self.complete(s);
+                if !found {
+                    s.chosen.pop();
+                }
+                found
+            });
+            if !found {
+                s.alternatives.pop();
+            }
             found
         })
+    }
+
+    /// All sets of so many devices, in the order of their devices.
+    fn sets(&self, count: usize) -> Vec<Vec<usize>> {
+        let sets = (0..1usize << self.devices.len()).filter(|set| set.count_ones() as usize == count);
+        let mut out: Vec<Vec<usize>> =
+            sets.map(|set| (0..self.devices.len()).filter(|d| set & (1 << d) != 0).collect()).collect();
+        out.sort();
+        out
     }
 
     fn devices(&self) -> Value {
@@ -159,21 +175,18 @@ proptest! {
         }
         let c = claim("x", p.spec());
         let found = allocate_on(&dra, "n", &Labels::default(), &[&c]).expect("fine");
-        let best = p.best();
-        let Some(found) = found else {
-            prop_assert_eq!(best, None, "there is a solution");
-            return Ok(());
-        };
-        let results = found[0].devices.clone().and_then(|d| d.results).unwrap_or_default();
-        let mut alternatives = vec![0; p.requests.len()];
-        let mut chosen = vec![Vec::new(); p.requests.len()];
-        for r in results {
-            let (request, alternative) = r.request.split_once('/').unwrap_or((&r.request, "a0"));
-            let i: usize = request[1..].parse().expect("a request");
-            alternatives[i] = alternative[1..].parse().expect("an alternative");
-            chosen[i].push(r.device[1..].parse().expect("a device"));
-        }
-        prop_assert!(p.solves(&alternatives, &chosen), "{:?} {:?} is no solution", alternatives, chosen);
-        prop_assert_eq!(best, Some(alternatives));
+        let found = found.map(|found| {
+            let results = found[0].devices.clone().and_then(|d| d.results).unwrap_or_default();
+            let requests = p.requests.len();
+            let mut s = Solution { alternatives: vec![0; requests], chosen: vec![Vec::new(); requests] };
+            for r in results {
+                let (request, alternative) = r.request.split_once('/').unwrap_or((&r.request, "a0"));
+                let i: usize = request[1..].parse().expect("a request");
+                s.alternatives[i] = alternative[1..].parse().expect("an alternative");
+                s.chosen[i].push(r.device[1..].parse().expect("a device"));
+            }
+            s
+        });
+        prop_assert_eq!(found, p.first());
     }
 }
