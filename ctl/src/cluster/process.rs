@@ -28,8 +28,6 @@ pub fn start(layout: &Layout, name: &str, mut command: Command) -> anyhow::Resul
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-    // Two arenas keep the allocator from holding one per core and thread.
-    command.env("MALLOC_ARENA_MAX", "2");
     let child = command.spawn().with_context(|| format!("starting {name} ({:?})", command.get_program()))?;
     let pid = child.id();
     let started = start_time(pid).unwrap_or_default();
