@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::policy::{self, Policies};
 use super::webhook::{self, Webhooks};
-use super::{Attributes, Plugin, plugins};
+use super::{Attributes, Operation, Phase, Plugin, plugins};
 use crate::authz::Authorizer;
 use crate::lookup::{ObjectLookup, ObjectWriter};
 use crate::metrics::parts;
@@ -188,8 +188,17 @@ impl Chain {
         done
     }
 
+    /// The plugins that have a say in a phase of a write.
+    fn of(&self, phase: Phase, operation: Operation) -> impl Iterator<Item = &Link> {
+        let asked = move |l: &&Link| {
+            let p = l.plugin.phase();
+            (p == phase || p == Phase::Both) && l.plugin.handles(operation)
+        };
+        self.links.iter().filter(asked)
+    }
+
     async fn admit_round(&self, attrs: &Attributes<'_>, mut object: Option<&mut Value>) -> ApiResult<()> {
-        for l in self.links.iter().filter(|l| l.plugin.handles(attrs.operation)) {
+        for l in self.of(Phase::Mutating, attrs.operation) {
             let started = Instant::now();
             let done = l.plugin.admit(attrs, object.as_deref_mut()).await;
             l.admitted.observe(attrs.operation, &done, started.elapsed());
@@ -207,7 +216,7 @@ impl Chain {
     }
 
     async fn validate_round(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
-        for l in self.links.iter().filter(|l| l.plugin.handles(attrs.operation)) {
+        for l in self.of(Phase::Validating, attrs.operation) {
             let started = Instant::now();
             let done = l.plugin.validate(attrs, object).await;
             l.validated.observe(attrs.operation, &done, started.elapsed());

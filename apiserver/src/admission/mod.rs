@@ -116,11 +116,24 @@ impl Operation {
     }
 }
 
+/// The phases of admission: first objects are changed, then what came out of it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Mutating,
+    Validating,
+    Both,
+}
+
 /// One admission plugin. Both phases default to letting the write pass.
 #[async_trait]
 pub trait Plugin: Send + Sync {
     /// Upstream's plugin name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
+
+    /// In which of the two phases it has a say.
+    fn phase(&self) -> Phase {
+        Phase::Both
+    }
 
     /// Whether the plugin is asked about such operations: connections are few plugins' business.
     fn handles(&self, operation: Operation) -> bool {

@@ -6,7 +6,9 @@ use proto::json::Strictness;
 use proto::schema::TypeDef;
 use serde_json::{Map, Value, json};
 
-use super::fields::{Comparison, Set, Ty, compare, merge, path_text, remove, to_set, validate, view};
+use super::fields::{
+    Comparison, Set, Ty, compare, compare_shown, merge, path_text, remove, to_set, validate, view,
+};
 use super::managed::{self, Id, Managed, Owned};
 use crate::status::{ApiError, ApiResult, Cause};
 
@@ -63,8 +65,7 @@ impl Writer<'_> {
 
     /// An object of the type with nothing in it.
     fn nothing(&self) -> Value {
-        let zero = self.def.and_then(proto::json::zero).unwrap_or_else(|| Value::Object(Map::new()));
-        self.view(&zero)
+        self.def.and_then(proto::json::zero).unwrap_or_else(|| Value::Object(Map::new()))
     }
 
     fn id(&self, manager: &str, applied: bool) -> Id {
@@ -81,11 +82,10 @@ pub fn track_update(live: Option<&Value>, new: &mut Value, w: &Writer<'_>) {
     managed::strip(new);
     // An object that nobody tracked so far stays untracked.
     if !(managed.is_empty() && live.is_some()) {
-        let before = match live {
-            Some(l) => w.view(l),
-            None => w.nothing(),
-        };
-        update(&before, &w.view(new), &mut managed, w.id(w.manager, false), w);
+        let nothing = live.is_none().then(|| w.nothing());
+        if let Some(before) = live.or(nothing.as_ref()) {
+            update(before, new, &mut managed, w.id(w.manager, false), w);
+        }
         managed::cap(&mut managed);
     }
     managed::encode(new, &managed);
@@ -127,7 +127,7 @@ pub fn keep_times_on_noop(live: &Value, new: &mut Value) {
 
 /// One non-apply write: `id` gains what it changed, others lose it.
 fn update(before: &Value, after: &Value, managed: &mut Managed, id: Id, w: &Writer<'_>) {
-    let changes = compare(before, after, w.ty()).without(w.reset);
+    let changes = compare_shown(before, after, w.ty()).without(w.reset);
     take(managed, None, &changes);
     let set = changes.modified.union(changes.added).difference(&NEVER_OWNED);
     if !set.is_empty() {
@@ -172,7 +172,7 @@ pub fn apply(live: Option<&Value>, applied: &Value, w: &Writer<'_>, force: bool)
     check_applied(applied, w)?;
     let base = match live {
         Some(l) => l.clone(),
-        None => w.nothing(),
+        None => w.view(&w.nothing()),
     };
     let managed = managed::decode(&base)
         .ok_or_else(|| ApiError::internal("failed to decode managed fields of the live object"))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{items, text};
 use crate::status::ApiResult;
 
@@ -22,6 +22,10 @@ pub(crate) fn build(_env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for LimitPodHardAntiAffinityTopology {
     fn name(&self) -> &'static str {
         "LimitPodHardAntiAffinityTopology"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {

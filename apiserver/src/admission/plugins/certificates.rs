@@ -12,7 +12,7 @@ use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::authz::{self, Authorizer};
 use crate::lookup::text;
 use crate::request::UserInfo;
@@ -61,6 +61,10 @@ impl Plugin for Approval {
         "CertificateApproval"
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Validating
+    }
+
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         let Some(old) = attrs.old.filter(|_| attrs.is(GROUP, RESOURCE, "approval")) else { return Ok(()) };
         let signer = text(old, "/spec/signerName");
@@ -93,6 +97,10 @@ impl Plugin for Attest {
         "ClusterTrustBundleAttest"
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Validating
+    }
+
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         let written = matches!(attrs.operation, Operation::Create | Operation::Update);
         let Some(bundle) = object.filter(|_| written && attrs.is(GROUP, "clustertrustbundles", "")) else {
@@ -116,6 +124,10 @@ impl Plugin for Signing {
         "CertificateSigning"
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Validating
+    }
+
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
         let (Some(old), Some(new)) = (attrs.old.filter(|_| attrs.is(GROUP, RESOURCE, "status")), object)
         else {
@@ -136,6 +148,10 @@ impl Plugin for Signing {
 impl Plugin for SubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {

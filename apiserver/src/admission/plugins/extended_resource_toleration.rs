@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::taints::list;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{items, text};
 use crate::status::ApiResult;
 
@@ -28,6 +28,10 @@ fn is_extended(name: &str) -> bool {
 impl Plugin for ExtendedResourceToleration {
     fn name(&self) -> &'static str {
         "ExtendedResourceToleration"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {

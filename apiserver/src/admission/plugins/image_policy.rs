@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::audit;
 use crate::lookup::{items, text};
 use crate::remote::Remote;
@@ -210,6 +210,10 @@ impl ImagePolicy {
 impl Plugin for ImagePolicy {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{self, ObjectLookup, text};
 use crate::status::{ApiError, ApiResult, Cause};
 
@@ -24,6 +24,10 @@ pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {

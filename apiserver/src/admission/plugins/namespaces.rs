@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{self, ObjectWriter};
 use crate::status::{ApiError, ApiResult};
 
@@ -32,6 +32,10 @@ impl Plugin for AutoProvision {
         "NamespaceAutoProvision"
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Mutating
+    }
+
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {
         if attrs.dry_run || attrs.operation != Operation::Create || !in_namespace(attrs) {
             return Ok(());
@@ -52,6 +56,10 @@ impl Plugin for AutoProvision {
 impl Plugin for Exists {
     fn name(&self) -> &'static str {
         "NamespaceExists"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, _object: Option<&Value>) -> ApiResult<()> {

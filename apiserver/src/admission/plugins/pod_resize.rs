@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::pod_resources::pod_total;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::kinds::quantity::Amount;
 use crate::lookup::{self, ObjectLookup, items, text};
 use crate::status::{ApiResult, Cause};
@@ -42,6 +42,10 @@ async fn node_of(objects: &dyn ObjectLookup, attrs: &Attributes<'_>, pod: &Value
 impl Plugin for PodResize {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
@@ -104,6 +108,10 @@ fn needed(pod: &Value, old: &Value) -> Vec<&'static str> {
 impl Plugin for DeclaredFeatures {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatureValidator"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {

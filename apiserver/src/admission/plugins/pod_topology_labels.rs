@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{self, ObjectLookup, text};
 use crate::status::ApiResult;
 
@@ -23,6 +23,10 @@ pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::kinds::quantity::Amount;
 use crate::lookup::{self, ObjectLookup, Resource, text};
 use crate::status::ApiResult;
@@ -73,6 +73,10 @@ impl Plugin for DefaultClass {
         self.name
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Mutating
+    }
+
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {
         let Some(object) = object.filter(|_| attrs.is(self.of.0, self.of.1, "")) else { return Ok(()) };
         let annotated = object["metadata"]["annotations"].get(self.annotation).is_some();
@@ -98,6 +102,10 @@ impl Plugin for DefaultClass {
 impl Plugin for InUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {
@@ -132,6 +140,10 @@ fn class_of(claim: &Value) -> &str {
 impl Plugin for Resize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {

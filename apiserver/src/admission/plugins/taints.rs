@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::lookup::{items, text};
 use crate::status::ApiResult;
 
@@ -45,6 +45,10 @@ impl Plugin for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
+    fn phase(&self) -> Phase {
+        Phase::Mutating
+    }
+
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {
         let Some(pod) = object.filter(|_| attrs.is("", "pods", "")) else { return Ok(()) };
         for (key, seconds) in [(NOT_READY, self.not_ready), (UNREACHABLE, self.unreachable)] {
@@ -66,6 +70,10 @@ impl Plugin for DefaultTolerationSeconds {
 impl Plugin for TaintNodes {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {

@@ -15,7 +15,7 @@ use super::{configure, params, patch};
 use crate::admission::expressions::Outcome;
 use crate::admission::webhook::forms::{self, View};
 use crate::admission::webhook::rules;
-use crate::admission::{Attributes, Environment, Operation, Plugin, keep_owners};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin, keep_owners};
 use crate::cel::authority::Authority;
 use crate::lookup::text;
 use crate::patch::fields::Ty;
@@ -55,6 +55,10 @@ impl Invocation<'_> {
 impl Plugin for Mutating {
     fn name(&self) -> &'static str {
         "MutatingAdmissionPolicy"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     fn handles(&self, _operation: Operation) -> bool {

@@ -16,7 +16,7 @@ use super::metrics::Enforcement;
 use super::{configure, params};
 use crate::admission::webhook::forms::{self, View};
 use crate::admission::webhook::rules;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::cel::authority::Authority;
 use crate::registry::Registry;
 use crate::status::{ApiError, ApiResult, Cause};
@@ -45,6 +45,10 @@ struct Refusal {
 impl Plugin for Validating {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     fn handles(&self, _operation: Operation) -> bool {

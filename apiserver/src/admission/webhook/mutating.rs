@@ -12,7 +12,7 @@ use super::forms::{self, View};
 use super::hook::Hook;
 use super::review::Answer;
 use super::{Webhooks, matching, rules};
-use crate::admission::{Attributes, Environment, Operation, Plugin, keep_owners};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin, keep_owners};
 use crate::cel::authority::Authority;
 use crate::patch::json;
 use crate::registry::Registry;
@@ -32,6 +32,10 @@ pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for Mutating {
     fn name(&self) -> &'static str {
         "MutatingAdmissionWebhook"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     fn handles(&self, _operation: Operation) -> bool {

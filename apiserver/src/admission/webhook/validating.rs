@@ -11,7 +11,7 @@ use super::call::{self, Subject};
 use super::forms::{self, View};
 use super::mutating::shown;
 use super::{Webhooks, matching, rules};
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::cel::authority::Authority;
 use crate::status::ApiResult;
 
@@ -32,6 +32,10 @@ type Shown = Arc<(Option<Value>, Option<Value>)>;
 impl Plugin for Validating {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionWebhook"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     fn handles(&self, _operation: Operation) -> bool {

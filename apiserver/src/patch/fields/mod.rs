@@ -6,7 +6,7 @@ mod merge;
 mod set;
 mod ty;
 
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, compare, compare_shown};
 pub use merge::{merge, remove};
 pub use set::{Set, path_text};
 pub use ty::{Ty, to_set, validate, view};

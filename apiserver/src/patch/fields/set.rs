@@ -47,6 +47,16 @@ impl Set {
         }
     }
 
+    /// Adds the path of this one element.
+    pub(super) fn add(&mut self, element: String) {
+        self.members.insert(element);
+    }
+
+    /// Adds paths below an element that had none.
+    pub(super) fn nest(&mut self, element: String, below: Self) {
+        self.children.insert(element, below);
+    }
+
     /// Whether that very path is in it.
     pub fn has(&self, path: &[String]) -> bool {
         match path {

@@ -1,7 +1,7 @@
 //! How a typed value is taken apart: what merges field by field, what is owned as a whole, what the elements
 //! of a list are called.
 
-use proto::schema::{Kind, ListDef, ListType, Presence, TypeDef};
+use proto::schema::{Field, Kind, ListDef, ListType, Presence, TypeDef};
 use serde_json::{Map, Value};
 
 use super::Set;
@@ -59,6 +59,22 @@ impl<'a> Ty<'a> {
     /// True for structures that have no fields beside those declared.
     fn is_closed(self) -> bool {
         matches!(self, Self::Def(TypeDef { kind: Kind::Struct(s), .. }) if s.field("").is_none())
+    }
+
+    /// The declared fields of a structure.
+    pub(super) fn fields(self) -> &'a [Field] {
+        match self {
+            Self::Def(d) => d.structure().map_or(&[], |s| &s.fields),
+            _ => &[],
+        }
+    }
+
+    /// The declared field of that name.
+    pub(super) fn declared(self, name: &str) -> Option<&'a Field> {
+        match self {
+            Self::Def(d) => d.field(name),
+            _ => None,
+        }
     }
 
     /// The type of a field or map entry, and whether the field is declared.
@@ -139,14 +155,9 @@ pub fn view(v: &Value, def: &TypeDef) -> Value {
                 };
                 out.insert(k.clone(), x);
             }
-            for f in s.fields.iter() {
-                let shown = matches!(f.presence, Presence::Always | Presence::PointerOrNull);
-                if shown && !out.contains_key(f.json) {
-                    let zero = match f.presence {
-                        Presence::Always => proto::json::zero(&f.ty).map(|z| view(&z, &f.ty)),
-                        _ => None,
-                    };
-                    out.insert(f.json.to_owned(), zero.unwrap_or(Value::Null));
+            for f in s.fields.iter().filter(|f| !o.contains_key(f.json)) {
+                if let Some(x) = absent(f) {
+                    out.insert(f.json.to_owned(), x);
                 }
             }
             Value::Object(out)
@@ -156,6 +167,15 @@ pub fn view(v: &Value, def: &TypeDef) -> Value {
             Value::Object(o.iter().map(|(k, x)| (k.clone(), view(x, &m.elem))).collect())
         }
         _ => v.clone(),
+    }
+}
+
+/// What [`view`] shows of a field that is not set, if anything.
+pub(super) fn absent(f: &Field) -> Option<Value> {
+    match f.presence {
+        Presence::Always => Some(proto::json::zero(&f.ty).map_or(Value::Null, |zero| view(&zero, &f.ty))),
+        Presence::PointerOrNull => Some(Value::Null),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::admission::plugins::certificates::common_name;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::authz::graph::{config_map_names, secret_names};
 use crate::authz::node::node_name;
 use crate::authz::{self, Authorizer};
@@ -75,6 +75,10 @@ impl Write<'_> {
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Mutating
     }
 
     async fn admit(&self, attrs: &Attributes<'_>, object: Option<&mut Value>) -> ApiResult<()> {

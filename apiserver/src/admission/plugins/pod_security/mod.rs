@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admission::config::Configs;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::audit;
 use crate::authz::graph::containers;
 use crate::lookup::{self, ObjectLookup, items, text};
@@ -45,6 +45,10 @@ pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::admission::config::Configs;
-use crate::admission::{Attributes, Environment, Operation, Plugin};
+use crate::admission::{Attributes, Environment, Operation, Phase, Plugin};
 use crate::kinds::quantity::Amount;
 use crate::lookup::{self, ObjectWriter, text};
 use crate::status::{ApiError, ApiResult};
@@ -39,6 +39,10 @@ pub(crate) fn build(env: &Environment) -> Arc<dyn Plugin> {
 impl Plugin for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Validating
     }
 
     async fn validate(&self, attrs: &Attributes<'_>, object: Option<&Value>) -> ApiResult<()> {
