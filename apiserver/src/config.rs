@@ -189,7 +189,7 @@ pub struct Flags {
     /// Node port of the kubernetes service; 0 makes it a service of type ClusterIP
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub kubernetes_service_node_port: u16,
-    /// Objects that one request for the deletion of a collection deletes at the same time
+    /// Workers for a request that deletes a collection; each has up to 16 deletes on their way to the store
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub delete_collection_workers: usize,
     /// How the endpoints of the kubernetes service are kept: lease, master-count or none

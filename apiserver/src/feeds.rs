@@ -23,6 +23,16 @@ const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 /// Fields of a pod that tell whether it has a node, and which pod it is.
 const UNBOUND: &[&str] = &["metadata.name", "metadata.namespace", "spec.nodeName"];
 
+/// Fields of a pod that tell what it uses: not what is said of it, and who said so.
+const USED: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.annotations",
+    "spec",
+    "status.resourceClaimStatuses",
+    "status.extendedResourceClaimStatus",
+];
+
 /// What an object's change goes to.
 #[derive(Clone)]
 enum Sink {
@@ -36,12 +46,15 @@ impl Sink {
     fn upsert(&self, storage: &Storage, key: &str, bytes: &[u8], revision: Revision) -> bool {
         if let Self::Graph(g) = self
             && storage.resource == "pods"
-            && let Ok(v) = storage.form.pick(bytes, UNBOUND)
-            && lookup::text(&v, "/spec/nodeName").is_empty()
+            && let Ok(mut v) = storage.form.pick(bytes, UNBOUND)
         {
+            let bound = !lookup::text(&v, "/spec/nodeName").is_empty();
             // What a pod without a node uses is nobody's business: most of the object need not be read.
+            if bound && let Ok(more) = storage.form.pick(bytes, USED) {
+                v = more;
+            }
             Self::put_in_graph(g, storage.resource, &v);
-            return false;
+            return bound;
         }
         match storage.decode_bytes(key, bytes, revision) {
             Ok(v) => match self {

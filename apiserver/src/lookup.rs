@@ -66,6 +66,16 @@ pub trait ObjectLookup: Send + Sync {
     /// One object; `namespace` is empty for cluster-scoped resources. None where it does not exist.
     async fn get(&self, resource: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>>;
 
+    /// The same of which only the fields on these dotted paths are needed; there may be more.
+    async fn pick(
+        &self,
+        resource: Resource,
+        (namespace, name): (&str, &str),
+        _paths: &[&str],
+    ) -> ApiResult<Option<Arc<Value>>> {
+        self.get(resource, namespace, name).await
+    }
+
     /// All objects of a namespace (empty: of the cluster).
     async fn list(&self, resource: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>>;
 }

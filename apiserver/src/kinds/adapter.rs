@@ -1,6 +1,7 @@
 //! From typed rules to the untyped ones that the generic handlers hold: objects are read from JSON values into
 //! their `k8s-openapi` type, handed to the kind's [`Strategy`], and written back.
 
+use k8s_openapi::Metadata as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -215,6 +216,33 @@ impl<S: Strategy> DynStrategy for Erased<S> {
     fn prepare_update(&self, cx: &mut Context, object: &mut Value, old: &Value) -> Outcome<()> {
         let old = self.stored(old)?;
         self.change(object, |o| self.0.prepare_update(cx, o, &old)).map(|_| ())
+    }
+
+    fn update(
+        &self,
+        cx: &mut Context,
+        object: &mut Value,
+        old: &Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value),
+    ) -> Outcome<ErrorList> {
+        let old = self.stored(old)?;
+        let typed = self.change(object, |o| self.0.prepare_update(cx, o, &old))?;
+        settle(cx, object);
+        let new = match typed {
+            Some(mut typed) => {
+                *typed.metadata_mut() = read(&object["metadata"])?;
+                typed
+            }
+            None => read::<S::Object>(object)?,
+        };
+        let mut errors = ErrorList::new();
+        // A status write keeps the spec as stored: only the change of the status is judged.
+        if !cx.is_status() {
+            cx.absent = absent(self.0.optional(), object);
+            errors.extend(self.0.validate(cx, &new));
+        }
+        errors.extend(self.0.validate_update(cx, &new, &old));
+        Ok(errors)
     }
 
     fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {

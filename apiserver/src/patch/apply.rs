@@ -106,23 +106,31 @@ fn claimed(live: Option<&Value>, new: &Value, w: &Writer<'_>) -> Managed {
 
 /// Puts the old entries back when a write changed nothing but their times.
 pub fn keep_times_on_noop(live: &Value, new: &mut Value) {
-    let timeless = |v: &Value| {
-        let mut v = v.clone();
-        let entries = v.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-        for e in entries.into_iter().flatten() {
-            if let Some(o) = e.as_object_mut() {
-                o.remove("time");
-            }
+    let Some(old) = live.pointer("/metadata/managedFields") else { return };
+    if same_but(live, new, |key, a, b| key == "metadata" && same_but(a, b, same_entries)) {
+        let old = old.clone();
+        if let Some(m) = new.pointer_mut("/metadata/managedFields") {
+            *m = old;
         }
-        v
-    };
-    let (Some(old), true) = (live.pointer("/metadata/managedFields"), timeless(live) == timeless(new)) else {
-        return;
-    };
-    let old = old.clone();
-    if let Some(m) = new.pointer_mut("/metadata/managedFields") {
-        *m = old;
     }
+}
+
+/// Whether two maps have the same keys with the same values, or such that `alike` takes them for the same.
+fn same_but(a: &Value, b: &Value, alike: impl Fn(&str, &Value, &Value) -> bool) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
+    a.len() == b.len() && a.iter().zip(b).all(|((k, x), (l, y))| k == l && (x == y || alike(k, x, y)))
+}
+
+/// Whether managed fields differ in their times only.
+fn same_entries(key: &str, a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return false };
+    key == "managedFields" && a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same_entry(x, y))
+}
+
+/// Whether two entries are the same but for their times.
+fn same_entry(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    a.iter().filter(|(k, _)| *k != "time").eq(b.iter().filter(|(k, _)| *k != "time"))
 }
 
 /// One non-apply write: `id` gains what it changed, others lose it.

@@ -66,6 +66,8 @@ impl Registry {
             }
             let uid = object::uid(&o).to_owned();
             let fate = decide(r, &mut o, options, Timestamp::now());
+            // It is not stored.
+            object::set_meta(&mut o, "resourceVersion", "");
             let done = |bytes: Bytes, revision, gone| {
                 let (key, uid, warnings) = (kv.key.clone(), uid.clone(), warnings.clone());
                 async move {

@@ -39,6 +39,27 @@ impl ObjectLookup for Registry {
         }
     }
 
+    async fn pick(
+        &self,
+        r: Resource,
+        (namespace, name): (&str, &str),
+        paths: &[&str],
+    ) -> ApiResult<Option<Arc<Value>>> {
+        let resource = &*self.resource(r)?;
+        if !resource.is_hub_version() {
+            return ObjectLookup::get(self, r, namespace, name).await;
+        }
+        let stored = match Registry::get(self, resource, namespace, name).await {
+            Ok(s) => s,
+            Err(e) if e.code == 404 => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let picked = resource.storage()?.form.pick(&stored.bytes, paths);
+        picked.map(|v| Some(Arc::new(v))).map_err(|e| {
+            ApiError::internal(format!("unable to decode the value stored at {}: {e}", stored.key))
+        })
+    }
+
     async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {
         let r = &*self.resource(r)?;
         let page = Registry::list(self, r, namespace, &ListOptions::default(), &Filter::default()).await?;

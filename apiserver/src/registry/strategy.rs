@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -58,7 +60,7 @@ impl Context {
 /// Update: `default`, `prepare_update`, admission, `validate` of the new object, `validate_update`.
 pub trait Strategy: Send + Sync + 'static {
     /// The `k8s-openapi` type.
-    type Object: Serialize + DeserializeOwned + Send;
+    type Object: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Send;
 
     /// JSON pointers of fields that the type always has but the object may lack; `*` stands for every item of a
     /// list. They stay out of the object when the client left them out, and [`Context::lacks`] tells `validate`.
@@ -102,6 +104,21 @@ pub trait DynStrategy: Send + Sync + 'static {
         object: &mut Value,
         old: &Value,
     ) -> Result<(), serde_json::Error>;
+    /// [`Self::prepare_update`], then `settle` with the prepared object, which may change its metadata, then
+    /// [`Self::validate`] and [`Self::validate_update`]: what is wrong with the object or the change.
+    fn update(
+        &self,
+        cx: &mut Context,
+        object: &mut Value,
+        old: &Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value),
+    ) -> Result<ErrorList, serde_json::Error> {
+        self.prepare_update(cx, object, old)?;
+        settle(cx, object);
+        let mut errors = self.validate(cx, object)?;
+        errors.extend(self.validate_update(cx, object, old)?);
+        Ok(errors)
+    }
     fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
     fn validate_update(
         &self,

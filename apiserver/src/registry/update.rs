@@ -105,44 +105,27 @@ impl Registry {
         old: &Value,
     ) -> ApiResult<()> {
         object::copy_meta(o, old, "generation");
-        match r.strategy() {
-            _ if cx.raw => {}
-            Some(s) => {
-                let mut scx = context(r, cx, old);
-                step(r, s.prepare_update(&mut scx, o, old))?;
-                cx.warnings.append(&mut scx.warnings);
+        let rules = r.strategy().filter(|_| !cx.raw);
+        let Some(rules) = rules else {
+            if !cx.raw {
+                prepare_without_rules(r, cx, o, old);
             }
-            None => prepare_without_rules(r, cx, o, old),
-        }
-        if object::uid(o).is_empty() {
-            object::copy_meta(o, old, "uid");
-        }
-        object::copy_meta(o, old, "creationTimestamp");
-        object::set_meta(o, "selfLink", "");
-        if object::is_deleting(old) {
-            object::copy_meta(o, old, "deletionTimestamp");
-        } else if !cx.internal {
-            object::meta_mut(o).remove("deletionTimestamp");
-            object::meta_mut(o).remove("deletionGracePeriodSeconds");
-        }
-        if !object::meta(o).contains_key("deletionGracePeriodSeconds") {
-            object::copy_meta(o, old, "deletionGracePeriodSeconds");
-        }
-        let mut errors = meta::validate_update(o, old, r.namespaced);
-        meta::qualified_finalizers(r, o, &mut errors);
-        let told_again = errors.only(is_form_of_metadata);
-        for _ in 1..rules::metadata_checks(r.group, r.resource, cx.subresource) {
-            errors.extend(told_again.clone());
-        }
-        if let Some(s) = r.strategy().filter(|_| !cx.raw) {
-            let mut scx = context(r, cx, old);
+            settle_metadata(cx, o, old);
+            return ensure_valid(r, object::name(o), &metadata_errors(r, cx, o, old));
+        };
+        let mut scx = context(r, cx, old);
+        let (mut prepared, mut errors) = (Vec::new(), ErrorList::new());
+        let wrong = rules.update(&mut scx, o, old, &mut |scx, o| {
+            prepared = std::mem::take(&mut scx.warnings);
             scx.updating = true;
-            errors.extend(step(r, s.validate(&mut scx, o))?);
-            errors.extend(step(r, s.validate_update(&mut scx, o, old))?);
-            // What is refused is not warned of.
-            if errors.is_empty() {
-                cx.warnings.append(&mut scx.warnings);
-            }
+            settle_metadata(cx, o, old);
+            errors = metadata_errors(r, cx, o, old);
+        });
+        errors.extend(step(r, wrong)?);
+        cx.warnings.append(&mut prepared);
+        // What is refused is not warned of.
+        if errors.is_empty() {
+            cx.warnings.append(&mut scx.warnings);
         }
         ensure_valid(r, object::name(o), &errors)
     }
@@ -157,6 +140,8 @@ impl Registry {
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
         let storage = r.storage()?;
         crate::patch::apply::keep_times_on_noop(old, &mut o);
+        // It is not stored.
+        object::set_meta(&mut o, "resourceVersion", "");
         let bytes = r.encode(&o).await?;
         let stored = |revision| r.stored(&kv.key, &bytes, revision);
         if ends_deletion(r, &o, old) {
@@ -181,6 +166,35 @@ impl Registry {
             Err(now) => Err(now),
         })
     }
+}
+
+/// What no update may change in the metadata stays as it was.
+fn settle_metadata(cx: &WriteCx<'_>, o: &mut Value, old: &Value) {
+    if object::uid(o).is_empty() {
+        object::copy_meta(o, old, "uid");
+    }
+    object::copy_meta(o, old, "creationTimestamp");
+    object::set_meta(o, "selfLink", "");
+    if object::is_deleting(old) {
+        object::copy_meta(o, old, "deletionTimestamp");
+    } else if !cx.internal {
+        object::meta_mut(o).remove("deletionTimestamp");
+        object::meta_mut(o).remove("deletionGracePeriodSeconds");
+    }
+    if !object::meta(o).contains_key("deletionGracePeriodSeconds") {
+        object::copy_meta(o, old, "deletionGracePeriodSeconds");
+    }
+}
+
+/// Everything wrong with the metadata, as often as upstream tells it.
+fn metadata_errors(r: &Resource, cx: &WriteCx<'_>, o: &Value, old: &Value) -> ErrorList {
+    let mut errors = meta::validate_update(o, old, r.namespaced);
+    meta::qualified_finalizers(r, o, &mut errors);
+    let told_again = errors.only(is_form_of_metadata);
+    for _ in 1..rules::metadata_checks(r.group, r.resource, cx.subresource) {
+        errors.extend(told_again.clone());
+    }
+    errors
 }
 
 fn uid_conflict(r: &Resource, name: &str, wanted: &str, actual: &str) -> ApiError {

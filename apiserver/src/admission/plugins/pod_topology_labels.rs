@@ -40,7 +40,9 @@ impl Plugin for PodTopologyLabels {
         if node.is_empty() {
             return Ok(());
         }
-        let Some(node) = self.objects.get(lookup::NODES, "", node).await? else { return Ok(()) };
+        // Nodes are large, and a binding of a pod is the most frequent write of all.
+        let node = self.objects.pick(lookup::NODES, ("", node), &["metadata.labels"]).await?;
+        let Some(node) = node else { return Ok(()) };
         for label in LABELS {
             if let Some(value) = node["metadata"]["labels"].get(label) {
                 object["metadata"]["labels"][label] = value.clone();

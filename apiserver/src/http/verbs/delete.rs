@@ -95,6 +95,10 @@ fn check_kind(version: &str, kind: &str) -> ApiResult<()> {
     }
 }
 
+/// Deletes of a collection that one worker has on their way to the store: one after the other, each would wait for its
+/// own write to disk.
+const PER_WORKER: usize = 16;
+
 /// DELETE of one object.
 pub async fn delete(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
     let wanted = call.wanted(super::offer(r, &call.info.subresource))?;
@@ -183,7 +187,7 @@ pub async fn delete_collection(app: &App, mut call: Call<'_>, r: &Arc<Resource>)
         pending.push(delete_one(app, &cx, r, ns, name, &options));
     }
     let results: Vec<ApiResult<Vec<String>>> = futures::stream::iter(pending)
-        .buffer_unordered(app.settings.delete_collection_workers)
+        .buffer_unordered(app.settings.delete_collection_workers.saturating_mul(PER_WORKER))
         .collect()
         .await;
     let warnings = results.into_iter().collect::<ApiResult<Vec<_>>>()?.concat();

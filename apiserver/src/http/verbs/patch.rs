@@ -43,7 +43,7 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
     let registry = &app.registry;
     let mut change = |old: Option<&Value>| -> ApiResult<Value> {
         patch_warnings.clear();
-        let current = match old {
+        let converted = match old.filter(|_| !r.is_hub_version()) {
             Some(v) => {
                 let mut v = v.clone();
                 codec::from_storage(r, &mut v)?;
@@ -51,10 +51,11 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
             }
             None => None,
         };
+        let current = converted.as_ref().or(old);
         if current.is_none() && kind != PatchType::Apply {
             return Err(ApiError::not_found(r.group, r.resource, &name));
         }
-        let mut new = patch.apply(r, (&manager, &sub), current.as_ref(), &mut patch_warnings)?;
+        let mut new = patch.apply(r, (&manager, &sub), current, &mut patch_warnings)?;
         super::check_name(r, &mut new, call.info)?;
         registry.to_hub(r, &mut new)?;
         Ok(new)
