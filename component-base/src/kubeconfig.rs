@@ -23,14 +23,23 @@ pub async fn config(path: &Path) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A client for the cluster of a kubeconfig, with `user_agent` as the name the API server logs and, for field
-/// ownership, takes as the manager where none is given.
+/// The same with `user_agent` as the name the API server logs and, for field ownership, takes as the manager where none
+/// is given.
+///
+/// # Errors
+/// As [`config`].
+pub async fn config_for(path: &Path, user_agent: &str) -> anyhow::Result<Config> {
+    let mut config = config(path).await?;
+    let agent = format!("{user_agent}/{} (linux/{})", crate::version::GIT_VERSION, std::env::consts::ARCH);
+    config.headers.push((http::header::USER_AGENT, agent.parse().context("user agent")?));
+    Ok(config)
+}
+
+/// A client for the cluster of a kubeconfig, with a name as in [`config_for`].
 ///
 /// # Errors
 /// As [`config`]; or the TLS material is bad.
 pub async fn client(path: &Path, user_agent: &str) -> anyhow::Result<Client> {
-    let mut config = config(path).await?;
-    let agent = format!("{user_agent}/{} (linux/{})", crate::version::GIT_VERSION, std::env::consts::ARCH);
-    config.headers.push((http::header::USER_AGENT, agent.parse().context("user agent")?));
+    let config = config_for(path, user_agent).await?;
     Client::try_from(config).with_context(|| format!("building a client from kubeconfig {}", path.display()))
 }

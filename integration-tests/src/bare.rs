@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use component_base::{http2, kubeconfig};
 use ctl::cluster::{Cluster, Options, pki, process};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
@@ -64,7 +65,8 @@ impl Bare {
     /// # Errors
     /// The kubeconfig cannot be used.
     pub async fn client(&self) -> anyhow::Result<Client> {
-        self.cluster.client().await
+        let config = kubeconfig::config_for(&self.kubeconfig("admin"), "integration-tests").await?;
+        http2::client(&config)
     }
 
     /// The kubeconfig of a user, such as `kube-scheduler`.

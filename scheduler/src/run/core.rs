@@ -59,6 +59,9 @@ pub struct Worker {
     pub(super) queue: Queue,
     pub(super) profiles: HashMap<Box<str>, Profile>,
     pub(super) writer: Option<Writer>,
+    /// For watches.
+    watching: Client,
+    /// For all else.
     pub(super) client: Client,
     pub(super) turn: Turn<SmallRng>,
     /// UIDs of pods whose victims are being evicted: true when the pod's turn came meanwhile.
@@ -79,7 +82,7 @@ impl Worker {
     /// A worker with an empty cache.
     #[must_use]
     pub fn new(
-        client: Client,
+        (watching, client): (Client, Client),
         profiles: Vec<Profile>,
         config: &Configuration,
         extenders: Vec<Extender>,
@@ -96,6 +99,7 @@ impl Worker {
             ),
             profiles: profiles.into_iter().map(|p| (p.name.as_str().into(), p)).collect(),
             writer: None,
+            watching,
             client,
             turn: Turn::new(SmallRng::from_os_rng()),
             preempting: HashMap::new(),
@@ -121,7 +125,7 @@ impl Worker {
         let Some(mut reports) = self.reports.1.take() else { return };
         let writer = Writer::new(self.client.clone());
         self.writer = Some(writer.clone());
-        watches::start(&self.client, &tx, &stop, &self.tasks);
+        watches::start(&self.watching, &tx, &stop, &self.tasks);
         drop(tx);
         let slots = self.slots.clone();
         // Pods wait, but everything the API server may be asked at a time is under way.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use component_base::controller::leader::{Ended, LeaderConfig, LeaderElector, default_identity};
+use component_base::http2;
 use component_base::process::{self, Shutdown};
 use component_base::serving::delegated::Delegated;
 use component_base::serving::{health, tls};
@@ -36,7 +37,9 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         .map(|p| Profile::new(p, percentage))
         .collect::<Result<_, _>>()
         .map_err(|e| anyhow::anyhow!("scheduler configuration: {e}"))?;
-    let client = component_base::kubeconfig::client(&settings.kubeconfig, "kube-scheduler").await?;
+    // A connection each for what is watched, what is written, and the lease, which must not wait behind the others.
+    let api = component_base::kubeconfig::config_for(&settings.kubeconfig, "kube-scheduler").await?;
+    let (watching, client) = (http2::client(&api)?, http2::client(&api)?);
 
     let health = health::Health::default();
     health.set_config("kubescheduler.config.k8s.io", serde_json::to_value(config)?);
@@ -74,7 +77,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     for e in &config.extenders {
         extenders.push(extender::Extender::new(e).await?);
     }
-    let work = core::Worker::new(client.clone(), profiles, config, extenders, metrics, synced);
+    let work = core::Worker::new((watching, client), profiles, config, extenders, metrics, synced);
     if !elect.leader_elect {
         process::ready();
         work.run(shutdown).await;
@@ -86,7 +89,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         retry_period: elect.retry_period.0,
         ..LeaderConfig::new(elect.resource_namespace, elect.resource_name, default_identity())
     };
-    let elector = LeaderElector::new(client, lease);
+    let elector = LeaderElector::new(http2::client(&api)?, lease);
     // Standing by is a healthy state: systemd need not wait for the leader to die.
     process::ready();
     match elector.run(shutdown.clone(), |term| work.run(term)).await {
