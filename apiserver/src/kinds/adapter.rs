@@ -5,6 +5,7 @@ use k8s_openapi::Metadata as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::in_place;
 use crate::field::ErrorList;
 use crate::registry::strategy::{Context, DynStrategy, Strategy};
 
@@ -74,20 +75,21 @@ fn drop_times(v: &mut Value) {
 /// Writes `typed` back over `value`; `apiVersion` and `kind` stay what the client sent, since the same rules
 /// may serve several versions.
 fn write<T: serde::Serialize>(typed: &T, value: &mut Value) -> Outcome<()> {
-    let mut fresh = serde_json::to_value(typed)?;
-    if value["kind"] == "CustomResourceDefinition" {
-        // Bounds in schemas are floating point in the type, but told as the client wrote them.
-        whole_numbers(&mut fresh);
-    }
-    if let (Some(new), Some(old)) = (fresh.as_object_mut(), value.as_object_mut()) {
-        for key in ["apiVersion", "kind"] {
-            match old.remove(key) {
-                Some(v) => new.insert(key.to_owned(), v),
-                None => new.remove(key),
+    let names = ["apiVersion", "kind"];
+    let sent = names.map(|name| value.as_object_mut().and_then(|m| m.remove(name)));
+    in_place::write(typed, value)?;
+    if let Some(m) = value.as_object_mut() {
+        for (name, v) in names.into_iter().zip(sent) {
+            match v {
+                Some(v) => m.insert(name.to_owned(), v),
+                None => m.remove(name),
             };
         }
     }
-    *value = fresh;
+    if value["kind"] == "CustomResourceDefinition" {
+        // Bounds in schemas are floating point in the type, but told as the client wrote them.
+        whole_numbers(value);
+    }
     Ok(())
 }
 

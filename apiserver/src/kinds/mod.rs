@@ -12,6 +12,7 @@ pub mod batch;
 pub mod core;
 pub mod fields;
 pub mod flowcontrol;
+mod in_place;
 pub mod misc;
 pub mod names;
 pub mod networking;
