@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod outgoing;
 pub mod patch;
+mod recency;
 pub mod registry;
 pub mod remote;
 pub mod request;

@@ -59,8 +59,8 @@ resources! {
     LEASES = "coordination.k8s.io" "v1" "leases" "Lease";
 }
 
-/// Read access. What is returned is at least as new as the newest acknowledged write: a security decision made on
-/// it is never stale.
+/// Read access. What is returned is at least as new as the newest write that was acknowledged before the request (see
+/// [`crate::recency`]): a security decision made on it is never stale.
 #[async_trait]
 pub trait ObjectLookup: Send + Sync {
     /// One object; `namespace` is empty for cluster-scoped resources. None where it does not exist.

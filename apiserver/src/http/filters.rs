@@ -23,6 +23,7 @@ use crate::authz::Attributes;
 use crate::flowcontrol::control::{Class, holding};
 use crate::flowcontrol::estimate::Stats;
 use crate::flowcontrol::{Controller, Entry};
+use crate::recency;
 use crate::request::{RequestInfo, UserInfo};
 use crate::status::{ApiError, ApiResult};
 use crate::trace;
@@ -112,7 +113,8 @@ async fn serve(app: Arc<App>, request: Request<Incoming>, peer: Option<Peer>) ->
         }
         Ok(timeout) => {
             let facts = Facts { info: &info, audit_id: &audit_id, received, timeout, pretty };
-            let call = AssertUnwindSafe(known(&app, parts, body, &facts, query, &found, peer)).catch_unwind();
+            let call = recency::scope(known(&app, parts, body, &facts, query, &found, peer));
+            let call = AssertUnwindSafe(call).catch_unwind();
             match timeout {
                 Some(t) => tokio::time::timeout(t, call).await,
                 None => Ok(call.await),

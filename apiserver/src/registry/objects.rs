@@ -11,6 +11,7 @@ use super::write::{Stored, WriteCx};
 use super::{Registry, render, resource};
 use crate::cache::Freshness;
 use crate::lookup::{ObjectLookup, ObjectWriter, Resource};
+use crate::recency;
 use crate::request::UserInfo;
 use crate::status::{ApiError, ApiResult};
 use crate::store::prefix_end;
@@ -30,11 +31,15 @@ impl Registry {
     }
 }
 
+async fn recent(r: &resource::Resource) -> ApiResult<Freshness> {
+    recency::freshness(&r.storage()?.store).await.map_err(|e| store_error(&e))
+}
+
 #[async_trait]
 impl ObjectLookup for Registry {
     async fn get(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>> {
         let r = &*self.resource(r)?;
-        match Registry::get(self, r, namespace, name).await {
+        match self.get_at(r, namespace, name, recent(r).await?).await {
             Ok(s) => self.decoded.value(r, &s).map(Some),
             Err(e) if e.code == 404 => Ok(None),
             Err(e) => Err(e),
@@ -51,7 +56,7 @@ impl ObjectLookup for Registry {
         if !resource.is_hub_version() {
             return ObjectLookup::get(self, r, namespace, name).await;
         }
-        let stored = match Registry::get(self, resource, namespace, name).await {
+        let stored = match self.get_at(resource, namespace, name, recent(resource).await?).await {
             Ok(s) => s,
             Err(e) if e.code == 404 => return Ok(None),
             Err(e) => return Err(e),
@@ -67,7 +72,7 @@ impl ObjectLookup for Registry {
         // Straight from the cache: there are several of these for every pod that is made, mostly of nothing.
         let storage = r.storage()?;
         let (start, end) = (storage.range(namespace), prefix_end(&storage.range(namespace)));
-        let list = storage.cache.list(&start, &end, Freshness::Newest).await.map_err(|e| store_error(&e))?;
+        let list = storage.cache.list(&start, &end, recent(r).await?).await.map_err(|e| store_error(&e))?;
         list.iter().map(|o| self.decoded.value(r, &Stored::from(o))).collect()
     }
 }

@@ -15,6 +15,7 @@ use super::object;
 use super::write::Stored;
 use crate::cache::{Cache, Feed};
 use crate::metrics::parts;
+use crate::recency;
 use crate::status::{ApiError, ApiResult, Details};
 use crate::store::{KeyValue, Op, Revision, Store, StoreError, Txn, TxnResult};
 
@@ -169,6 +170,7 @@ impl Storage {
         };
         let started = Instant::now();
         let done = self.store.txn(txn).await;
+        recency::forget();
         parts::store(operation, self.group, self.resource, started.elapsed());
         match done.map_err(|e| store_error(&e))? {
             TxnResult::Done(r) => Ok(Ok(r)),
