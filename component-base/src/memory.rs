@@ -2,7 +2,7 @@
 //!
 //! Requests are made of thousands of small objects that one thread allocates and another frees. The C library's
 //! allocator took a third of a write's time for them, much of it waiting for its locks; jemalloc's thread caches take a
-//! tenth, in as little memory once they are kept small ([`MALLOC_CONF`]).
+//! tenth, in little more memory once they are kept small ([`MALLOC_CONF`]).
 //!
 //! A daemon starts by reading flags, certificates and every object once. The code that did so stays mapped and the
 //! allocator keeps what was freed, several times what the daemon needs from then on; the same is left of large lists and

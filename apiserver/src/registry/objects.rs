@@ -31,6 +31,7 @@ impl Registry {
     }
 }
 
+/// How new a look-up of the server's own must be.
 async fn recent(r: &resource::Resource) -> ApiResult<Freshness> {
     recency::freshness(&r.storage()?.store).await.map_err(|e| store_error(&e))
 }
@@ -71,8 +72,9 @@ impl ObjectLookup for Registry {
         let r = &*self.resource(r)?;
         // Straight from the cache: there are several of these for every pod that is made, mostly of nothing.
         let storage = r.storage()?;
-        let (start, end) = (storage.range(namespace), prefix_end(&storage.range(namespace)));
-        let list = storage.cache.list(&start, &end, recent(r).await?).await.map_err(|e| store_error(&e))?;
+        let start = storage.range(namespace);
+        let list = storage.cache.list(&start, &prefix_end(&start), recent(r).await?).await;
+        let list = list.map_err(|e| store_error(&e))?;
         list.iter().map(|o| self.decoded.value(r, &Stored::from(o))).collect()
     }
 }
