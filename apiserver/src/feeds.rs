@@ -44,27 +44,25 @@ enum Sink {
 impl Sink {
     /// Returns whether the sink now holds something of the object.
     fn upsert(&self, storage: &Storage, key: &str, bytes: &[u8], revision: Revision) -> bool {
-        if let Self::Graph(g) = self
-            && storage.resource == "pods"
-            && let Ok(mut v) = storage.form.pick(bytes, UNBOUND)
-        {
-            let bound = !lookup::text(&v, "/spec/nodeName").is_empty();
-            // What a pod without a node uses is nobody's business: most of the object need not be read.
-            if bound && let Ok(more) = storage.form.pick(bytes, USED) {
-                v = more;
+        let is_pod = matches!(self, Self::Graph(_)) && storage.resource == "pods";
+        let read = match is_pod {
+            true => pod(storage, key, bytes),
+            false => storage.decode_bytes(key, bytes, revision),
+        };
+        match read {
+            Ok(v) => {
+                match self {
+                    Self::Rbac(r, kind) => r.upsert(*kind, &v),
+                    Self::Graph(g) => Self::put_in_graph(g, storage.resource, &v),
+                    Self::Flow(f) => f.upsert(storage.resource, &v),
+                }
+                !is_pod || is_bound(&v)
             }
-            Self::put_in_graph(g, storage.resource, &v);
-            return bound;
+            Err(e) => {
+                tracing::error!(key, error = %e, "an object is left out of authorization");
+                true
+            }
         }
-        match storage.decode_bytes(key, bytes, revision) {
-            Ok(v) => match self {
-                Self::Rbac(r, kind) => r.upsert(*kind, &v),
-                Self::Graph(g) => Self::put_in_graph(g, storage.resource, &v),
-                Self::Flow(f) => f.upsert(storage.resource, &v),
-            },
-            Err(e) => tracing::error!(key, error = %e, "an object is left out of authorization"),
-        }
-        true
     }
 
     fn put_in_graph(graph: &Graph, resource: &str, v: &serde_json::Value) {
@@ -89,6 +87,16 @@ impl Sink {
             Self::Flow(f) => f.remove(storage.resource, name),
         }
     }
+}
+
+/// What the graph reads of a pod. What a pod without a node uses is nobody's business: most of it need not be read.
+fn pod(storage: &Storage, key: &str, bytes: &[u8]) -> ApiResult<serde_json::Value> {
+    let v = storage.pick(key, bytes, UNBOUND)?;
+    if is_bound(&v) { storage.pick(key, bytes, USED) } else { Ok(v) }
+}
+
+fn is_bound(pod: &serde_json::Value) -> bool {
+    !lookup::text(pod, "/spec/nodeName").is_empty()
 }
 
 /// Upstream's name for a change of the graph.

@@ -111,10 +111,7 @@ pub fn objects(data: &[u8]) {
     for subresource in ["", "status"] {
         let mut cx = Context { updating: true, subresource: subresource.to_owned(), ..cx.clone() };
         let mut new = old.clone();
-        if rules.prepare_update(&mut cx, &mut new, &old).is_ok() {
-            let _ = rules.validate(&mut cx, &new);
-            let _ = rules.validate_update(&mut cx, &new, &old);
-        }
+        let _ = rules.update(&mut cx, &mut new, &old, &mut |_, _| {});
     }
     let _ = kinds::selectable_fields(r.group, r.resource, &o);
 }

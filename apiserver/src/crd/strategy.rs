@@ -63,7 +63,31 @@ impl DynStrategy for CustomStrategy {
         Ok(())
     }
 
-    fn prepare_update(&self, cx: &mut Context, o: &mut Value, old: &Value) -> Outcome<()> {
+    fn validate(&self, cx: &mut Context, o: &Value) -> Outcome<ErrorList> {
+        warn_of_finalizers(cx, o, None);
+        Ok(self.check(cx, o, None))
+    }
+
+    fn update(
+        &self,
+        cx: &mut Context,
+        o: &mut Value,
+        old: &Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value),
+    ) -> Outcome<ErrorList> {
+        self.prepare_update(cx, o, old);
+        settle(cx, o);
+        // The schema judges the object and the change in one.
+        if !cx.is_status() {
+            warn_of_finalizers(cx, o, Some(old));
+        }
+        Ok(self.check(cx, o, Some(old)))
+    }
+}
+
+impl CustomStrategy {
+    /// What the endpoint may not change stays as it was.
+    fn prepare_update(&self, cx: &Context, o: &mut Value, old: &Value) {
         let root = object::root_mut(o);
         if cx.is_status() {
             let status = root.remove("status");
@@ -76,7 +100,7 @@ impl DynStrategy for CustomStrategy {
             set(object::root_mut(o), "status", status);
             set(object::meta_mut(o), "managedFields", managed);
             object::set_meta(o, "resourceVersion", &version);
-            return Ok(());
+            return;
         }
         if self.0.version().has_status {
             set(root, "status", old.get("status").cloned());
@@ -85,23 +109,6 @@ impl DynStrategy for CustomStrategy {
             let g = object::meta(old).get("generation").and_then(Value::as_i64).unwrap_or(0);
             object::meta_mut(o).insert("generation".to_owned(), (g + 1).into());
         }
-        Ok(())
-    }
-
-    fn validate(&self, cx: &mut Context, o: &Value) -> Outcome<ErrorList> {
-        // Updates are checked against what was there before, by `validate_update`.
-        if cx.updating {
-            return Ok(ErrorList::new());
-        }
-        warn_of_finalizers(cx, o, None);
-        Ok(self.check(cx, o, None))
-    }
-
-    fn validate_update(&self, cx: &mut Context, o: &Value, old: &Value) -> Outcome<ErrorList> {
-        if !cx.is_status() {
-            warn_of_finalizers(cx, o, Some(old));
-        }
-        Ok(self.check(cx, o, Some(old)))
     }
 }
 

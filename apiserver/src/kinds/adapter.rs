@@ -185,6 +185,16 @@ impl<S: Strategy> Erased<S> {
         done
     }
 
+    /// What is wrong with an object, which is `typed`. A status write keeps the spec as stored: only the change of the
+    /// status is judged.
+    fn wrong(&self, cx: &mut Context, object: &Value, typed: &S::Object) -> ErrorList {
+        if cx.is_status() {
+            return ErrorList::new();
+        }
+        cx.absent = absent(self.0.optional(), object);
+        self.0.validate(cx, typed)
+    }
+
     /// An object that is already stored, as the rules see it: with defaults that came after it was written.
     fn stored(&self, value: &Value) -> Outcome<S::Object> {
         let mut old = read::<S::Object>(value)?;
@@ -204,20 +214,12 @@ impl<S: Strategy> DynStrategy for Erased<S> {
 
     fn create(&self, cx: &mut Context, object: &mut Value) -> Outcome<ErrorList> {
         let typed = self.change_aside(object, |o| self.0.prepare_create(cx, o))?;
-        if cx.is_status() {
-            return Ok(ErrorList::new());
-        }
-        cx.absent = absent(self.0.optional(), object);
-        let typed = match typed {
-            Some(t) => t,
-            None => read::<S::Object>(object)?,
-        };
-        Ok(self.0.validate(cx, &typed))
+        let typed = typed.map_or_else(|| read(object), Ok)?;
+        Ok(self.wrong(cx, object, &typed))
     }
 
-    fn prepare_update(&self, cx: &mut Context, object: &mut Value, old: &Value) -> Outcome<()> {
-        let old = self.stored(old)?;
-        self.change(object, |o| self.0.prepare_update(cx, o, &old)).map(|_| ())
+    fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {
+        Ok(self.wrong(cx, object, &read(object)?))
     }
 
     fn update(
@@ -235,30 +237,11 @@ impl<S: Strategy> DynStrategy for Erased<S> {
                 *typed.metadata_mut() = read(&object["metadata"])?;
                 typed
             }
-            None => read::<S::Object>(object)?,
+            None => read(object)?,
         };
-        let mut errors = ErrorList::new();
-        // A status write keeps the spec as stored: only the change of the status is judged.
-        if !cx.is_status() {
-            cx.absent = absent(self.0.optional(), object);
-            errors.extend(self.0.validate(cx, &new));
-        }
+        let mut errors = self.wrong(cx, object, &new);
         errors.extend(self.0.validate_update(cx, &new, &old));
         Ok(errors)
-    }
-
-    fn validate(&self, cx: &mut Context, object: &Value) -> Outcome<ErrorList> {
-        // A status write keeps the spec as stored: only the change of the status is judged.
-        if cx.is_status() {
-            return Ok(ErrorList::new());
-        }
-        cx.absent = absent(self.0.optional(), object);
-        Ok(self.0.validate(cx, &read::<S::Object>(object)?))
-    }
-
-    fn validate_update(&self, cx: &mut Context, object: &Value, old: &Value) -> Outcome<ErrorList> {
-        let new = read::<S::Object>(object)?;
-        Ok(self.0.validate_update(cx, &new, &self.stored(old)?))
     }
 }
 

@@ -31,6 +31,20 @@ impl Registry {
     }
 }
 
+/// One object, as new as a look-up of the server's own must be.
+async fn found(
+    registry: &Registry,
+    r: &resource::Resource,
+    namespace: &str,
+    name: &str,
+) -> ApiResult<Option<Stored>> {
+    match registry.get_at(r, namespace, name, recent(r).await?).await {
+        Ok(s) => Ok(Some(s)),
+        Err(e) if e.code == 404 => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// How new a look-up of the server's own must be.
 async fn recent(r: &resource::Resource) -> ApiResult<Freshness> {
     recency::freshness(&r.storage()?.store).await.map_err(|e| store_error(&e))
@@ -40,11 +54,8 @@ async fn recent(r: &resource::Resource) -> ApiResult<Freshness> {
 impl ObjectLookup for Registry {
     async fn get(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>> {
         let r = &*self.resource(r)?;
-        match self.get_at(r, namespace, name, recent(r).await?).await {
-            Ok(s) => self.decoded.value(r, &s).map(Some),
-            Err(e) if e.code == 404 => Ok(None),
-            Err(e) => Err(e),
-        }
+        let stored = found(self, r, namespace, name).await?;
+        stored.map(|s| self.decoded.value(r, &s)).transpose()
     }
 
     async fn pick(
@@ -57,15 +68,9 @@ impl ObjectLookup for Registry {
         if !resource.is_hub_version() {
             return ObjectLookup::get(self, r, namespace, name).await;
         }
-        let stored = match self.get_at(resource, namespace, name, recent(resource).await?).await {
-            Ok(s) => s,
-            Err(e) if e.code == 404 => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let picked = resource.storage()?.form.pick(&stored.bytes, paths);
-        picked.map(|v| Some(Arc::new(v))).map_err(|e| {
-            ApiError::internal(format!("unable to decode the value stored at {}: {e}", stored.key))
-        })
+        let storage = resource.storage()?;
+        let stored = found(self, resource, namespace, name).await?;
+        stored.map(|s| storage.pick(&s.key, &s.bytes, paths).map(Arc::new)).transpose()
     }
 
     async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {

@@ -102,9 +102,7 @@ impl Storage {
         let served = if revision == 0 {
             bytes.clone()
         } else {
-            self.form
-                .served(bytes, revision)
-                .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?
+            self.form.served(bytes, revision).map_err(|e| undecodable(key, &e))?
         };
         Ok(Stored { key: key.to_owned(), bytes: served, revision, shared: None })
     }
@@ -115,12 +113,14 @@ impl Storage {
     }
 
     pub fn decode_bytes(&self, key: &str, bytes: &[u8], revision: Revision) -> ApiResult<Value> {
-        let mut v = self
-            .form
-            .decode(bytes)
-            .map_err(|e| ApiError::internal(format!("unable to decode the value stored at {key}: {e}")))?;
+        let mut v = self.form.decode(bytes).map_err(|e| undecodable(key, &e))?;
         object::set_revision(&mut v, revision);
         Ok(v)
+    }
+
+    /// A value with the fields on these dotted paths, maybe more: [`Form::pick`].
+    pub fn pick(&self, key: &str, bytes: &[u8], paths: &[&str]) -> ApiResult<Value> {
+        self.form.pick(bytes, paths).map_err(|e| undecodable(key, &e))
     }
 
     /// Encodes an object for the store; resourceVersion is never stored.
@@ -177,6 +177,10 @@ impl Storage {
             TxnResult::Conflict(kv) => Ok(Err(kv)),
         }
     }
+}
+
+fn undecodable(key: &str, why: &str) -> ApiError {
+    ApiError::internal(format!("unable to decode the value stored at {key}: {why}"))
 }
 
 /// What a client is told when the store cannot answer.

@@ -57,7 +57,7 @@ impl Context {
 /// Per-kind rules on the typed object, one file per kind under `kinds/`.
 ///
 /// The generic handlers call them in this order. Create: `default`, admission, `prepare_create`, `validate`.
-/// Update: `default`, `prepare_update`, admission, `validate` of the new object, `validate_update`.
+/// Update: `default`, admission, `prepare_update`, `validate` of the new object, `validate_update`.
 pub trait Strategy: Send + Sync + 'static {
     /// The `k8s-openapi` type.
     type Object: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Send;
@@ -98,33 +98,15 @@ pub trait DynStrategy: Send + Sync + 'static {
         self.prepare_create(cx, object)?;
         self.validate(cx, object)
     }
-    fn prepare_update(
-        &self,
-        cx: &mut Context,
-        object: &mut Value,
-        old: &Value,
-    ) -> Result<(), serde_json::Error>;
-    /// [`Self::prepare_update`], then `settle` with the prepared object, which may change its metadata, then
-    /// [`Self::validate`] and [`Self::validate_update`]: what is wrong with the object or the change.
+    fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
+    /// Prepares a changed object and gives it to `settle`, which may change its metadata; what is wrong then with the
+    /// object or the change.
     fn update(
         &self,
         cx: &mut Context,
         object: &mut Value,
         old: &Value,
         settle: &mut dyn FnMut(&mut Context, &mut Value),
-    ) -> Result<ErrorList, serde_json::Error> {
-        self.prepare_update(cx, object, old)?;
-        settle(cx, object);
-        let mut errors = self.validate(cx, object)?;
-        errors.extend(self.validate_update(cx, object, old)?);
-        Ok(errors)
-    }
-    fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
-    fn validate_update(
-        &self,
-        cx: &mut Context,
-        object: &Value,
-        old: &Value,
     ) -> Result<ErrorList, serde_json::Error>;
 }
 
