@@ -11,6 +11,7 @@ use super::command::Command;
 use super::judge::Checked;
 use super::kv::Batch;
 use super::members::{MEMBERS, Members};
+use super::newest::Step;
 use super::record::{
     Head, META, Meta, Record, expiry_key, expiry_parts, head_key, record_key, record_revision,
 };
@@ -26,6 +27,8 @@ pub struct Applier {
     meta: Meta,
     /// Writes of entries not yet committed to the map, newest wins.
     pending: Batch,
+    /// What they did to heads.
+    steps: Vec<Step>,
     events: Vec<Event>,
     /// Keys deleted because their time had come.
     expired: u64,
@@ -43,6 +46,7 @@ impl Applier {
             state,
             meta,
             pending: Batch::new(),
+            steps: Vec::new(),
             events: Vec::new(),
             expired: 0,
             chains: VecDeque::new(),
@@ -87,7 +91,7 @@ impl Applier {
 
     /// Adds the members as an entry left them, or as they are known better now.
     pub fn members(&mut self, members: &Members) {
-        self.pending.insert(MEMBERS.to_vec(), Some(members.encode()));
+        self.pending.insert(MEMBERS.to_vec(), Some(members.encode().into()));
     }
 
     /// Compares the digest after the entry `index`, if it is remembered, with the leader's.
@@ -110,6 +114,7 @@ impl Applier {
     pub fn replaced(&mut self, meta: Meta) {
         self.meta = meta;
         self.pending.clear();
+        self.steps.clear();
         self.events.clear();
         self.chains.clear();
     }
@@ -131,11 +136,12 @@ impl Applier {
 
     /// Puts all entries added into the map, as one, and shows them. The events, in order.
     pub fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
-        self.pending.insert(META.to_vec(), Some(self.meta.encode()));
+        self.pending.insert(META.to_vec(), Some(self.meta.encode().into()));
         let batch = std::mem::take(&mut self.pending);
         {
-            let _gate = self.state.gate.write();
-            self.state.kv.apply(batch)?;
+            let mut newest = self.state.gate.write();
+            self.state.kv.apply(&batch)?;
+            self.steps.drain(..).for_each(|step| newest.step(&step));
             self.state.compacted.store(self.meta.compacted, Ordering::Release);
             self.state.revision.store(self.meta.revision, Ordering::Release);
         }
@@ -176,8 +182,9 @@ impl Applier {
             }
             if record.deleted() {
                 self.pending.insert(record_key(revision), None);
-                if self.head(&record.key)?.is_some_and(|h| h.modified == revision) {
+                if self.newest(&record.key)?.is_some_and(|(h, _)| h.modified == revision) {
                     self.pending.insert(head_key(&record.key), None);
+                    self.moved(&record.key, revision, 0);
                 }
             }
             self.meta.scrubbed = revision;
@@ -191,13 +198,21 @@ impl Applier {
 
     fn read(&self, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
         match self.pending.get(&key) {
-            Some(value) => Ok(value.as_ref().map(|v| Bytes::copy_from_slice(v))),
+            Some(value) => Ok(value.clone()),
             None => self.state.kv.get(&key),
         }
     }
 
-    fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
-        self.read(head_key(key))?.map(|b| Head::decode(&b)).transpose()
+    /// The head of a key, and its newest record where that was looked at.
+    fn newest(&self, key: &str) -> Result<Option<(Head, Option<Record>)>, StoreError> {
+        match self.pending.get(&head_key(key)) {
+            Some(head) => head.as_ref().map(|b| Ok((Head::decode(b)?, None))).transpose(),
+            None => self.state.newest(&self.state.gate.read(), key),
+        }
+    }
+
+    fn moved(&mut self, key: &str, from: Revision, to: Revision) {
+        self.steps.push(self.state.gate.read().moved(key, from, to));
     }
 
     fn record(&self, revision: Revision) -> Result<Option<Record>, StoreError> {
@@ -214,16 +229,16 @@ impl Applier {
         value: Bytes,
         expiry: u64,
     ) -> Result<TxnResult, StoreError> {
-        let head = self.head(&key)?.unwrap_or_default();
+        let (head, record) = self.newest(&key)?.unwrap_or_default();
         if let Some(conflict) = self.conflict(&head, expected)? {
             return Ok(conflict);
         }
         let created = if head.created == 0 { self.meta.revision + 1 } else { head.created };
-        self.write(head, created, key, value, expiry)
+        self.write(head, record, created, key, value, expiry)
     }
 
     fn delete(&mut self, key: String, expected: Revision) -> Result<TxnResult, StoreError> {
-        let head = self.head(&key)?.unwrap_or_default();
+        let (head, record) = self.newest(&key)?.unwrap_or_default();
         if let Some(conflict) = self.conflict(&head, expected)? {
             return Ok(conflict);
         }
@@ -231,7 +246,7 @@ impl Applier {
             // Expected absent and is absent: nothing to delete, nothing changed.
             return Ok(TxnResult::Done(self.meta.revision));
         }
-        self.write(head, 0, key, Bytes::new(), 0)
+        self.write(head, record, 0, key, Bytes::new(), 0)
     }
 
     /// The answer where the key is not at the expected revision.
@@ -249,30 +264,36 @@ impl Applier {
         Ok(Some(TxnResult::Conflict(current)))
     }
 
-    /// The next revision, writing `key`; `created` zero deletes it.
+    /// The next revision, writing `key`; `created` zero deletes it. `record`: its newest, if that was read already.
     fn write(
         &mut self,
         head: Head,
+        record: Option<Record>,
         created: Revision,
         key: String,
         value: Bytes,
         expiry: u64,
     ) -> Result<TxnResult, StoreError> {
         let revision = self.meta.revision + 1;
-        let prev = if head.created == 0 { None } else { self.record(head.modified)? };
+        let prev = match record {
+            _ if head.created == 0 => None,
+            Some(record) => Some(record),
+            None => self.record(head.modified)?,
+        };
         if head.expiry > 0 {
             self.pending.insert(expiry_key(head.expiry, head.modified), None);
         }
         if expiry > 0 {
-            self.pending.insert(expiry_key(expiry, revision), Some(key.clone().into_bytes()));
+            self.pending.insert(expiry_key(expiry, revision), Some(key.clone().into()));
         }
-        let new = Head { modified: revision, created, prev: head.modified, expiry };
         // Its own memory: the command's is shared by the whole batch, and an event may live long.
         let value = Bytes::copy_from_slice(&value);
         let record = Record { key, value, created, prev: head.modified, expiry };
+        let new = record.head(revision);
         self.meta.extend_chain(revision, &record);
-        self.pending.insert(head_key(&record.key), Some(new.encode()));
-        self.pending.insert(record_key(revision), Some(record.encode()));
+        self.moved(&record.key, head.modified, revision);
+        self.pending.insert(head_key(&record.key), Some(new.encode().into()));
+        self.pending.insert(record_key(revision), Some(record.encode().into()));
         self.events.push(event(revision, record, prev));
         self.meta.revision = revision;
         Ok(TxnResult::Done(revision))
@@ -296,7 +317,7 @@ impl Applier {
         let last = expiry_key(now, u64::MAX);
         self.state.kv.scan(b"t", &last, &mut |k, v| {
             if !self.pending.contains_key(k) {
-                due.insert(k.to_vec(), v.to_vec());
+                due.insert(k.to_vec(), v);
             }
             (due.len() as u64) < limit
         })?;
@@ -305,11 +326,11 @@ impl Applier {
         let due = due.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX));
         for (at, key) in due {
             let (_, revision) = expiry_parts(&at)?;
-            let key = String::from_utf8(key).map_err(|_| super::record::corrupt("an expiring key"))?;
+            let key = String::from_utf8(key.into()).map_err(|_| super::record::corrupt("an expiring key"))?;
             self.pending.insert(at, None);
-            match self.head(&key)? {
-                Some(head) if head.modified == revision && head.created != 0 => {
-                    self.write(head, 0, key, Bytes::new(), 0)?;
+            match self.newest(&key)? {
+                Some((head, record)) if head.modified == revision && head.created != 0 => {
+                    self.write(head, record, 0, key, Bytes::new(), 0)?;
                     self.expired += 1;
                 }
                 _ => {}

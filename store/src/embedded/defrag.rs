@@ -123,8 +123,8 @@ impl Defragmenter {
         self.state.kv.hand_on(true)?;
         copy(&*self.state.kv, kv, upto, meta.revision, &AtomicBool::new(false))?;
         let members = self.state.members()?.encode();
-        let last = [(META.to_vec(), Some(meta.encode())), (MEMBERS.to_vec(), Some(members))];
-        kv.apply(Batch::from(last))?;
+        let last = [(META.to_vec(), Some(meta.encode().into())), (MEMBERS.to_vec(), Some(members.into()))];
+        kv.apply(&Batch::from(last))?;
         self.map.exchange(map, &self.state.gate)
     }
 
@@ -230,7 +230,7 @@ fn copy(
         for (revision, record) in &piece {
             restore_record(to, &mut batch, *revision, record)?;
         }
-        to.apply(batch)?;
+        to.load(&batch)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::StoreError;
 
 /// Writes that take effect together; `None` removes.
-pub type Batch = std::collections::HashMap<Vec<u8>, Option<Vec<u8>>>;
+pub type Batch = std::collections::BTreeMap<Vec<u8>, Option<Bytes>>;
 
 /// An ordered map of bytes.
 pub trait Kv: Send + Sync + 'static {
@@ -26,7 +26,11 @@ pub trait Kv: Send + Sync + 'static {
         each: &mut dyn FnMut(&[u8], Bytes) -> bool,
     ) -> Result<(), StoreError>;
     /// All or nothing, also across a crash of the process.
-    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
+    /// Puts writes in, not as one: for a map that does not count before it is filled.
+    fn load(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.apply(batch)
+    }
     /// Of a map that holds writes back: puts them into the one below, if they are many or `all` must go.
     fn hand_on(&self, _all: bool) -> Result<(), StoreError> {
         Ok(())
@@ -86,15 +90,27 @@ impl Kv for SledKv {
         Ok(())
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut b = sled::Batch::default();
         for (k, v) in batch {
             match v {
-                Some(v) => b.insert(k, v),
-                None => b.remove(k),
+                Some(v) => b.insert(&k[..], &v[..]),
+                None => b.remove(&k[..]),
             }
         }
         self.db.apply_batch(b).map_err(|e| failed("writing", e))
+    }
+
+    fn load(&self, batch: &Batch) -> Result<(), StoreError> {
+        // Nothing waits for the disk here, as the end of a batch does.
+        for (k, v) in batch {
+            match v {
+                Some(v) => self.db.insert(k, &v[..]),
+                None => self.db.remove(k),
+            }
+            .map_err(|e| failed("filling", e))?;
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -156,12 +172,12 @@ impl Kv for MemKv {
         Ok(())
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut map = self.0.lock();
         for (k, v) in batch {
             match v {
-                Some(v) => map.insert(k, Bytes::from(v)),
-                None => map.remove(&k),
+                Some(v) => map.insert(k.clone(), v.clone()),
+                None => map.remove(k),
             };
         }
         Ok(())

@@ -116,7 +116,7 @@ impl Map {
 
     /// Puts a map in the place of the one in use, which is returned. The caller is the only writer, and both hold the
     /// same. `readers`: held by whoever reads, for no longer than a moment.
-    pub fn exchange(&self, mut with: Aside, readers: &RwLock<()>) -> Result<Aside, StoreError> {
+    pub fn exchange<T>(&self, mut with: Aside, readers: &RwLock<T>) -> Result<Aside, StoreError> {
         let Some(kv) = with.kv.take() else {
             return Err(StoreError::Unavailable("a map that is gone cannot be used".to_owned()));
         };
@@ -151,8 +151,12 @@ impl Kv for Map {
         self.current.read_recursive().kv.scan(start, end, each)
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         self.current.read_recursive().kv.apply(batch)
+    }
+
+    fn load(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.current.read_recursive().kv.load(batch)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -177,7 +181,7 @@ mod tests {
     use super::*;
 
     fn put(kv: &dyn Kv, key: &str) {
-        kv.apply(Batch::from([(key.as_bytes().to_vec(), Some(b"v".to_vec()))])).unwrap();
+        kv.apply(&Batch::from([(key.as_bytes().to_vec(), Some(Bytes::from_static(b"v")))])).unwrap();
     }
 
     #[test]

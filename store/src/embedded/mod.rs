@@ -22,6 +22,7 @@ mod logger;
 mod map;
 mod members;
 mod metrics;
+mod newest;
 mod node;
 pub mod offline;
 mod operate;

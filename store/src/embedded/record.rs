@@ -121,6 +121,11 @@ impl Record {
         self.created == 0
     }
 
+    /// The head of its key where this is the newest record, of `modified`.
+    pub fn head(&self, modified: Revision) -> Head {
+        Head { modified, created: self.created, prev: self.prev, expiry: self.expiry }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.key.len() + self.value.len() + 32);
         for v in [self.created, self.prev, self.expiry] {

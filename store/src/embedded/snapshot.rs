@@ -298,6 +298,11 @@ pub fn newest(fs: &dyn Fs) -> Result<Option<u64>, StoreError> {
     Ok(all(fs)?.pop())
 }
 
+/// Bytes of the newest snapshot; zero if there is none.
+pub fn newest_size(fs: &dyn Fs) -> Result<u64, StoreError> {
+    newest(fs)?.map_or(Ok(0), |index| Outgoing::open(fs, index).map(|file| file.size))
+}
+
 /// The indexes of all snapshots, ascending.
 pub fn all(fs: &dyn Fs) -> Result<Vec<u64>, StoreError> {
     let names = fs.list().map_err(|e| StoreError::Unavailable(format!("listing {}: {e}", fs.describe())))?;
@@ -477,15 +482,14 @@ pub fn fill(input: &mut Input, head: &SnapshotHead, kv: &dyn Kv) -> Result<Meta,
             let (revision, bytes) = { read }().map_err(|_| input.damaged())?;
             restore_record(kv, &mut batch, revision, &bytes)?;
         }
-        kv.apply(batch)?;
-        kv.hand_on(true)?;
+        kv.load(&batch)?;
     }
     // Last: a map without it counts as empty, so a crash on the way starts over.
-    let mut batch = Batch::from([(META.to_vec(), Some(head.meta.encode()))]);
+    let mut batch = Batch::from([(META.to_vec(), Some(head.meta.encode().into()))]);
     if let Some(members) = &head.members {
-        batch.insert(MEMBERS.to_vec(), Some(members.encode()));
+        batch.insert(MEMBERS.to_vec(), Some(members.encode().into()));
     }
-    kv.apply(batch)?;
+    kv.apply(&batch)?;
     kv.hand_on(true)?;
     Ok(head.meta)
 }
@@ -637,7 +641,7 @@ pub fn restore_record(
     let record = Record::decode(bytes)?;
     let key = head_key(&record.key);
     let before = match batch.get(&key) {
-        Some(value) => value.clone().map(Bytes::from),
+        Some(value) => value.clone(),
         // The first of its key: there is nothing to look for.
         None if record.prev == 0 => None,
         None => kv.get(&key)?,
@@ -649,10 +653,10 @@ pub fn restore_record(
         }
     }
     if record.expiry > 0 {
-        batch.insert(expiry_key(record.expiry, revision), Some(record.key.clone().into_bytes()));
+        batch.insert(expiry_key(record.expiry, revision), Some(record.key.clone().into()));
     }
-    let head = Head { modified: revision, created: record.created, prev: record.prev, expiry: record.expiry };
-    batch.insert(key, Some(head.encode()));
-    batch.insert(record_key(revision), Some(bytes.to_vec()));
+    let head = record.head(revision);
+    batch.insert(key, Some(head.encode().into()));
+    batch.insert(record_key(revision), Some(bytes.clone()));
     Ok(())
 }

@@ -191,7 +191,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         drop(opened.take());
         let map = Arc::new(place.open(anew)?);
         opened.replace(Some(Arc::clone(&map)));
-        Ok(Arc::new(Staged::new(map)))
+        Ok(Arc::new(Staged::new(map)?))
     };
     let (state, meta) = recovery::state(&open_map, &*snapshots, &wal, place.trusted)?;
     let Some(map) = opened.into_inner() else {
@@ -244,7 +244,7 @@ pub fn open(config: Config, group: Option<Group>) -> Result<(Engine, Served), St
         metrics: Arc::clone(&metrics),
         node: messages.clone(),
         logged: wal.bytes(),
-        last_size: Arc::new(AtomicU64::new(0)),
+        last_size: Arc::new(AtomicU64::new(snapshot::newest_size(&*snapshots)?)),
         space: Arc::clone(&space),
         writer: None,
     };

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::kv::Kv;
 use super::members::{MEMBERS, Members};
+use super::newest::{Found, Newest};
 use super::record::{Head, META, Meta, Record, head_key, record_key, record_revision};
 use crate::{Event, KeyValue, Range, RangeRequest, Revision, StoreError};
 
@@ -18,7 +19,7 @@ const SLICE: usize = 256;
 pub struct State {
     pub(super) kv: Arc<dyn Kv>,
     /// Held by the applier while a batch goes in, by readers for each slice: `sled` shows batches half done.
-    pub(super) gate: RwLock<()>,
+    pub(super) gate: RwLock<Newest>,
     pub(super) revision: AtomicU64,
     pub(super) compacted: AtomicU64,
     /// What is compacted is read all the same, for tests that must notice.
@@ -34,8 +35,8 @@ impl State {
             None => Meta::default(),
         };
         let state = State {
+            gate: RwLock::new(Newest::load(&*kv)?),
             kv,
-            gate: RwLock::new(()),
             revision: AtomicU64::new(meta.revision),
             compacted: AtomicU64::new(meta.compacted),
             #[cfg(test)]
@@ -88,8 +89,9 @@ impl State {
         &self,
         with: impl FnOnce(&dyn Kv) -> Result<Meta, StoreError>,
     ) -> Result<Meta, StoreError> {
-        let _gate = self.gate.write();
+        let mut gate = self.gate.write();
         let meta = with(&*self.kv)?;
+        *gate = Newest::load(&*self.kv)?;
         self.compacted.store(meta.compacted, Ordering::Release);
         self.revision.store(meta.revision, Ordering::Release);
         Ok(meta)
@@ -131,12 +133,26 @@ impl State {
     }
 
     fn key_value(&self, revision: Revision) -> Result<Option<KeyValue>, StoreError> {
-        Ok(self.record(revision)?.filter(|r| !r.deleted()).map(|r| KeyValue {
-            key: r.key,
-            value: r.value,
-            create_revision: r.created,
-            mod_revision: revision,
-        }))
+        Ok(self.record(revision)?.and_then(|r| key_value(revision, r)))
+    }
+
+    /// The head of a key, and its newest record where that was looked at. None: it never was, or is forgotten.
+    pub(super) fn newest(
+        &self,
+        newest: &Newest,
+        key: &str,
+    ) -> Result<Option<(Head, Option<Record>)>, StoreError> {
+        match newest.find(key) {
+            Found::Nowhere => return Ok(None),
+            Found::At(revision) => {
+                if let Some(record) = self.record(revision)?.filter(|r| r.key == key) {
+                    return Ok(Some((record.head(revision), Some(record))));
+                }
+            }
+            Found::InTheMap => {}
+        }
+        let head = self.kv.get(&head_key(key))?;
+        head.map(|bytes| Ok((Head::decode(&bytes)?, None))).transpose()
     }
 
     /// One key.
@@ -144,9 +160,10 @@ impl State {
         loop {
             let at = self.at(revision)?;
             let found = {
-                let _gate = self.gate.read();
-                match self.kv.get(&head_key(key))? {
-                    Some(bytes) => self.key_value(self.standing(&Head::decode(&bytes)?, at)?)?,
+                let newest = self.gate.read();
+                match self.newest(&newest, key)? {
+                    Some((head, Some(record))) if head.modified <= at => key_value(head.modified, record),
+                    Some((head, _)) => self.key_value(self.standing(&head, at)?)?,
                     None => None,
                 }
             };
@@ -247,6 +264,15 @@ impl State {
         self.check_kept(after)?;
         Ok((events, complete))
     }
+}
+
+fn key_value(revision: Revision, record: Record) -> Option<KeyValue> {
+    (!record.deleted()).then(|| KeyValue {
+        key: record.key,
+        value: record.value,
+        create_revision: record.created,
+        mod_revision: revision,
+    })
 }
 
 /// The event of a record.

@@ -199,7 +199,7 @@ impl Import {
         self.records += 1;
         let created = kv.create_revision.max(1);
         let record = Record { key: kv.key, value: kv.value, created, prev: 0, expiry };
-        self.batch.insert(record_key(kv.mod_revision), Some(record.encode()));
+        self.batch.insert(record_key(kv.mod_revision), Some(record.encode().into()));
         if self.bytes >= BATCH_BYTES {
             self.flush()?;
         }
@@ -208,7 +208,7 @@ impl Import {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
-        self.kv.apply(std::mem::take(&mut self.batch))
+        self.kv.load(&std::mem::take(&mut self.batch))
     }
 
     /// Gives up.

@@ -21,7 +21,7 @@ async fn damage(group: &mut Group, name: &str) {
     let kv = SledKv::open(&copy, 1 << 20).unwrap();
     let mut meta = Meta::decode(&kv.get(META).unwrap().unwrap()).unwrap();
     meta.chain ^= 1;
-    kv.apply(Batch::from([(META.to_vec(), Some(meta.encode()))])).unwrap();
+    kv.apply(&Batch::from([(META.to_vec(), Some(meta.encode().into()))])).unwrap();
     kv.close().unwrap();
     drop(kv);
     std::fs::rename(&copy, &applied).unwrap();
