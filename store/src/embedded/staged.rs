@@ -17,6 +17,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::kv::{Batch, Kv};
+use super::start::guarded;
 use crate::StoreError;
 
 /// Bytes, and keys, that are held: a moment's work.
@@ -63,16 +64,31 @@ struct Shared {
 }
 
 impl Shared {
-    /// Puts what is on its way below.
-    fn put(&self, batch: &Batch) {
-        let outcome = self.below.apply(batch);
+    /// What was on its way is below, or failed to get there and stays.
+    fn arrived(&self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
         if outcome.is_ok() {
             self.layers.write().going = None;
         }
+        self.release(outcome)
+    }
+
+    /// Waits until nothing is on its way, and keeps the way for the caller.
+    fn reserve(&self) -> Result<(), StoreError> {
+        let mut way = self.way.lock();
+        self.free.wait_while(&mut way, |way| way.busy);
+        if let Some(e) = &way.failed {
+            return Err(e.clone());
+        }
+        way.busy = true;
+        Ok(())
+    }
+
+    fn release(&self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
         let mut way = self.way.lock();
         way.busy = false;
-        way.failed = outcome.err();
+        way.failed = outcome.clone().err();
         self.free.notify_all();
+        outcome
     }
 }
 
@@ -91,7 +107,12 @@ impl Staged {
         let (batches, inbox) = mpsc::sync_channel::<Arc<Batch>>(1);
         let shared = Arc::clone(&staged.shared);
         let thread = std::thread::Builder::new().name("store-map".to_owned()).stack_size(STACK);
-        let thread = thread.spawn(move || inbox.iter().for_each(|batch| shared.put(&batch)));
+        let thread = thread.spawn(move || {
+            for batch in inbox {
+                // Whoever hands on the next is told.
+                let _ = shared.arrived(guarded(|| shared.below.apply(&batch)));
+            }
+        });
         let thread = thread.map_err(|e| StoreError::Unavailable(format!("starting a thread: {e}")))?;
         staged.thread = Some((batches, thread));
         Ok(staged)
@@ -102,13 +123,6 @@ impl Staged {
         let shared =
             Shared { below, layers: RwLock::default(), way: Mutex::default(), free: Condvar::default() };
         Staged { shared: Arc::new(shared), keys, thread: None }
-    }
-
-    /// Waits until nothing is on its way.
-    fn arrived(&self) -> Result<(), StoreError> {
-        let mut way = self.shared.way.lock();
-        self.shared.free.wait_while(&mut way, |way| way.busy);
-        way.failed.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -177,19 +191,15 @@ impl Kv for Staged {
     }
 
     fn hand_on(&self, all: bool) -> Result<(), StoreError> {
-        let (due, empty) = {
+        let due = {
             let layers = self.shared.layers.read();
-            let (bytes, keys) = (layers.bytes, layers.held.len());
-            (all || bytes >= BYTES || keys >= self.keys, keys == 0)
+            all || layers.bytes >= BYTES || layers.held.len() >= self.keys
         };
         if !due {
             return Ok(());
         }
         // Whoever applies is faster than the map only for a while.
-        self.arrived()?;
-        if empty {
-            return Ok(());
-        }
+        self.shared.reserve()?;
         let batch = {
             let mut layers = self.shared.layers.write();
             layers.bytes = 0;
@@ -197,14 +207,13 @@ impl Kv for Staged {
             layers.going = Some(Arc::clone(&batch));
             batch
         };
-        self.shared.way.lock().busy = true;
         match &self.thread {
             Some((batches, _)) if !all => batches.send(batch).map_err(|_| {
                 StoreError::Unavailable("the thread that writes the applied state has stopped".to_owned())
             }),
             _ => {
-                self.shared.put(&batch);
-                self.arrived()
+                let outcome = if batch.is_empty() { Ok(()) } else { self.shared.below.apply(&batch) };
+                self.shared.arrived(outcome)
             }
         }
     }
@@ -215,9 +224,10 @@ impl Kv for Staged {
     }
 
     fn clear(&self) -> Result<(), StoreError> {
-        self.arrived()?;
+        self.shared.reserve()?;
         *self.shared.layers.write() = Layers::default();
-        self.shared.below.clear()
+        let outcome = self.shared.below.clear();
+        self.shared.release(outcome)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -306,8 +316,8 @@ mod tests {
         assert!(staged.get(&[9]).unwrap().is_none() && below.get(&[9]).unwrap().is_some());
     }
 
-    /// A map whose disk has failed.
-    struct Broken(MemKv);
+    /// A map whose disk has failed, or that panics.
+    struct Broken(MemKv, bool);
 
     impl Kv for Broken {
         fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -322,6 +332,7 @@ mod tests {
             self.0.scan(start, end, each)
         }
         fn apply(&self, _: &Batch) -> Result<(), StoreError> {
+            assert!(!self.1, "the disk is gone");
             Err(StoreError::Unavailable("the disk is gone".to_owned()))
         }
         fn flush(&self) -> Result<(), StoreError> {
@@ -340,12 +351,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_put_below_is_told_and_stays_readable() {
-        let mut staged = Staged::new(Arc::new(Broken(MemKv::default()))).unwrap();
-        staged.keys = 1;
-        staged.apply(&one(1, Some(Bytes::from_static(b"v")))).unwrap();
-        staged.hand_on(false).unwrap();
-        let told = staged.hand_on(true).unwrap_err();
-        assert!(told.to_string().contains("the disk is gone"));
-        assert_eq!(staged.get(&[1]).unwrap().as_deref(), Some(&b"v"[..]));
+        for panics in [false, true] {
+            let mut staged = Staged::new(Arc::new(Broken(MemKv::default(), panics))).unwrap();
+            staged.keys = 1;
+            staged.apply(&one(1, Some(Bytes::from_static(b"v")))).unwrap();
+            staged.hand_on(false).unwrap();
+            let told = staged.hand_on(true).unwrap_err();
+            assert!(told.to_string().contains("the disk is gone"));
+            assert_eq!(staged.get(&[1]).unwrap().as_deref(), Some(&b"v"[..]));
+        }
     }
 }
