@@ -6,16 +6,17 @@ use std::time::Duration;
 use anyhow::Context;
 use component_base::controller::watching;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::raw::{requests, version};
 
 /// Requests on their way at a time.
 const IN_FLIGHT: usize = 32;
@@ -85,35 +86,36 @@ impl Fleet {
 
 /// Renews all leases, spread over the period.
 async fn renew(client: Client, nodes: usize) {
-    let api: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    const NAMESPACE: &str = "kube-node-lease";
+    let (api, leases) =
+        (Api::<Lease>::namespaced(client.clone(), NAMESPACE), requests::<Lease>(Some(NAMESPACE)));
     let pause = LEASE_EVERY / u32::try_from(nodes).unwrap_or(1);
     let mut tick = tokio::time::interval(pause.max(Duration::from_micros(100)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // What the server has, for the next update: a kubelet does not read its lease each time either.
-    let mut known: Vec<Option<Lease>> = vec![None; nodes];
+    let mut known: Vec<Option<String>> = vec![None; nodes];
     for i in (0..nodes).cycle() {
         tick.tick().await;
-        let now = MicroTime(jiff::Timestamp::now());
+        let name = name(i);
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let there = known[i].take();
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": NAMESPACE, "resourceVersion": there},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now}})
+        .to_string()
+        .into_bytes();
+        let request = match there {
+            Some(_) => leases.replace(&name, &PostParams::default(), lease),
+            None => leases.create(&PostParams::default(), lease),
+        };
+        let Ok(request) = request else { continue };
         // Without a namespace or under load a renewal may fail; the next one begins anew.
-        known[i] = match known[i].take() {
-            Some(mut lease) => {
-                lease.spec.get_or_insert_default().renew_time = Some(now);
-                api.replace(&name(i), &PostParams::default(), &lease).await.ok()
+        known[i] = match client.request_text(request).await {
+            Ok(lease) => version(&lease),
+            Err(kube::Error::Api(e)) if e.code == 409 => {
+                api.get(&name).await.ok().and_then(|lease| lease.metadata.resource_version)
             }
-            None => {
-                let spec = LeaseSpec {
-                    holder_identity: Some(name(i)),
-                    lease_duration_seconds: Some(40),
-                    renew_time: Some(now),
-                    ..LeaseSpec::default()
-                };
-                let metadata = ObjectMeta { name: Some(name(i)), ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(spec) };
-                match api.create(&PostParams::default(), &lease).await {
-                    Err(kube::Error::Api(e)) if e.code == 409 => api.get(&name(i)).await.ok(),
-                    made => made.ok(),
-                }
-            }
+            Err(_) => None,
         };
     }
 }
@@ -134,19 +136,20 @@ async fn run_pods(client: Client, tasks: TaskTracker) {
         let client = client.clone();
         tasks.spawn(async move {
             let _permit = permit;
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-            let api: Api<Pod> = Api::namespaced(client, namespace);
+            let pods = requests::<Pod>(Some(pod.metadata.namespace.as_deref().unwrap_or("default")));
             let name = pod.metadata.name.as_deref().unwrap_or("");
-            // Gone or changed meanwhile: the watch tells.
-            if leaving {
-                let now = kube::api::DeleteParams::default().grace_period(0);
-                let _ = api.delete(name, &now).await;
-                return;
+            let request = if leaving {
+                pods.delete(name, &DeleteParams::default().grace_period(0))
+            } else {
+                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let status = json!({"status": {"phase": "Running", "startTime": now,
+                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+                pods.patch_subresource("status", name, &PatchParams::default(), &Patch::Strategic(status))
+            };
+            if let Ok(request) = request {
+                // Gone or changed meanwhile: the watch tells.
+                let _ = client.request_text(request).await;
             }
-            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let status = json!({"status": {"phase": "Running", "startTime": now,
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
-            let _ = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await;
         });
     }
 }

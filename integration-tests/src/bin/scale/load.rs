@@ -14,18 +14,22 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::cases::{Batch, Case};
+use super::raw::requests;
 
 /// Requests on their way at a time.
 pub const IN_FLIGHT: usize = 64;
 /// Without any news for this long, what is waited for has failed.
 pub const STALL: Duration = Duration::from_secs(60);
 
+/// Where the pods are.
+const NAMESPACE: &str = "default";
+
 /// Runs a case, prints its figure, and removes its pods.
 ///
 /// # Errors
 /// Pods cannot be made, or are not bound.
 pub async fn run(client: &Client, case: &Case) -> anyhow::Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let classes: Api<PriorityClass> = Api::all(client.clone());
     if classes.get_opt("important").await?.is_none() {
         let class = json!({"metadata": {"name": "important"}, "value": 1000});
@@ -80,12 +84,15 @@ async fn create_and_wait(api: &Api<Pod>, b: &Batch, done: impl Fn(&Pod) -> bool)
 }
 
 async fn create(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
+    let (client, pods) = (api.clone().into_client(), requests::<Pod>(Some(NAMESPACE)));
+    let (client, pods) = (&client, &pods);
     futures::stream::iter((0..b.count).map(Ok))
         .try_for_each_concurrent(IN_FLIGHT, |i| async move {
             let name = format!("{}-{i:06}", b.prefix);
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": {"name": name, "labels": {"app": b.prefix}}, "spec": b.spec}))?;
-            api.create(&PostParams::default(), &pod).await.with_context(|| format!("creating pod {name}"))?;
+            let pod = json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "labels": {"app": b.prefix}}, "spec": b.spec});
+            let request = pods.create(&PostParams::default(), pod.to_string().into_bytes())?;
+            client.request_text(request).await.with_context(|| format!("creating pod {name}"))?;
             anyhow::Ok(())
         })
         .await

@@ -8,6 +8,7 @@ mod cases;
 mod controllers;
 mod hollow;
 mod load;
+mod raw;
 
 use anyhow::{Context, bail};
 use ctl::cluster::control_plane;
