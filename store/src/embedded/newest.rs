@@ -32,6 +32,9 @@ impl Hasher for Itself {
     }
 }
 
+/// Keys whose room is never given back.
+const SMALL: usize = 4096;
+
 /// What stands for a hash that several keys have.
 const SHARED: Revision = 0;
 
@@ -111,10 +114,19 @@ impl Newest {
             }
             Entry::Occupied(there) if step.to == 0 => {
                 there.remove();
+                self.give_back();
             }
             Entry::Occupied(mut there) => {
                 there.insert(step.to);
             }
+        }
+    }
+
+    /// Gives memory back once most keys have gone, as events do.
+    fn give_back(&mut self) {
+        let (keys, room) = (self.revisions.len(), self.revisions.capacity());
+        if room > SMALL && keys < room / 8 {
+            self.revisions.shrink_to(keys * 2);
         }
     }
 
@@ -154,6 +166,20 @@ mod tests {
             assert_eq!(newest.find("a"), found);
             assert_eq!(newest.find("b"), Found::Nowhere);
         }
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let mut newest = Newest::default();
+        for hash in 0..100_000 {
+            newest.step(&step(hash, 0, hash + 1));
+        }
+        let most = newest.revisions.capacity();
+        for hash in 0..99_000 {
+            newest.step(&step(hash, hash + 1, 0));
+        }
+        assert!(newest.revisions.capacity() < most / 8);
+        assert!((99_000..100_000).all(|hash| newest.revisions[&hash] == hash + 1));
     }
 
     /// Two keys of one hash: neither is ever taken to be absent, or to stand where it does not.
