@@ -75,6 +75,33 @@ async fn without_the_applied_state() {
     }
 }
 
+/// How much may be logged before the next snapshot goes by the last one, also after a restart.
+#[tokio::test]
+async fn a_restart_does_not_begin_with_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || Config { snapshot_bytes: 1 << 20, ..Config::new(dir.path()) };
+    let open = || -> Arc<dyn Store> { Engine::open(config()).unwrap() };
+    let s = open();
+    // Several times a segment of the log, which goes as a whole.
+    let mebibyte = "x".repeat(1 << 20);
+    for i in 0..32 {
+        put(&s, &format!("/r/{i}"), &mebibyte, 0).await;
+    }
+    s.operation().unwrap().snapshot().await.unwrap();
+    s.close().await.unwrap();
+    drop(s);
+    let snapshots = || -> Vec<_> {
+        std::fs::read_dir(dir.path().join("snapshots")).unwrap().map(|e| e.unwrap().file_name()).collect()
+    };
+    let before = snapshots();
+    let s = open();
+    for i in 0..3 {
+        put(&s, &format!("/more/{i}"), &mebibyte, 0).await;
+    }
+    s.close().await.unwrap();
+    assert_eq!(snapshots(), before);
+}
+
 #[tokio::test]
 async fn from_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
