@@ -228,7 +228,7 @@ async fn no_address_port_or_quota_is_given_out_twice() {
 struct Told {
     acknowledged: BTreeMap<String, String>,
     refused: Vec<String>,
-    /// Between two acknowledged writes, at most.
+    /// Without an acknowledged write, at most.
     gap: Duration,
 }
 
@@ -261,13 +261,18 @@ async fn write(client: Client, server: u32, end: Instant) -> Told {
             _ => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
+    told.gap = told.gap.max(last.elapsed());
     told
 }
 
-/// Kills `victim` under load; what the others said meanwhile is kept, and none waits longer than `gap` for a write.
-async fn kill_under_load(group: &Group, victim: u32, round: u32, gap: Duration) {
+/// How long any server may be without a write that succeeds: a few elections, on however slow a machine. How long it takes
+/// is measured by `make bench PARTS=store`.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kills `victim` under load; what the others said meanwhile is kept, and they go on.
+async fn kill_under_load(group: &Group, victim: u32, round: u32) {
     let others: Vec<u32> = group.members().filter(|n| *n != victim).collect();
-    let end = Instant::now() + Duration::from_secs(6);
+    let end = Instant::now() + PATIENCE + Duration::from_secs(3);
     let writers: Vec<_> =
         group.members().map(|n| tokio::spawn(write(group.client(n), round * 10 + n, end))).collect();
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -276,7 +281,10 @@ async fn kill_under_load(group: &Group, victim: u32, round: u32, gap: Duration) 
     for n in &others {
         let waited = told[*n as usize - 1].gap;
         println!("server {victim} killed: server {n} waited {waited:?} for a write at most");
-        assert!(waited < gap, "after server {victim} was killed, server {n} took {waited:?} for a write");
+        assert!(
+            waited < PATIENCE,
+            "after server {victim} was killed, server {n} took {waited:?} for a write"
+        );
     }
     group.spawn(victim).unwrap();
     group.wait_ready(victim, Duration::from_secs(20)).await.unwrap();
@@ -305,10 +313,10 @@ async fn killed_servers_are_replaced_and_come_back() {
     let group = Group::start(Config::default()).await.unwrap();
     wait_endpoints(&group, 1, &[1, 2, 3], 15).await;
     let leader = group.leader().await.expect("a leader");
-    kill_under_load(&group, leader, 1, Duration::from_secs(2)).await;
+    kill_under_load(&group, leader, 1).await;
     let leader = group.leader().await.expect("a leader");
     let follower = group.members().find(|n| *n != leader).unwrap();
-    kill_under_load(&group, follower, 2, Duration::from_secs(1)).await;
+    kill_under_load(&group, follower, 2).await;
     // One that is gone for longer leaves the endpoints, and comes back to them.
     let leader = group.leader().await.expect("a leader");
     let gone = group.members().find(|n| *n != leader).unwrap();
