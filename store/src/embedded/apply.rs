@@ -13,7 +13,8 @@ use super::kv::Batch;
 use super::members::{MEMBERS, Members};
 use super::newest::Step;
 use super::record::{
-    Head, META, Meta, Record, expiry_key, expiry_parts, head_key, record_key, record_revision,
+    Head, META, Meta, NO_RECORD, Record, corrupt, expiry_key, expiry_parts, head_key, record_key,
+    record_revision,
 };
 use super::state::{State, event};
 use crate::{Event, KeyValue, Revision, StoreError, TxnResult};
@@ -182,7 +183,7 @@ impl Applier {
             }
             if record.deleted() {
                 self.pending.insert(record_key(revision), None);
-                if self.newest(&record.key)?.is_some_and(|(h, _)| h.modified == revision) {
+                if self.newest(&record.key)?.is_some_and(|(newest, _)| newest == revision) {
                     self.pending.insert(head_key(&record.key), None);
                     self.moved(&record.key, revision, 0);
                 }
@@ -203,10 +204,15 @@ impl Applier {
         }
     }
 
-    /// The head of a key, and its newest record where that was looked at.
-    fn newest(&self, key: &str) -> Result<Option<(Head, Option<Record>)>, StoreError> {
+    /// The newest record of a key, which may be of its deletion, and its revision.
+    fn newest(&self, key: &str) -> Result<Option<(Revision, Record)>, StoreError> {
         match self.pending.get(&head_key(key)) {
-            Some(head) => head.as_ref().map(|b| Ok((Head::decode(b)?, None))).transpose(),
+            Some(Some(head)) => {
+                let revision = Head::decode(head)?.modified;
+                let record = self.record(revision)?.ok_or_else(|| corrupt(NO_RECORD))?;
+                Ok(Some((revision, record)))
+            }
+            Some(None) => Ok(None),
             None => self.state.newest(&self.state.gate.read(), key),
         }
     }
@@ -229,69 +235,50 @@ impl Applier {
         value: Bytes,
         expiry: u64,
     ) -> Result<TxnResult, StoreError> {
-        let (head, record) = self.newest(&key)?.unwrap_or_default();
-        if let Some(conflict) = self.conflict(&head, expected)? {
+        let there = self.newest(&key)?;
+        if let Some(conflict) = conflict(&there, expected) {
             return Ok(conflict);
         }
-        let created = if head.created == 0 { self.meta.revision + 1 } else { head.created };
-        self.write(head, record, created, key, value, expiry)
+        let created = living(&there).map_or(self.meta.revision + 1, |(_, r)| r.created);
+        self.write(there, created, key, value, expiry)
     }
 
     fn delete(&mut self, key: String, expected: Revision) -> Result<TxnResult, StoreError> {
-        let (head, record) = self.newest(&key)?.unwrap_or_default();
-        if let Some(conflict) = self.conflict(&head, expected)? {
+        let there = self.newest(&key)?;
+        if let Some(conflict) = conflict(&there, expected) {
             return Ok(conflict);
         }
-        if head.created == 0 {
+        if living(&there).is_none() {
             // Expected absent and is absent: nothing to delete, nothing changed.
             return Ok(TxnResult::Done(self.meta.revision));
         }
-        self.write(head, record, 0, key, Bytes::new(), 0)
+        self.write(there, 0, key, Bytes::new(), 0)
     }
 
-    /// The answer where the key is not at the expected revision.
-    fn conflict(&self, head: &Head, expected: Revision) -> Result<Option<TxnResult>, StoreError> {
-        let actual = if head.created == 0 { 0 } else { head.modified };
-        if actual == expected {
-            return Ok(None);
-        }
-        let current = self.record(actual)?.map(|r| KeyValue {
-            key: r.key,
-            value: r.value,
-            create_revision: r.created,
-            mod_revision: actual,
-        });
-        Ok(Some(TxnResult::Conflict(current)))
-    }
-
-    /// The next revision, writing `key`; `created` zero deletes it. `record`: its newest, if that was read already.
+    /// The next revision, writing `key`; `created` zero deletes it. `there`: its newest record.
     fn write(
         &mut self,
-        head: Head,
-        record: Option<Record>,
+        there: Option<(Revision, Record)>,
         created: Revision,
         key: String,
         value: Bytes,
         expiry: u64,
     ) -> Result<TxnResult, StoreError> {
         let revision = self.meta.revision + 1;
-        let prev = match record {
-            _ if head.created == 0 => None,
-            Some(record) => Some(record),
-            None => self.record(head.modified)?,
-        };
-        if head.expiry > 0 {
-            self.pending.insert(expiry_key(head.expiry, head.modified), None);
+        let (before, expired) = there.as_ref().map_or((0, 0), |(at, r)| (*at, r.expiry));
+        let prev = there.map(|(_, r)| r).filter(|r| !r.deleted());
+        if expired > 0 {
+            self.pending.insert(expiry_key(expired, before), None);
         }
         if expiry > 0 {
             self.pending.insert(expiry_key(expiry, revision), Some(key.clone().into()));
         }
         // Its own memory: the command's is shared by the whole batch, and an event may live long.
         let value = Bytes::copy_from_slice(&value);
-        let record = Record { key, value, created, prev: head.modified, expiry };
+        let record = Record { key, value, created, prev: before, expiry };
         let new = record.head(revision);
         self.meta.extend_chain(revision, &record);
-        self.moved(&record.key, head.modified, revision);
+        self.moved(&record.key, before, revision);
         self.pending.insert(head_key(&record.key), Some(new.encode().into()));
         self.pending.insert(record_key(revision), Some(record.encode().into()));
         self.events.push(event(revision, record, prev));
@@ -326,11 +313,11 @@ impl Applier {
         let due = due.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX));
         for (at, key) in due {
             let (_, revision) = expiry_parts(&at)?;
-            let key = String::from_utf8(key.into()).map_err(|_| super::record::corrupt("an expiring key"))?;
+            let key = String::from_utf8(key.into()).map_err(|_| corrupt("an expiring key"))?;
             self.pending.insert(at, None);
             match self.newest(&key)? {
-                Some((head, record)) if head.modified == revision && head.created != 0 => {
-                    self.write(head, record, 0, key, Bytes::new(), 0)?;
+                there @ Some((newest, _)) if newest == revision && living(&there).is_some() => {
+                    self.write(there, 0, key, Bytes::new(), 0)?;
                     self.expired += 1;
                 }
                 _ => {}
@@ -338,4 +325,23 @@ impl Applier {
         }
         Ok(TxnResult::Done(self.meta.revision))
     }
+}
+
+/// What stands there, unless that is a deletion.
+fn living(there: &Option<(Revision, Record)>) -> Option<&(Revision, Record)> {
+    there.as_ref().filter(|(_, record)| !record.deleted())
+}
+
+/// The answer where the key is not at the expected revision.
+fn conflict(there: &Option<(Revision, Record)>, expected: Revision) -> Option<TxnResult> {
+    let current = living(there);
+    if current.map_or(0, |(at, _)| *at) == expected {
+        return None;
+    }
+    Some(TxnResult::Conflict(current.map(|(at, r)| KeyValue {
+        key: r.key.clone(),
+        value: r.value.clone(),
+        create_revision: r.created,
+        mod_revision: *at,
+    })))
 }

@@ -71,6 +71,9 @@ pub fn expiry_parts(key: &[u8]) -> Result<(u64, Revision), StoreError> {
     Ok((part(1..9)?, part(9..17)?))
 }
 
+/// Of [`corrupt`], where a head names a revision that is not there.
+pub const NO_RECORD: &str = "the newest record of a key";
+
 pub fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(format!(
         "the applied state is damaged: {what} cannot be read; restore the data directory"

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use super::kv::Kv;
 use super::members::{MEMBERS, Members};
 use super::newest::{Found, Newest};
-use super::record::{Head, META, Meta, Record, head_key, record_key, record_revision};
+use super::record::{Head, META, Meta, NO_RECORD, Record, corrupt, head_key, record_key, record_revision};
 use crate::{Event, KeyValue, Range, RangeRequest, Revision, StoreError};
 
 /// Keys read under one hold of the lock, so that a long list delays writes by no more than this.
@@ -136,23 +136,25 @@ impl State {
         Ok(self.record(revision)?.and_then(|r| key_value(revision, r)))
     }
 
-    /// The head of a key, and its newest record where that was looked at. None: it never was, or is forgotten.
+    /// The newest record of a key, which may be of its deletion, and its revision. None: it never was, or is forgotten.
     pub(super) fn newest(
         &self,
         newest: &Newest,
         key: &str,
-    ) -> Result<Option<(Head, Option<Record>)>, StoreError> {
+    ) -> Result<Option<(Revision, Record)>, StoreError> {
         match newest.find(key) {
             Found::Nowhere => return Ok(None),
             Found::At(revision) => {
                 if let Some(record) = self.record(revision)?.filter(|r| r.key == key) {
-                    return Ok(Some((record.head(revision), Some(record))));
+                    return Ok(Some((revision, record)));
                 }
             }
             Found::InTheMap => {}
         }
-        let head = self.kv.get(&head_key(key))?;
-        head.map(|bytes| Ok((Head::decode(&bytes)?, None))).transpose()
+        let Some(head) = self.kv.get(&head_key(key))? else { return Ok(None) };
+        let revision = Head::decode(&head)?.modified;
+        let record = self.record(revision)?.ok_or_else(|| corrupt(NO_RECORD))?;
+        Ok(Some((revision, record)))
     }
 
     /// One key.
@@ -162,8 +164,8 @@ impl State {
             let found = {
                 let newest = self.gate.read();
                 match self.newest(&newest, key)? {
-                    Some((head, Some(record))) if head.modified <= at => key_value(head.modified, record),
-                    Some((head, _)) => self.key_value(self.standing(&head, at)?)?,
+                    Some((revision, record)) if revision <= at => key_value(revision, record),
+                    Some((revision, record)) => self.key_value(self.standing(&record.head(revision), at)?)?,
                     None => None,
                 }
             };
