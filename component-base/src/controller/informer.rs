@@ -175,7 +175,6 @@ where
     }
 
     fn strip(&self, obj: &mut K) {
-        obj.meta_mut().managed_fields = None;
         if let Some(transform) = self.transform {
             transform(obj);
         }

@@ -18,8 +18,7 @@ pub async fn run(ctx: Arc<Context>, cni: Option<network::CniWriter>, labels: BTr
     let mut cidrs: Vec<String> = Vec::new();
     while let Some(event) = events.next().await {
         match event {
-            watcher::Event::InitApply(mut node) | watcher::Event::Apply(mut node) => {
-                node.metadata.managed_fields = None;
+            watcher::Event::InitApply(node) | watcher::Event::Apply(node) => {
                 let now = pod_cidrs(&node);
                 ctx.csi.node_changed(&node);
                 *ctx.node.write() = Some(Arc::new(node));

@@ -19,7 +19,7 @@ pub async fn run(client: Client, node: &str, manager: Arc<PodManager>, on_synced
     while let Some(event) = events.next().await {
         match event {
             watcher::Event::Init => initial.clear(),
-            watcher::Event::InitApply(pod) => initial.push(trim(pod)),
+            watcher::Event::InitApply(pod) => initial.push(pod),
             watcher::Event::InitDone => {
                 let list = std::mem::take(&mut initial);
                 let (mirrors, pods): (Vec<_>, Vec<_>) = list.into_iter().partition(spec::is_mirror);
@@ -29,20 +29,14 @@ pub async fn run(client: Client, node: &str, manager: Arc<PodManager>, on_synced
                     f();
                 }
             }
-            watcher::Event::Apply(pod) if spec::is_mirror(&pod) => manager.mirrors.apply(trim(pod)),
-            watcher::Event::Apply(pod) => manager.apply(trim(pod)),
+            watcher::Event::Apply(pod) if spec::is_mirror(&pod) => manager.mirrors.apply(pod),
+            watcher::Event::Apply(pod) => manager.apply(pod),
             watcher::Event::Delete(pod) if spec::is_mirror(&pod) => manager.mirrors.remove(&pod),
             watcher::Event::Delete(pod) => {
                 let uid = spec::uid(&pod).to_owned();
-                manager.apply(trim(pod));
+                manager.apply(pod);
                 manager.remove(&uid);
             }
         }
     }
-}
-
-/// Managed fields are of no use here, and the largest part of many pods.
-fn trim(mut pod: Pod) -> Pod {
-    pod.metadata.managed_fields = None;
-    pod
 }
