@@ -140,6 +140,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether the cache is filled: nobody who asks now waits for that.
+    pub fn is_filled(&self) -> bool {
+        self.slot.core.lock().loaded() == Loaded::Yes
+    }
+
     /// Number and bytes of the objects; none while the cache is not filled.
     pub fn size(&self) -> Option<(usize, usize)> {
         self.slot.core.lock().size()

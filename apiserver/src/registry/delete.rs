@@ -47,7 +47,7 @@ impl Registry {
     ) -> ApiResult<Deleted> {
         let storage = r.storage()?;
         let key = storage.key(namespace, name);
-        let mut current = storage.read(&key).await?;
+        let mut current = storage.current(&key).await?;
         loop {
             let Some(kv) = current else {
                 return Err(ApiError::not_found(r.group, r.resource, name));

@@ -12,6 +12,11 @@ pub trait Form: Indexer {
     /// Stored bytes with the resourceVersion in them: what clients read.
     fn served(&self, stored: &[u8], revision: Revision) -> Result<Bytes, String>;
 
+    /// The stored bytes behind what [`Self::served`] gave. None: they cannot be told from that.
+    fn unserved(&self, _served: &[u8]) -> Option<Bytes> {
+        None
+    }
+
     /// The value in stored bytes, with apiVersion and kind, without resourceVersion.
     fn decode(&self, stored: &[u8]) -> Result<Value, String>;
 

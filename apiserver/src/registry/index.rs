@@ -85,6 +85,12 @@ impl Form for ObjectIndexer {
         Ok(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
     }
 
+    fn unserved(&self, served: &[u8]) -> Option<Bytes> {
+        let env = proto::envelope::unwrap(served).ok()?;
+        let raw = proto::wire::with_resource_version(env.raw, "").ok()?;
+        Some(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
+    }
+
     fn decode(&self, stored: &[u8]) -> Result<Value, String> {
         let mut v = codec::decode_stored(&self.schema, &self.protobuf(stored)?)?;
         object::set_type(&mut v, &self.api_version, self.kind);
@@ -133,5 +139,23 @@ mod tests {
         assert_eq!(value["spec"]["groupPriorityMinimum"], 1000);
         assert_eq!(form.decode(stored).unwrap()["metadata"]["labels"]["a"], "b");
         assert!(form.decode(b"{\"kind\": ").is_err());
+    }
+
+    #[test]
+    fn what_is_stored_is_told_from_what_is_served() {
+        let schema = proto::schema::by_gvk("", "v1", "ConfigMap").unwrap();
+        let form =
+            ObjectIndexer::new(TypeRef::Static(schema), "", "configmaps", "v1".to_owned(), "ConfigMap");
+        for metadata in [
+            serde_json::json!({"name": "c", "namespace": "ns", "uid": "u", "labels": {"a": "b"}}),
+            serde_json::json!({}),
+        ] {
+            let o = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+                "data": {"k": "v"}});
+            let stored = form.encode(&o).unwrap();
+            let served = form.served(&stored, 4711).unwrap();
+            assert_ne!(served, stored);
+            assert_eq!(form.unserved(&served), Some(stored));
+        }
     }
 }

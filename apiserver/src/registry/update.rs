@@ -31,7 +31,7 @@ impl Registry {
     ) -> ApiResult<Written> {
         let storage = r.storage()?;
         let key = storage.key(namespace, name);
-        let mut current = storage.read(&key).await?;
+        let mut current = storage.current(&key).await?;
         let warnings = cx.warnings.len();
         for _ in 0..ATTEMPTS {
             cx.warnings.truncate(warnings);
