@@ -4,8 +4,9 @@ use component_base::controller::events::EventRecorder;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
-use serde_json::json;
+use kube::core::request::{Error as RequestError, Request};
+use kube::{Client, Resource};
+use serde_json::{Value, json};
 
 use crate::dra::extended::Mapping;
 use crate::model::{PodInfo, Str};
@@ -38,8 +39,15 @@ impl Writer {
         Self { recorder: EventRecorder::new(client.clone(), "default-scheduler", None), client }
     }
 
-    fn pods(&self, pod: &PodInfo) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &pod.namespace)
+    /// Sends a request whose answer nobody needs: the watches tell.
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, RequestError>) -> kube::Result<()> {
+        self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
+    }
+
+    async fn send_status(&self, pod: &PodInfo, status: Value) -> kube::Result<()> {
+        // The UID keeps the patch off a successor of the same name.
+        let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status}));
+        self.send(pods(pod).patch_subresource("status", &pod.name, &PatchParams::default(), &patch)).await
     }
 
     fn recorder(&self, profile: &str) -> EventRecorder {
@@ -64,10 +72,8 @@ impl Writer {
                 ..ObjectReference::default()
             },
         };
-        let answer: serde_json::Value =
-            self.pods(pod).create_subresource("binding", &pod.name, &PostParams::default(), &binding).await?;
-        tracing::debug!(pod = %pod.key(), node, status = %answer["status"], "bound");
-        Ok(())
+        let binding = serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?;
+        self.send(pods(pod).create_subresource("binding", &pod.name, &PostParams::default(), binding)).await
     }
 
     /// Tells that the pod has a node.
@@ -129,10 +135,8 @@ impl Writer {
     pub async fn tell_extended(&self, pod: &PodInfo, claim: &str, of: &[Mapping]) -> Result<(), String> {
         let status =
             json!({"extendedResourceClaimStatus": {"resourceClaimName": claim, "requestMappings": of}});
-        let patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status});
-        let patch = Patch::Strategic(patch);
-        let done = self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|e| format!("update pod {} ExtendedResourceClaimStatus: {e}", pod.key()))
+        let done = self.send_status(pod, status).await;
+        done.map_err(|e| format!("update pod {} ExtendedResourceClaimStatus: {e}", pod.key()))
     }
 
     /// Withdraws a pod's nomination.
@@ -140,13 +144,9 @@ impl Writer {
         self.patch_status(pod, json!({"nominatedNodeName": null}), "clearing nominatedNodeName").await;
     }
 
-    async fn patch_status(&self, pod: &PodInfo, status: serde_json::Value, what: &str) -> bool {
-        // The UID keeps the patch off a successor of the same name.
-        let patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status});
-        let result =
-            self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        match result {
-            Ok(_) => true,
+    async fn patch_status(&self, pod: &PodInfo, status: Value, what: &str) -> bool {
+        match self.send_status(pod, status).await {
+            Ok(()) => true,
             Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => {
                 tracing::debug!(pod = %pod.key(), error = %s.message, "the pod is gone: {what}");
                 false
@@ -172,8 +172,8 @@ impl Writer {
             preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
             ..DeleteParams::default()
         };
-        match self.pods(victim).delete(&victim.name, &params).await {
-            Ok(_) => {
+        match self.send(pods(victim).delete(&victim.name, &params)).await {
+            Ok(()) => {
                 tracing::info!(victim = %victim.key(), pod = %pod.key(), node, "preempted");
                 let text = format!("Preempted by pod {} on node {node}", pod.uid);
                 self.recorder(profile).normal(&reference(victim), "Preempted", text);
@@ -186,6 +186,11 @@ impl Writer {
             }
         }
     }
+}
+
+/// Requests to the pods of the namespace of `pod`.
+fn pods(pod: &PodInfo) -> Request {
+    Request::new(Pod::url_path(&(), Some(&pod.namespace)))
 }
 
 fn now() -> String {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// One measurement.
 pub struct Case {
     pub name: &'static str,
-    /// Pods that are there, bound or waiting, before the clock starts.
+    /// Pods that are there, running or waiting, before the clock starts.
     pub before: Option<Batch>,
     /// The pods whose binding is counted.
     pub measured: Batch,

@@ -53,16 +53,18 @@ pub async fn run(client: &Client, case: &Case) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes pods and waits until the scheduler has dealt with each: bound it, or said that it fits nowhere.
+/// Makes pods and waits until nothing more happens to any: its node says that it runs, or the scheduler that it fits
+/// nowhere.
 async fn settle(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
-    if b.fits {
-        return bind_all(api, b).await;
-    }
-    let refused = |p: &Pod| {
-        let conditions = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        conditions.into_iter().any(|c| c.type_ == "PodScheduled" && c.status == "False")
+    let settled = |p: &Pod| {
+        let Some(status) = &p.status else { return false };
+        let mut conditions = status.conditions.iter().flatten();
+        match b.fits {
+            true => status.phase.as_deref() == Some("Running"),
+            false => conditions.any(|c| c.type_ == "PodScheduled" && c.status == "False"),
+        }
     };
-    create_and_wait(api, b, refused).await
+    create_and_wait(api, b, settled).await
 }
 
 async fn bind_all(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
