@@ -139,6 +139,10 @@ pub fn default_pod_only(spec: &mut PodSpec) {
     }
     super::resources::default_pod_level(spec);
     spec.enable_service_links.get_or_insert(true);
+    // Of a template it stays, and is warned of.
+    if let Some(grace) = spec.termination_grace_period_seconds.as_mut().filter(|n| **n < 0) {
+        *grace = 1;
+    }
 }
 
 fn requests_from_limits(r: &mut ResourceRequirements) {
@@ -162,5 +166,22 @@ pub(super) fn scratch_if_sourceless(v: &mut Volume) {
     let bare = Volume { name: v.name.clone(), ..Default::default() };
     if *v == bare {
         v.empty_dir = Some(Default::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_grace_period_is_a_second_for_pods() {
+        let spec = || PodSpec { termination_grace_period_seconds: Some(-1), ..PodSpec::default() };
+        let mut pod = spec();
+        default_pod_spec(&mut pod);
+        default_pod_only(&mut pod);
+        assert_eq!(pod.termination_grace_period_seconds, Some(1));
+        let mut template = PodTemplateSpec { spec: Some(spec()), ..PodTemplateSpec::default() };
+        default_template(&mut template);
+        assert_eq!(template.spec.and_then(|s| s.termination_grace_period_seconds), Some(-1));
     }
 }
