@@ -30,7 +30,7 @@ pub async fn config(path: &Path) -> anyhow::Result<Config> {
 /// As [`config`].
 pub async fn config_for(path: &Path, user_agent: &str) -> anyhow::Result<Config> {
     let mut config = config(path).await?;
-    let agent = format!("{user_agent}/{} (linux/{})", crate::version::GIT_VERSION, std::env::consts::ARCH);
+    let agent = format!("{user_agent}/{} ({})", crate::version::GIT_VERSION, crate::version::platform());
     config.headers.push((http::header::USER_AGENT, agent.parse().context("user agent")?));
     Ok(config)
 }

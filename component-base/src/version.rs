@@ -9,3 +9,18 @@ pub const MINOR: &str = "36";
 
 /// What `--version` prints.
 pub const LINE: &str = concat!("Kubernetes v1.36.0+coxswain.", env!("CARGO_PKG_VERSION"));
+
+/// The processor's name as the API, images and `/version` spell it.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "amd64"
+} else if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    std::env::consts::ARCH
+};
+
+/// What a daemon runs on, as `/version`, metrics and user agents name it.
+#[must_use]
+pub fn platform() -> String {
+    format!("linux/{ARCHITECTURE}")
+}

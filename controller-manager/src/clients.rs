@@ -48,12 +48,11 @@ impl Clients {
         master: Option<http::Uri>,
         service_accounts: bool,
     ) -> anyhow::Result<Self> {
-        let mut config = component_base::kubeconfig::config(kubeconfig).await?;
+        let mut config =
+            component_base::kubeconfig::config_for(kubeconfig, "kube-controller-manager").await?;
         if let Some(master) = master {
             config.cluster_url = master;
         }
-        let agent = format!("kube-controller-manager/{}", component_base::version::GIT_VERSION);
-        config.headers.push((header::USER_AGENT, agent.parse().context("user agent")?));
         let root = http2::client(&config)?;
         let per_controller = if service_accounts {
             let mut bare = config.clone();

@@ -101,8 +101,7 @@ impl Collector for State {
 }
 
 fn build(e: &mut DescriptorEncoder<'_>) -> Out {
-    use component_base::version::{GIT_VERSION, MAJOR, MINOR};
-    let platform = if std::env::consts::ARCH == "x86_64" { "linux/amd64" } else { "linux/arm64" };
+    use component_base::version::{GIT_VERSION, MAJOR, MINOR, platform};
     let text = |s: &str| s.to_owned();
     gauge(
         e,
@@ -118,7 +117,7 @@ fn build(e: &mut DescriptorEncoder<'_>) -> Out {
                 ("go_version", String::new()),
                 ("major", text(MAJOR)),
                 ("minor", text(MINOR)),
-                ("platform", text(platform)),
+                ("platform", platform()),
             ],
             1.0,
         )],

@@ -153,7 +153,7 @@ pub fn version() -> String {
         "minCompatibilityMajor": crate::version::MAJOR, "minCompatibilityMinor": "35",
         "gitVersion": crate::version::GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
-        "platform": format!("linux/{}", if std::env::consts::ARCH == "x86_64" { "amd64" } else { "arm64" }),
+        "platform": crate::version::platform(),
     })
     .to_string()
 }

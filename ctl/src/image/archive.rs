@@ -83,7 +83,7 @@ fn build_one(image: &Image) -> anyhow::Result<(Blob, Vec<Blob>)> {
     gz.write_all(&layer)?;
     let layer = Blob::new(gz.finish()?);
     let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "architecture": component_base::version::ARCHITECTURE, "os": "linux",
         "config": {"Entrypoint": image.entrypoint, "Cmd": image.command, "Env": image.env, "User": image.user},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     });

@@ -205,16 +205,8 @@ pub fn system_info(runtime: &str) -> NodeSystemInfo {
         kubelet_version: component_base::version::GIT_VERSION.into(),
         kube_proxy_version: String::new(),
         operating_system: "linux".into(),
-        architecture: architecture().into(),
+        architecture: component_base::version::ARCHITECTURE.into(),
         ..NodeSystemInfo::default()
-    }
-}
-
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 

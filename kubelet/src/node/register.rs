@@ -11,12 +11,12 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 
-use super::{machine, status};
+use super::status;
 use crate::context::Context;
 
 /// The labels that every node carries, then the operator's.
 pub fn labels(ctx: &Context, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let arch = machine::architecture();
+    let arch = component_base::version::ARCHITECTURE;
     let mut out = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), ctx.node_name.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),
