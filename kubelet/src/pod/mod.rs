@@ -14,6 +14,7 @@ pub mod env;
 pub mod expand;
 pub mod fields;
 pub mod file_source;
+pub mod gate;
 pub mod hooks;
 pub mod machine;
 pub mod manager;

@@ -20,6 +20,7 @@ use super::{
     container::{self, ContainerInputs, DEFAULT_MESSAGE_PATH},
     dns, env,
     expand::expand,
+    gate::Gate,
     hooks, resources,
     sandbox::{self, SandboxInputs},
     security, service_env, spec,
@@ -170,6 +171,7 @@ pub struct Start {
     pub sandbox: String,
     pub runtime: Arc<PodRuntime>,
     pub volumes: Arc<MountedVolumes>,
+    pub gate: Arc<Gate>,
 }
 
 impl Start {
@@ -264,6 +266,7 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
     fs::create_dir_all(&log_dir)
         .map_err(|e| failed(config_error(format!("creating {}: {e}", log_dir.display()))))?;
 
+    s.gate.enter().await;
     let begun = Instant::now();
     let created = ctx.cri.create_container(&s.sandbox, config, sandbox_config).await;
     ctx.metrics.runtime_operation("create_container", begun.elapsed(), created.is_err());
@@ -276,7 +279,9 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
     ctx.recorder.container(pod, &s.name, NORMAL, "Started", "Container started");
     link_log(ctx, pod, &s.name, &id, &log_dir.join(format!("{}.log", s.restart_count)));
 
-    if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
+    if s.gate.leave()
+        && let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref())
+    {
         let ip = pod_ips.first().map(String::as_str).unwrap_or_default();
         if let Err(e) = hooks::run(&ctx.cri, &id, &c, ip, hook, Duration::from_secs(3600)).await {
             tracing::warn!(pod = spec::key(pod), container = s.name, error = e, "postStart hook failed");

@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     allocation::Trigger,
+    gate::Gate,
     machine::{self, Action, Decision, Inputs, KillReason, Memory, Op, Stage, StartError, Stop},
     ops, resize, sandbox,
     shared::PodShared,
@@ -55,6 +56,8 @@ pub(super) struct Worker {
     probers: Probers,
     ops: JoinSet<(Op, Done)>,
     handles: HashMap<Op, AbortHandle>,
+    /// Of the starts under way, by container.
+    gates: HashMap<String, Arc<Gate>>,
     last_status: Option<PodStatus>,
     sandbox_failures: u32,
     cleaned: bool,
@@ -92,6 +95,7 @@ impl Worker {
             probers: Probers::default(),
             ops: JoinSet::new(),
             handles: HashMap::new(),
+            gates: HashMap::new(),
             last_status: None,
             sandbox_failures: 0,
             cleaned: false,
@@ -172,18 +176,23 @@ impl Worker {
     fn stop(&mut self, grace: i64, failure: Option<(String, String)>) {
         self.memory.stop = Some(Stop { at: Timestamp::now(), grace, failure });
         // A sandbox under way is waited for: half of one would be left behind.
-        self.abort(|op| matches!(op, Op::Volumes | Op::Start(_) | Op::Kill(_)));
+        let gates = std::mem::take(&mut self.gates);
+        self.abort(|op| match op {
+            Op::Volumes | Op::Kill(_) => true,
+            Op::Start(name) => gates.get(name).is_none_or(|gate| gate.call_off()),
+            _ => false,
+        });
         self.shared.wake_runtime();
     }
 
     fn abort(&mut self, which: impl Fn(&Op) -> bool) {
-        for (op, handle) in &self.handles {
-            if which(op) {
+        let chosen: Vec<Op> = self.handles.keys().filter(|op| which(op)).cloned().collect();
+        for op in chosen {
+            if let Some(handle) = self.handles.remove(&op) {
                 handle.abort();
             }
+            self.memory.inflight.remove(&op);
         }
-        self.handles.retain(|op, _| !which(op));
-        self.memory.inflight.retain(|op| !which(op));
     }
 
     /// One decision carried out; returns when to look again.
@@ -376,6 +385,8 @@ impl Worker {
                     let resources = c.resources.clone().unwrap_or_default();
                     self.ctx.allocations.starting(&self.shared.uid, &name, &resources);
                 }
+                let gate = Arc::new(Gate::default());
+                self.gates.insert(name.clone(), gate.clone());
                 let start = ops::Start {
                     pod,
                     name: name.clone(),
@@ -384,6 +395,7 @@ impl Worker {
                     sandbox,
                     runtime: self.shared.runtime.read().clone(),
                     volumes: self.volumes.clone(),
+                    gate,
                 };
                 self.spawn(Op::Start(name.clone()), async move {
                     let result = ops::start_container(&ctx, &start).await;
@@ -535,6 +547,7 @@ impl Worker {
                 self.shared.wake_runtime();
             }
             Done::Start(name, result) => {
+                self.gates.remove(&name);
                 match result {
                     Ok(_) => {
                         self.memory.start_errors.remove(&name);
