@@ -8,7 +8,7 @@ use crate::{
     cri::Cri,
     probe::{
         exec,
-        handler::{self, Target},
+        handler::{self, Found, Target},
     },
 };
 
@@ -35,8 +35,8 @@ pub async fn run(
     let target = Target { cri, container_id, container, pod_ip };
     if let Some(h) = &hook.http_get {
         return match handler::http_get(&target, h, timeout, "kube-lifecycle/1.36").await {
-            Ok((true, _)) => Ok(()),
-            Ok((false, e)) | Err(e) => Err(e),
+            Ok(Found::Good(_) | Found::Doubtful(_)) => Ok(()),
+            Ok(Found::Bad(e)) | Err(e) => Err(e),
         };
     }
     if let Some(s) = &hook.sleep {

@@ -83,10 +83,15 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// Sends the request; status and body, or why there is no answer, in the words clients of upstream know.
+/// A URL as messages show it.
+pub fn url(tls: bool, host: &str, port: u16, path: &str) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}:{port}{path}", bracketed(host))
+}
+
+/// Sends the request; status, body and `Location`, or why there is no answer, in the words clients of upstream know.
 pub async fn get(request: &Get<'_>, timeout: Duration) -> Result<(u16, String, Option<String>), String> {
-    let scheme = if request.tls { "https" } else { "http" };
-    let url = format!("{scheme}://{}:{}{}", bracketed(request.host), request.port, request.path);
+    let url = url(request.tls, request.host, request.port, request.path);
     match tokio::time::timeout(timeout, exchange(request)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(e)) => Err(format!("Get {url:?}: {e}")),

@@ -8,7 +8,7 @@ use rand::Rng;
 use tokio::task::AbortHandle;
 
 use super::{
-    handler::{self, Target},
+    handler::{self, Found, Target},
     policy::{Kind, Threshold},
 };
 use crate::{
@@ -139,11 +139,7 @@ impl Task {
                     let _ = tokio::time::timeout(Duration::from_secs(1), started).await;
                 }
             }
-            let (ok, output, errored) = self.attempt().await;
-            if !ok {
-                self.report(&output, errored);
-            }
-            let Some(verdict) = threshold.observe(ok) else { continue };
+            let Some(verdict) = threshold.observe(self.attempt().await) else { continue };
             self.publish(verdict);
             // A started container needs no more startup probing; a killed one gets a new id.
             if self.kind == Kind::Startup || (self.kind == Kind::Liveness && !verdict) {
@@ -156,27 +152,25 @@ impl Task {
         self.shared.probes.lock().get(&self.id).copied().unwrap_or_default()
     }
 
-    async fn attempt(&self) -> (bool, String, bool) {
+    /// Whether the container did well. What is not plainly good is told of.
+    async fn attempt(&self) -> bool {
         let target = Target {
             cri: &self.ctx.cri,
             container_id: &self.id,
             container: &self.container,
             pod_ip: &self.ip,
         };
-        match handler::run(&target, &self.probe).await {
-            Ok((ok, output)) => (ok, output, false),
-            Err(e) => (false, e, true),
-        }
-    }
-
-    fn report(&self, output: &str, errored: bool) {
         let word = self.kind.word();
-        let message = if errored {
-            format!("{word} probe errored and resulted in unknown state: {output}")
-        } else {
-            format!("{word} probe failed: {output}")
+        let (ok, reason, message) = match handler::run(&target, &self.probe).await {
+            Ok(Found::Good(_)) => return true,
+            Ok(Found::Doubtful(output)) => (true, "ProbeWarning", format!("{word} probe warning: {output}")),
+            Ok(Found::Bad(output)) => (false, "Unhealthy", format!("{word} probe failed: {output}")),
+            Err(e) => {
+                (false, "Unhealthy", format!("{word} probe errored and resulted in unknown state: {e}"))
+            }
         };
-        self.ctx.recorder.container(&self.pod, &self.container.name, WARNING, "Unhealthy", message);
+        self.ctx.recorder.container(&self.pod, &self.container.name, WARNING, reason, message);
+        ok
     }
 
     fn publish(&self, verdict: bool) {
