@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use component_base::metrics::Metrics;
+use k8s_openapi::api::core::v1::PodStatus;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -12,6 +13,8 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets, exponential_buckets_range},
     },
 };
+
+use crate::status::terminations;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Operation {
@@ -34,6 +37,13 @@ struct Devices {
     is_error: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Terminated {
+    container_type: &'static str,
+    exit_code: i32,
+    reason: String,
+}
+
 type Durations = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// Handles of the registered metrics.
@@ -46,6 +56,7 @@ pub struct KubeletMetrics {
     running_containers: Family<State, Gauge>,
     start_duration: Arc<Histogram>,
     devices: Family<Devices, Histogram, fn() -> Histogram>,
+    terminated: Family<Terminated, Counter>,
 }
 
 fn device_buckets() -> Histogram {
@@ -66,6 +77,7 @@ impl KubeletMetrics {
             running_containers: Family::default(),
             start_duration: Arc::new(buckets()),
             devices: Family::new_with_constructor(device_buckets),
+            terminated: Family::default(),
         };
         let name: Family<NodeName, Gauge> = Family::default();
         name.get_or_create(&NodeName { node: node.to_owned() }).set(1);
@@ -106,6 +118,11 @@ impl KubeletMetrics {
                 "Duration in seconds of preparing and unpreparing all ResourceClaims of a pod",
                 m.devices.clone(),
             );
+            r.register(
+                "kubelet_terminated_containers",
+                "Cumulative number of container terminations.",
+                m.terminated.clone(),
+            );
         });
         m
     }
@@ -124,6 +141,15 @@ impl KubeletMetrics {
     pub fn devices(&self, operation_name: &'static str, took: Duration, failed: bool) {
         let label = Devices { operation_name, is_error: failed.to_string() };
         self.devices.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// A pod's status changes: the containers that have ended are counted.
+    pub fn status_changed(&self, old: &PodStatus, new: &PodStatus) {
+        for (container_type, end) in terminations::between(old, new) {
+            let reason = end.reason.clone().unwrap_or_default();
+            let label = Terminated { container_type, exit_code: end.exit_code, reason };
+            self.terminated.get_or_create(&label).inc();
+        }
     }
 
     /// What runs at present.

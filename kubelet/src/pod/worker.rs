@@ -304,6 +304,10 @@ impl Worker {
         if status.phase.as_deref() == Some("Running") && spec::phase(self.last_status.as_ref()) == "Pending" {
             self.ctx.metrics.pod_started(self.born.elapsed());
         }
+        // A worker that has just started knows what the API has.
+        if let Some(old) = self.last_status.as_ref().or(pod.status.as_ref()) {
+            self.ctx.metrics.status_changed(old, &status);
+        }
         let over = spec::is_terminal_phase(spec::phase(Some(&status)));
         *self.shared.status.write() = Some(status.clone());
         if over && !spec::is_terminal_phase(spec::phase(self.last_status.as_ref())) {

@@ -5,5 +5,6 @@ pub mod generate;
 pub mod manager;
 pub mod phase;
 mod resources;
+pub mod terminations;
 
 pub use manager::StatusWriter;
