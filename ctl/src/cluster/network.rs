@@ -33,11 +33,16 @@ fn node(layout: &Layout, n: u32) -> anyhow::Result<()> {
     if !exists(&format!("/run/netns/{namespace}")) {
         ip(&["netns", "add", &namespace])?;
     }
-    if !exists(&format!("/sys/class/net/{link}")) {
+    let inside = |args: &[&str]| ip(&[&["-n", namespace.as_str()], args].concat());
+    let known = exists(&format!("/sys/class/net/{link}"));
+    if !known || inside(&["link", "show", "eth0"]).is_err() {
+        if known {
+            // Of a namespace that was deleted: the kernel removes it in a while, or has by now.
+            let _ = ip(&["link", "delete", &link]);
+        }
         ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
     }
     ip(&["link", "set", &link, "master", &layout.bridge(), "up"])?;
-    let inside = |args: &[&str]| ip(&[&["-n", namespace.as_str()], args].concat());
     inside(&["link", "set", "lo", "up"])?;
     inside(&["address", "replace", &format!("{}/24", layout.node_ip(n)), "dev", "eth0"])?;
     inside(&["link", "set", "eth0", "up"])?;
@@ -86,16 +91,15 @@ fn egress(layout: &Layout) -> anyhow::Result<()> {
 /// Removes links, namespaces and the table. Returns what could not be removed.
 pub fn remove(layout: &Layout) -> Vec<String> {
     let mut left = Vec::new();
-    let prefix = format!("{}-", layout.bridge());
-    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix)
-            && let Err(e) = ip(&["netns", "delete", &name])
-        {
-            left.push(format!("network namespace {name}: {e:#}"));
+    let bridge = layout.bridge();
+    // The kernel takes its time over a namespace that was deleted, and would keep the links in it for so long.
+    let mut parts = named("/sys/class/net", &format!("{bridge}n"), &["link", "delete"]);
+    parts.extend(named("/run/netns", &format!("{bridge}-"), &["netns", "delete"]));
+    for (name, delete) in parts {
+        if let Err(e) = ip(&[delete, &[name.as_str()]].concat()) {
+            left.push(format!("{} {name}: {e:#}", delete[0]));
         }
     }
-    let bridge = layout.bridge();
     if exists(&format!("/sys/class/net/{bridge}"))
         && let Err(e) = ip(&["link", "delete", &bridge])
     {
@@ -107,6 +111,13 @@ pub fn remove(layout: &Layout) -> Vec<String> {
         .stderr(std::process::Stdio::null())
         .status();
     left
+}
+
+/// Entries of a folder whose names begin so, each with what deletes it.
+fn named<'a>(folder: &str, prefix: &str, delete: &'a [&'a str]) -> Vec<(String, &'a [&'a str])> {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).map(|name| (name, delete)).collect()
 }
 
 fn exists(path: &str) -> bool {
