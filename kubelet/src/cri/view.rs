@@ -69,10 +69,38 @@ impl PodRuntime {
         self.sandboxes.first().filter(|s| s.ready)
     }
 
+    /// Whether the container or sandbox of that id has ended. None: it is not known.
+    pub fn has_ended(&self, id: &str) -> Option<bool> {
+        let container = self.containers.iter().find(|c| c.id == id);
+        let sandbox = || self.sandboxes.iter().find(|s| s.id == id);
+        container.map(|c| c.state == ContainerState::Exited).or_else(|| sandbox().map(|s| !s.ready))
+    }
+
     /// Containers that may still run code.
     pub fn alive(&self) -> impl Iterator<Item = &Container> {
         self.containers
             .iter()
             .filter(|c| c.state == ContainerState::Running || c.state == ContainerState::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_exited_has_ended() {
+        use ContainerState::{Created, Exited, Running, Unknown};
+        for state in [Created, Running, Exited, Unknown] {
+            let container = Container { id: "c".into(), state, ..Container::default() };
+            let runtime = PodRuntime { containers: vec![container], ..PodRuntime::default() };
+            assert_eq!(runtime.has_ended("c"), Some(state == Exited), "{state:?}");
+            assert_eq!(runtime.has_ended("d"), None);
+        }
+        for ready in [true, false] {
+            let sandbox = Sandbox { id: "s".into(), ready, ..Sandbox::default() };
+            let runtime = PodRuntime { sandboxes: vec![sandbox], ..PodRuntime::default() };
+            assert_eq!(runtime.has_ended("s"), Some(!ready));
+        }
     }
 }

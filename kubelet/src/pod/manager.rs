@@ -279,12 +279,7 @@ impl PodManager {
                 .sandboxes
                 .iter()
                 .map(|s| (s.id.clone(), s.ready))
-                .chain(
-                    runtime
-                        .containers
-                        .iter()
-                        .map(|c| (c.id.clone(), c.state == crate::cri::ContainerState::Running)),
-                )
+                .chain(runtime.containers.iter().map(|c| (c.id.clone(), c.state == ContainerState::Running)))
                 .collect();
             let mut now = seen.remove(&p.uid).unwrap_or_default();
             known.sort();
@@ -310,13 +305,11 @@ async fn see_exit(manager: std::sync::Weak<PodManager>, id: String) {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let Some(manager) = manager.upgrade() else { return };
         for p in manager.all() {
-            let runtime = p.runtime.read().clone();
-            let running =
-                runtime.containers.iter().find(|c| c.id == id).map(|c| c.state == ContainerState::Running);
-            let ready = runtime.sandboxes.iter().find(|s| s.id == id).map(|s| s.ready);
-            match running.or(ready) {
-                Some(true) => p.wake_runtime(),
-                Some(false) => return,
+            let ended = p.runtime.read().has_ended(&id);
+            match ended {
+                // One that was seen as created only may be told of as running next.
+                Some(false) => p.wake_runtime(),
+                Some(true) => return,
                 None => continue,
             }
             break;
