@@ -93,11 +93,14 @@ pub fn remove(layout: &Layout) -> Vec<String> {
     let mut left = Vec::new();
     let bridge = layout.bridge();
     // The kernel takes its time over a namespace that was deleted, and would keep the links in it for so long.
-    let mut parts = named("/sys/class/net", &format!("{bridge}n"), &["link", "delete"]);
-    parts.extend(named("/run/netns", &format!("{bridge}-"), &["netns", "delete"]));
-    for (name, delete) in parts {
-        if let Err(e) = ip(&[delete, &[name.as_str()]].concat()) {
-            left.push(format!("{} {name}: {e:#}", delete[0]));
+    for name in named("/sys/class/net", &format!("{bridge}n")) {
+        if let Err(e) = ip(&["link", "delete", &name]) {
+            left.push(format!("link {name}: {e:#}"));
+        }
+    }
+    for name in named("/run/netns", &format!("{bridge}-")) {
+        if let Err(e) = ip(&["netns", "delete", &name]) {
+            left.push(format!("network namespace {name}: {e:#}"));
         }
     }
     if exists(&format!("/sys/class/net/{bridge}"))
@@ -113,11 +116,11 @@ pub fn remove(layout: &Layout) -> Vec<String> {
     left
 }
 
-/// Entries of a folder whose names begin so, each with what deletes it.
-fn named<'a>(folder: &str, prefix: &str, delete: &'a [&'a str]) -> Vec<(String, &'a [&'a str])> {
+/// Entries of a folder whose names begin so.
+fn named(folder: &str, prefix: &str) -> impl Iterator<Item = String> {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with(prefix)).map(|name| (name, delete)).collect()
+    names.filter(move |name| name.starts_with(prefix))
 }
 
 fn exists(path: &str) -> bool {
