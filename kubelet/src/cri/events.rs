@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_cri::v1;
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Cri;
 
@@ -40,6 +41,7 @@ pub async fn run(cri: Cri, out: mpsc::Sender<RuntimeEvent>) {
                 Err(status) if status.code() == tonic::Code::Unimplemented => {
                     tracing::info!("runtime has no CRI container events, trying containerd's event stream");
                     cri_events = false;
+                    continue;
                 }
                 Err(status) => tracing::warn!(error = status.message(), "CRI event stream ended"),
             }
@@ -61,12 +63,35 @@ pub async fn run(cri: Cri, out: mpsc::Sender<RuntimeEvent>) {
 }
 
 async fn stream_cri(cri: &Cri, out: &mpsc::Sender<RuntimeEvent>) -> Result<(), tonic::Status> {
-    let mut stream = cri.runtime().get_container_events(v1::GetEventsRequest {}).await?.into_inner();
-    let mut relist = tokio::time::interval(RELIST_WITH_EVENTS);
+    let mut runtime = cri.runtime();
+    let opening = runtime.get_container_events(v1::GetEventsRequest {});
+    follow(opening, |e| Some(RuntimeEvent::Changed(e.container_id)), out).await
+}
+
+/// Hands the events of a stream on until it ends.
+///
+/// Servers answer the request with their first event, so that nothing tells when they have begun to listen, and what
+/// happened before that is not told. So there is a look at everything soon after the request, whether the stream is open
+/// by then or not.
+async fn follow<M>(
+    opening: impl Future<Output = Result<tonic::Response<tonic::Streaming<M>>, tonic::Status>>,
+    read: impl Fn(M) -> Option<RuntimeEvent>,
+    out: &mpsc::Sender<RuntimeEvent>,
+) -> Result<(), tonic::Status> {
+    let mut relist = tokio::time::interval_at(Instant::now() + RELIST_ALONE, RELIST_WITH_EVENTS);
+    tokio::pin!(opening);
+    let mut stream = None;
     loop {
         let event = tokio::select! {
-            message = stream.message() => match message? {
-                Some(e) => RuntimeEvent::Changed(e.container_id),
+            opened = &mut opening, if stream.is_none() => {
+                stream = Some(opened?.into_inner());
+                continue;
+            }
+            message = next(&mut stream) => match message? {
+                Some(message) => match read(message) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 None => return Ok(()),
             },
             _ = relist.tick() => RuntimeEvent::Relist,
@@ -74,6 +99,14 @@ async fn stream_cri(cri: &Cri, out: &mpsc::Sender<RuntimeEvent>) -> Result<(), t
         if out.send(event).await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// The next message of a stream; does not return while there is no stream.
+async fn next<M>(stream: &mut Option<tonic::Streaming<M>>) -> Result<Option<M>, tonic::Status> {
+    match stream {
+        Some(stream) => stream.message().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -146,23 +179,7 @@ async fn stream_containerd(cri: &Cri, out: &mpsc::Sender<RuntimeEvent>) -> Resul
     };
     let path = http::uri::PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
     let codec = tonic_prost::ProstCodec::<SubscribeRequest, Envelope>::default();
-    let mut stream = grpc.server_streaming(tonic::Request::new(request), path, codec).await?.into_inner();
-    let mut relist = tokio::time::interval(RELIST_WITH_EVENTS);
-    loop {
-        let event = tokio::select! {
-            message = stream.message() => match message? {
-                Some(envelope) => match read(envelope) {
-                    Some(event) => event,
-                    None => continue,
-                },
-                None => return Ok(()),
-            },
-            _ = relist.tick() => RuntimeEvent::Relist,
-        };
-        if out.send(event).await.is_err() {
-            return Ok(());
-        }
-    }
+    follow(grpc.server_streaming(tonic::Request::new(request), path, codec), read, out).await
 }
 
 #[cfg(test)]
@@ -188,5 +205,15 @@ mod tests {
         assert_eq!(read(exit(b"abc", b"exec-1")), None);
         let start = Envelope { topic: "/tasks/start".into(), ..exit(b"abc", b"x") };
         assert_eq!(read(start), Some(RuntimeEvent::Changed("abc".into())));
+    }
+
+    #[tokio::test]
+    async fn everything_is_looked_at_though_the_stream_does_not_open() {
+        let (out, mut events) = mpsc::channel(1);
+        let never = std::future::pending::<Result<tonic::Response<tonic::Streaming<Envelope>>, _>>();
+        let following = tokio::spawn(async move { follow(never, read, &out).await });
+        let event = tokio::time::timeout(Duration::from_secs(30), events.recv()).await;
+        assert_eq!(event, Ok(Some(RuntimeEvent::Relist)));
+        following.abort();
     }
 }
