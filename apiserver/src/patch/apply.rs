@@ -10,12 +10,13 @@ use super::fields::{
     Comparison, Set, Ty, compare, compare_shown, merge, path_text, remove, to_set, validate, view,
 };
 use super::managed::{self, Id, Managed, Owned};
+use super::owners;
 use crate::status::{ApiError, ApiResult, Cause};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Never owned by anyone.
-static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
+pub(super) static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
     Set::of(&[
         "apiVersion",
         "kind",
@@ -50,7 +51,7 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn ty(&self) -> Ty<'_> {
+    pub(super) fn ty(&self) -> Ty<'_> {
         self.def.map_or(Ty::Deduced, Ty::Def)
     }
 
@@ -68,7 +69,7 @@ impl Writer<'_> {
         self.def.and_then(proto::json::zero).unwrap_or_else(|| Value::Object(Map::new()))
     }
 
-    fn id(&self, manager: &str, applied: bool) -> Id {
+    pub(super) fn id(&self, manager: &str, applied: bool) -> Id {
         Id::new(manager, applied, self.api_version, self.subresource)
     }
 }
@@ -78,6 +79,9 @@ impl Writer<'_> {
 /// `live` is the object before the write, `None` on create. Call it once the object holds what the client
 /// asked for and its defaults, before admission.
 pub fn track_update(live: Option<&Value>, new: &mut Value, w: &Writer<'_>) {
+    if live.is_some_and(|live| owners::track(live, new, w)) {
+        return;
+    }
     let mut managed = claimed(live, new, w);
     managed::strip(new);
     // An object that nobody tracked so far stays untracked.

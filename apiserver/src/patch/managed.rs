@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::fields::Set;
 
 /// More `Update` managers than this are folded into one.
-const MAX_UPDATE_MANAGERS: usize = 10;
+pub(super) const MAX_UPDATE_MANAGERS: usize = 10;
 const OLD_MANAGER: &str = "ancient-changes";
 const MAX_MANAGER_LENGTH: usize = 128;
 
@@ -62,24 +62,65 @@ pub(super) fn decode(object: &Value) -> Option<Managed> {
         return Some(out);
     };
     for e in entries {
-        let text = |k: &str| e.get(k).and_then(Value::as_str).unwrap_or_default();
-        let applied = match text("operation") {
-            "Apply" => true,
-            "Update" => false,
-            _ => return None,
-        };
-        if text("apiVersion").is_empty() || text("fieldsType") != "FieldsV1" {
-            return None;
-        }
-        let set = match e.get("fieldsV1") {
-            None | Some(Value::Null) => Set::default(),
-            Some(f) => Set::from_fields(f)?,
-        };
-        let id = Id::new(text("manager"), applied, text("apiVersion"), text("subresource"));
-        let time = e.get("time").and_then(Value::as_str).map(str::to_owned);
-        out.insert(id, Owned { set, api_version: text("apiVersion").to_owned(), time });
+        let (id, owned) = read(e)?;
+        out.insert(id, owned);
     }
     Some(out)
+}
+
+/// What tells an entry from others. `None` when it is malformed.
+pub(super) fn id(entry: &Value) -> Option<Id> {
+    let applied = match text(entry, "operation") {
+        "Apply" => true,
+        "Update" => false,
+        _ => return None,
+    };
+    if text(entry, "apiVersion").is_empty() || text(entry, "fieldsType") != "FieldsV1" {
+        return None;
+    }
+    Some(Id::new(text(entry, "manager"), applied, text(entry, "apiVersion"), text(entry, "subresource")))
+}
+
+/// One entry. `None` when it is malformed.
+pub(super) fn read(entry: &Value) -> Option<(Id, Owned)> {
+    let id = id(entry)?;
+    let set = match entry.get("fieldsV1") {
+        None | Some(Value::Null) => Set::default(),
+        Some(f) => Set::from_fields(f)?,
+    };
+    let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
+    Some((id, Owned { set, api_version: text(entry, "apiVersion").to_owned(), time }))
+}
+
+fn text<'a>(entry: &'a Value, field: &str) -> &'a str {
+    entry.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The form of an entry in objects.
+pub(super) fn write(id: &Id, owned: &Owned) -> Value {
+    let mut e = Map::new();
+    e.insert("manager".into(), id.manager.as_str().into());
+    e.insert("operation".into(), if id.applied { "Apply" } else { "Update" }.into());
+    e.insert("apiVersion".into(), owned.api_version.as_str().into());
+    if let Some(t) = &owned.time {
+        e.insert("time".into(), t.as_str().into());
+    }
+    e.insert("fieldsType".into(), "FieldsV1".into());
+    e.insert("fieldsV1".into(), owned.set.to_fields());
+    if !id.subresource.is_empty() {
+        e.insert("subresource".into(), id.subresource.as_str().into());
+    }
+    Value::Object(e)
+}
+
+/// Puts entries in upstream's order: applies first, then by age and name.
+pub(super) fn sort(entries: &mut [Value]) {
+    fn key(e: &Value) -> (bool, Option<&str>, [&str; 3]) {
+        let time = e.get("time").and_then(Value::as_str);
+        let names = ["manager", "apiVersion", "subresource"].map(|k| text(e, k));
+        (text(e, "operation") != "Apply", time, names)
+    }
+    entries.sort_by(|a, b| key(a).cmp(&key(b)));
 }
 
 /// Whether every entry of an object can be read.
@@ -112,35 +153,8 @@ pub(super) fn encode(object: &mut Value, managed: &Managed) {
     if managed.is_empty() {
         return;
     }
-    let mut entries: Vec<(&Id, &Owned)> = managed.iter().collect();
-    entries.sort_by(|(a, x), (b, y)| {
-        // Applies come first; then by age and name.
-        (!a.applied, &x.time, &a.manager, &x.api_version, &a.subresource).cmp(&(
-            !b.applied,
-            &y.time,
-            &b.manager,
-            &y.api_version,
-            &b.subresource,
-        ))
-    });
-    let list = entries
-        .into_iter()
-        .map(|(id, owned)| {
-            let mut e = Map::new();
-            e.insert("manager".into(), id.manager.as_str().into());
-            e.insert("operation".into(), if id.applied { "Apply" } else { "Update" }.into());
-            e.insert("apiVersion".into(), owned.api_version.as_str().into());
-            if let Some(t) = &owned.time {
-                e.insert("time".into(), t.as_str().into());
-            }
-            e.insert("fieldsType".into(), "FieldsV1".into());
-            e.insert("fieldsV1".into(), owned.set.to_fields());
-            if !id.subresource.is_empty() {
-                e.insert("subresource".into(), id.subresource.as_str().into());
-            }
-            Value::Object(e)
-        })
-        .collect();
+    let mut list: Vec<Value> = managed.iter().map(|(id, owned)| write(id, owned)).collect();
+    sort(&mut list);
     if let Some(o) = object.as_object_mut() {
         let meta = o.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
         if let Some(m) = meta.as_object_mut() {

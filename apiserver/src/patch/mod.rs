@@ -8,6 +8,8 @@ pub mod apply;
 pub mod fields;
 pub mod json;
 pub mod managed;
+mod narrow;
+mod owners;
 #[cfg(test)]
 mod recorded;
 mod reset;
@@ -62,6 +64,9 @@ pub fn patched(
     def: Option<&TypeDef>,
     strictness: Strictness,
 ) -> ApiResult<Decoded> {
+    if let Some(value) = def.and_then(|d| narrow::patched(kind, live, patch, d, strictness)) {
+        return Ok(Decoded { value, strict_errors: Vec::new() });
+    }
     let original = match def {
         Some(d) => fields::view(live, d),
         None => live.clone(),

@@ -13,11 +13,11 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const SET_ORDER: &str = "$setElementOrder/";
 
-type Object = Map<String, Value>;
+pub(super) type Object = Map<String, Value>;
 
 /// Why a patch cannot be carried out.
 #[derive(Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The patch is malformed (400).
     Bad(String),
     /// It contradicts itself or asks for what lists cannot do (422).
@@ -88,7 +88,12 @@ fn element(ty: Option<&TypeDef>) -> Option<&TypeDef> {
     }
 }
 
-fn merge_map(mut original: Object, mut patch: Object, def: Option<&TypeDef>) -> Result<Object, Fault> {
+/// Lays a patch over an object, or a part of one, of type `def`.
+pub(super) fn merge_map(
+    mut original: Object,
+    mut patch: Object,
+    def: Option<&TypeDef>,
+) -> Result<Object, Fault> {
     if let Some(d) = patch.remove(DIRECTIVE) {
         return match d.as_str() {
             Some("replace") => Ok(patch),

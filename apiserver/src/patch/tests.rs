@@ -242,3 +242,56 @@ fn a_client_may_drop_all_entries() {
     track_update(Some(&before), &mut after, &writer("m", "2026-01-01T00:00:00Z", &reset));
     assert!(after["metadata"].get("managedFields").is_none());
 }
+
+/// The ways that spare work find what the general ones find.
+#[test]
+fn small_patches_and_their_owners_are_as_general_ones() {
+    let reset = Set::of(&["spec"]);
+    let mut live = canonical(&wanted("1", json!({"a": "1"})));
+    track_update(None, &mut live, &writer("creator", "2026-01-01T00:00:00Z", &Set::default()));
+    let mut live = stored(live);
+    let patches = [
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+        json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+        json!({"metadata": {"labels": {"a": "2", "b": "3"}}}),
+        json!({"spec": {"containers": [{"name": "c", "image": "2"}]}}),
+        json!({"spec": {"terminationGracePeriodSeconds": 7, "nodeSelector": {}}}),
+        json!({"status": {"conditions": []}}),
+        json!({"metadata": {"labels": {"a": null}}}),
+        json!({"status": {"phase": 1}}),
+        json!({"status": {"foo": 1}}),
+    ];
+    let mut narrow = 0;
+    for (i, patch) in patches.iter().enumerate() {
+        let body = serde_json::to_vec(patch).unwrap();
+        for kind in [PatchType::Strategic, PatchType::Merge] {
+            // With a directive that says nothing new, the general way is taken.
+            let mut general = patch.clone();
+            general["$retainKeys"] = live.as_object().unwrap().keys().cloned().collect::<Vec<_>>().into();
+            let general = match kind {
+                PatchType::Strategic => serde_json::to_vec(&general).unwrap(),
+                _ => serde_json::to_vec(&json!([])).unwrap(),
+            };
+            let Some(found) = super::narrow::patched(kind, &live, &body, pod_type(), Strictness::Strict)
+            else {
+                continue;
+            };
+            narrow += 1;
+            if kind == PatchType::Strategic {
+                let expected = patched(kind, &live, &general, Some(pod_type()), Strictness::Strict).unwrap();
+                assert_eq!(found, expected.value, "{patch}");
+            }
+            // Without entries to compare, the general way is taken.
+            let (now, name) = (format!("2026-01-02T00:00:{i:02}Z"), format!("m{}", i % 3));
+            let w = writer(&name, &now, &reset);
+            let mut general = found.clone();
+            general["metadata"].as_object_mut().unwrap().remove("managedFields");
+            track_update(Some(&live), &mut general, &w);
+            let mut tracked = found;
+            assert!(super::owners::track(&live, &mut tracked, &w));
+            assert_eq!(tracked, general, "{patch}");
+            live = tracked;
+        }
+    }
+    assert_eq!(narrow, 11);
+}

@@ -66,6 +66,16 @@ impl Set {
         }
     }
 
+    /// The elements at which paths end.
+    pub fn elements(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(String::as_str)
+    }
+
+    /// The elements at which paths go on, with what lies below.
+    pub fn nested(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.children.iter().map(|(e, below)| (e.as_str(), below))
+    }
+
     /// Whether a path ends at this element.
     pub fn has_member(&self, element: &str) -> bool {
         self.members.contains(element)
