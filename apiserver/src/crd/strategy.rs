@@ -72,11 +72,11 @@ impl DynStrategy for CustomStrategy {
         &self,
         cx: &mut Context,
         o: &mut Value,
-        old: &Value,
-        settle: &mut dyn FnMut(&mut Context, &mut Value),
+        old: &mut Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value, &Value),
     ) -> Outcome<ErrorList> {
         self.prepare_update(cx, o, old);
-        settle(cx, o);
+        settle(cx, o, old);
         // The schema judges the object and the change in one.
         if !cx.is_status() {
             warn_of_finalizers(cx, o, Some(old));

@@ -205,7 +205,12 @@ impl<S: Strategy> Erased<S> {
 
 impl<S: Strategy> DynStrategy for Erased<S> {
     fn default(&self, object: &mut Value) -> Outcome<()> {
-        self.change(object, |o| self.0.default(o)).map(|_| ())
+        self.change_aside(object, |o| self.0.default(o)).map(|_| ())
+    }
+
+    fn default_changed(&self, object: &mut Value, old: &Value) -> Outcome<()> {
+        let same = |sections: &[&str]| sections.iter().all(|s| object.get(s) == old.get(s));
+        if self.0.defaulted().is_some_and(same) { Ok(()) } else { self.default(object) }
     }
 
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Outcome<()> {
@@ -226,21 +231,30 @@ impl<S: Strategy> DynStrategy for Erased<S> {
         &self,
         cx: &mut Context,
         object: &mut Value,
-        old: &Value,
-        settle: &mut dyn FnMut(&mut Context, &mut Value),
+        old: &mut Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value, &Value),
     ) -> Outcome<ErrorList> {
-        let old = self.stored(old)?;
-        let typed = self.change(object, |o| self.0.prepare_update(cx, o, &old))?;
-        settle(cx, object);
+        let aside = Aside::take(old);
+        let was = self.stored(old);
+        aside.put_back(old);
+        let was = was?;
+        let typed = self.change_aside(object, |o| {
+            self.0.default(o);
+            self.0.prepare_update(cx, o, &was);
+        })?;
+        settle(cx, object, old);
+        let aside = Aside::take(object);
         let new = match typed {
-            Some(mut typed) => {
-                *typed.metadata_mut() = read(&object["metadata"])?;
+            Some(mut typed) => read(&object["metadata"]).map(|metadata| {
+                *typed.metadata_mut() = metadata;
                 typed
-            }
-            None => read(object)?,
+            }),
+            None => read(object),
         };
+        aside.put_back(object);
+        let new = new?;
         let mut errors = self.wrong(cx, object, &new);
-        errors.extend(self.0.validate_update(cx, &new, &old));
+        errors.extend(self.0.validate_update(cx, &new, &was));
         Ok(errors)
     }
 }

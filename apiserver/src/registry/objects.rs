@@ -124,10 +124,22 @@ impl Registry {
 
     /// A decoded object to the form that is stored: storage version, defaults applied.
     pub fn to_hub(&self, r: &resource::Resource, o: &mut Value) -> ApiResult<()> {
+        self.changed_to_hub(r, o, None)
+    }
+
+    /// [`Self::to_hub`] for what a patch made of `old`, which is in the form that is stored.
+    pub fn changed_to_hub(
+        &self,
+        r: &resource::Resource,
+        o: &mut Value,
+        old: Option<&Value>,
+    ) -> ApiResult<()> {
         super::codec::to_storage(r, o)?;
-        if let Some(s) = r.strategy() {
-            super::write::step(r, s.default(o))?;
-        }
-        Ok(())
+        let Some(s) = r.strategy() else { return Ok(()) };
+        let done = match old {
+            Some(old) => s.default_changed(o, old),
+            None => s.default(o),
+        };
+        super::write::step(r, done)
     }
 }

@@ -57,7 +57,7 @@ impl Context {
 /// Per-kind rules on the typed object, one file per kind under `kinds/`.
 ///
 /// The generic handlers call them in this order. Create: `default`, admission, `prepare_create`, `validate`.
-/// Update: `default`, admission, `prepare_update`, `validate` of the new object, `validate_update`.
+/// Update: `default`, admission, `default`, `prepare_update`, `validate` of the new object, `validate_update`.
 pub trait Strategy: Send + Sync + 'static {
     /// The `k8s-openapi` type.
     type Object: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Send;
@@ -70,6 +70,11 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Fills what the client left out. Idempotent.
     fn default(&self, _object: &mut Self::Object) {}
+
+    /// Top-level fields that [`Self::default`] reads and fills; none where it is not said.
+    fn defaulted(&self) -> Option<&'static [&'static str]> {
+        None
+    }
 
     /// Resets what a client may not set on create (status, generation, …).
     fn prepare_create(&self, _cx: &mut Context, _object: &mut Self::Object) {}
@@ -92,6 +97,11 @@ pub trait Strategy: Send + Sync + 'static {
 /// [`Strategy`] with the type erased: what the generic handlers hold. Objects are JSON values here.
 pub trait DynStrategy: Send + Sync + 'static {
     fn default(&self, object: &mut Value) -> Result<(), serde_json::Error>;
+    /// [`Self::default`] for what a change made of the stored object `old`: nothing where the change is beside all that
+    /// has defaults. Those that came after `old` was written are filled in by [`Self::update`].
+    fn default_changed(&self, object: &mut Value, _old: &Value) -> Result<(), serde_json::Error> {
+        self.default(object)
+    }
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Result<(), serde_json::Error>;
     /// [`Self::prepare_create`], then [`Self::validate`]: what is wrong with the prepared object.
     fn create(&self, cx: &mut Context, object: &mut Value) -> Result<ErrorList, serde_json::Error> {
@@ -99,14 +109,14 @@ pub trait DynStrategy: Send + Sync + 'static {
         self.validate(cx, object)
     }
     fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
-    /// Prepares a changed object and gives it to `settle`, which may change its metadata; what is wrong then with the
-    /// object or the change.
+    /// Prepares a changed object and gives it and the old one to `settle`, which may change its metadata; what is wrong then with the
+    /// object or the change. `old` is left as it is.
     fn update(
         &self,
         cx: &mut Context,
         object: &mut Value,
-        old: &Value,
-        settle: &mut dyn FnMut(&mut Context, &mut Value),
+        old: &mut Value,
+        settle: &mut dyn FnMut(&mut Context, &mut Value, &Value),
     ) -> Result<ErrorList, serde_json::Error>;
 }
 

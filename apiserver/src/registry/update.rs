@@ -67,7 +67,7 @@ impl Registry {
         kv: &KeyValue,
         change: Change<'_>,
     ) -> ApiResult<Result<Written, Option<KeyValue>>> {
-        let old = r.decode(kv).await?;
+        let mut old = r.decode(kv).await?;
         let mut o = change(Some(&old))?;
         if !object::uid(&o).is_empty() && object::uid(&o) != object::uid(&old) {
             return Err(uid_conflict(r, name, object::uid(&o), object::uid(&old)));
@@ -81,7 +81,7 @@ impl Registry {
             Some(a) => Some(a.update(&old, &mut o, cx.dry_run).await?),
             None => None,
         };
-        self.prepare_update(r, cx, &mut o, &old)?;
+        self.prepare_update(r, cx, &mut o, &mut old)?;
         self.admitted(r, cx, (namespace, Operation::Update), Some(&old), &o).await?;
         if let Some(g) = &mut guard {
             g.writing();
@@ -102,7 +102,7 @@ impl Registry {
         r: &Resource,
         cx: &mut WriteCx<'_>,
         o: &mut Value,
-        old: &Value,
+        old: &mut Value,
     ) -> ApiResult<()> {
         object::copy_meta(o, old, "generation");
         let rules = r.strategy().filter(|_| !cx.raw);
@@ -115,7 +115,7 @@ impl Registry {
         };
         let mut scx = context(r, cx, old);
         let (mut prepared, mut errors) = (Vec::new(), ErrorList::new());
-        let wrong = rules.update(&mut scx, o, old, &mut |scx, o| {
+        let wrong = rules.update(&mut scx, o, old, &mut |scx, o, old| {
             prepared = std::mem::take(&mut scx.warnings);
             scx.updating = true;
             settle_metadata(cx, o, old);

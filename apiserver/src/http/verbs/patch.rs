@@ -57,7 +57,7 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
         }
         let mut new = patch.apply(r, (&manager, &sub), current, &mut patch_warnings)?;
         super::check_name(r, &mut new, call.info)?;
-        registry.to_hub(r, &mut new)?;
+        registry.changed_to_hub(r, &mut new, old)?;
         Ok(new)
     };
     let done = registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;

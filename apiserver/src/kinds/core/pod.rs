@@ -110,6 +110,10 @@ impl Strategy for Pod {
         pod.status.get_or_insert_with(Default::default);
     }
 
+    fn defaulted(&self) -> Option<&'static [&'static str]> {
+        Some(&["spec"])
+    }
+
     fn prepare_create(&self, cx: &mut Context, pod: &mut api::Pod) {
         first_generation(&mut pod.metadata);
         merge_all_label_keys(pod);
