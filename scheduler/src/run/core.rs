@@ -34,7 +34,7 @@ use crate::queue::{Queue, Queued};
 
 /// Changes that may wait to be applied.
 const BACKLOG: usize = 512;
-/// Bindings and patches on their way at a time.
+/// Bindings, patches and evictions on their way at a time.
 const IN_FLIGHT: usize = 64;
 /// Decisions taken before other tasks get a turn.
 const BATCH: usize = 16;

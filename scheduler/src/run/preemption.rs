@@ -107,13 +107,18 @@ impl Worker {
         }
         self.preempting.insert(pod.uid.clone(), false);
         let (writer, pod, reports) = (writer.clone(), pod.clone(), self.reports.0.clone());
+        let slots = self.slots.clone();
         self.tasks.spawn(async move {
             for p in outbid {
+                let _permit = slots.acquire().await;
                 writer.clear_nomination(&p).await;
             }
-            let profile = pod.want().scheduler.clone();
-            let evictions =
-                c.victims.iter().filter(|v| !v.deleting).map(|v| writer.evict(v, &pod, &c.node, &profile));
+            let profile = &pod.want().scheduler;
+            let (slots, writer, pod, node) = (&slots, &writer, &pod, &c.node);
+            let evictions = c.victims.iter().filter(|v| !v.deleting).map(|v| async move {
+                let _permit = slots.acquire().await;
+                writer.evict(v, pod, node, profile).await
+            });
             let all = futures::future::join_all(evictions).await.into_iter().all(|done| done);
             let _ = reports.send(Report::Evicted { uid: pod.uid.clone(), all });
         });
