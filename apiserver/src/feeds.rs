@@ -16,7 +16,7 @@ use crate::metrics::parts;
 use crate::registry::Registry;
 use crate::registry::storage::Storage;
 use crate::status::ApiResult;
-use crate::store::{RangeRequest, Revision, StoreError, WatchBatch, prefix_end};
+use crate::store::{Event, RangeRequest, Revision, StoreError, WatchBatch, prefix_end};
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -63,6 +63,15 @@ impl Sink {
                 true
             }
         }
+    }
+
+    /// Whether a change of an object that the sink knows is none of what it holds of it. Most changes of pods are of what
+    /// is said of them.
+    fn has(&self, storage: &Storage, change: &Event) -> bool {
+        let Some(prev) = change.prev.as_ref() else { return false };
+        matches!(self, Self::Graph(_))
+            && storage.resource == "pods"
+            && storage.form.alike(prev, &change.kv.value, USED)
     }
 
     fn put_in_graph(graph: &Graph, resource: &str, v: &serde_json::Value) {
@@ -212,6 +221,8 @@ async fn watch(
                     if e.deleted {
                         sink.remove(storage, &e.kv.key);
                         known.remove(&e.kv.key);
+                    } else if known.contains(&e.kv.key) && sink.has(storage, &e) {
+                        continue;
                     } else if sink.upsert(storage, &e.kv.key, &e.kv.value, e.kv.mod_revision) {
                         known.insert(e.kv.key);
                     } else {

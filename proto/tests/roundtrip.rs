@@ -120,3 +120,22 @@ fn picked_fields_are_those_of_the_whole_object() {
         assert!(depth == 0 || fields("spec") == 3, "{picked}");
     }
 }
+
+#[test]
+fn objects_are_alike_where_they_are_written_alike() {
+    let pod = schema::by_gvk("", "v1", "Pod").unwrap();
+    let before = filled(pod, 8, &mut 0);
+    let mut after = before.clone();
+    after["status"]["phase"] = "another".into();
+    after["metadata"]["labels"]["another"] = "label".into();
+    let written = |v: &Value| wire::to_proto(v, pod).unwrap();
+    let alike = |paths: &[&str]| wire::alike(&written(&before), &written(&after), pod, paths).unwrap();
+    assert!(alike(&["metadata.name", "metadata.annotations", "spec", "status.podIPs"]));
+    assert!(!alike(&["spec", "status"]));
+    assert!(!alike(&["status.phase"]));
+    assert!(!alike(&["metadata.labels"]));
+    let mut without = before.clone();
+    without.as_object_mut().unwrap().remove("spec");
+    assert!(!wire::alike(&written(&before), &written(&without), pod, &["spec"]).unwrap());
+    assert!(wire::alike(&written(&before), &written(&without), pod, &["metadata"]).unwrap());
+}

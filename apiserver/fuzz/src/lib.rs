@@ -107,11 +107,11 @@ pub fn objects(data: &[u8]) {
         return;
     }
     let _ = rules.validate(&mut cx, &o);
-    let old = o.clone();
+    let mut old = o.clone();
     for subresource in ["", "status"] {
         let mut cx = Context { updating: true, subresource: subresource.to_owned(), ..cx.clone() };
         let mut new = old.clone();
-        let _ = rules.update(&mut cx, &mut new, &old, &mut |_, _| {});
+        let _ = rules.update(&mut cx, &mut new, &mut old, &mut |_, _, _| {});
     }
     let _ = kinds::selectable_fields(r.group, r.resource, &o);
 }

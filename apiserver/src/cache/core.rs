@@ -7,12 +7,13 @@ use super::map::Map;
 use super::object::Object;
 use crate::store::{Event, KeyValue, Revision};
 
-/// Recent events kept: at least so many, and more for watches that come back late.
+/// Recent events kept: at least so many, and more for watches that come back late. What is not kept is read from the
+/// store's history, decoded and rendered for each watch by itself.
 const RING: usize = 64;
-const RING_MAX: usize = 4096;
-/// Bytes of objects that only recent events keep alive.
+const RING_MAX: usize = 16_384;
+/// Bytes of objects that only recent events keep alive: at most what a busy server writes within a second.
 const RING_BYTES: usize = 128 << 10;
-const RING_BYTES_MAX: usize = 4 << 20;
+const RING_BYTES_MAX: usize = 16 << 20;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::apply::{NEVER_OWNED, Writer};
 use super::fields::{Comparison, Set, compare_shown};
-use super::managed::{self, Id, Owned};
+use super::managed::{self, Owned};
 
 /// Does what [`super::apply::track_update`] does, where `new` has the entries of `live`, as many as need not be folded.
 /// False: that is not so, and nothing was done.
@@ -18,34 +18,48 @@ pub(super) fn track(live: &Value, new: &mut Value, w: &Writer<'_>) -> bool {
     if changes.is_same() {
         return true;
     }
+    let id = w.id(w.manager, false);
+    // Entries that are read and written anew; all others stay.
+    let mut touched = Vec::with_capacity(before.len());
+    for entry in before {
+        let own = managed::id(entry).is_some_and(|i| i == id);
+        let read = (own || touches(entry.get("fieldsV1"), &changes)).then(|| managed::read(entry));
+        match read {
+            Some(None) => return false,
+            Some(read) => touched.push(read),
+            None => touched.push(None),
+        }
+    }
     let Some(list) = new.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) else {
         return false;
     };
-    let mut kept = Vec::with_capacity(list.len() + 1);
-    let mut mine = Set::default();
-    let id = w.id(w.manager, false);
-    for entry in list.iter() {
-        let own = managed::id(entry).is_some_and(|i| i == id);
-        if !own && !touches(entry.get("fieldsV1"), &changes) {
-            kept.push(entry.clone());
+    let (mut kept, mut mine) = (Vec::with_capacity(before.len() + 1), None);
+    for (entry, read) in std::mem::take(list).into_iter().zip(touched) {
+        let Some((entry_id, mut owned)) = read else {
+            kept.push(entry);
             continue;
-        }
-        let Some((entry_id, mut owned)) = managed::read(entry) else { return false };
+        };
         for changed in [&changes.modified, &changes.added, &changes.removed] {
             owned.set.subtract(changed);
         }
-        if own {
-            mine = owned.set;
+        if entry_id == id {
+            mine = Some(owned);
         } else if !owned.set.is_empty() {
             kept.push(managed::write(&entry_id, &owned));
         }
     }
     let gained = changes.modified.union(changes.added).difference(&NEVER_OWNED);
-    // Whoever sets nothing new keeps the time of the last change.
-    let time = if gained.is_empty() { time_of(list, &id) } else { Some(w.now.into()) };
-    let set = mine.union(gained);
-    if !set.is_empty() {
-        kept.push(managed::write(&id, &Owned { set, api_version: w.api_version.into(), time }));
+    let mut mine =
+        mine.unwrap_or_else(|| Owned { set: Set::default(), api_version: w.api_version.into(), time: None });
+    if !gained.is_empty() {
+        mine = Owned {
+            set: mine.set.union(gained),
+            api_version: w.api_version.into(),
+            time: Some(w.now.into()),
+        };
+    }
+    if !mine.set.is_empty() {
+        kept.push(managed::write(&id, &mine));
     }
     managed::sort(&mut kept);
     if kept.is_empty() {
@@ -58,11 +72,6 @@ pub(super) fn track(live: &Value, new: &mut Value, w: &Writer<'_>) -> bool {
 
 fn entries(o: &Value) -> Option<&Vec<Value>> {
     o.pointer("/metadata/managedFields").and_then(Value::as_array)
-}
-
-fn time_of(list: &[Value], id: &Id) -> Option<String> {
-    let mine = list.iter().find(|e| managed::id(e).is_some_and(|i| i == *id))?;
-    mine.get("time").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Whether any changed path is, or may be, among these fields.

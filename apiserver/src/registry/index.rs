@@ -102,6 +102,12 @@ impl Form for ObjectIndexer {
         proto::wire::pick(env.raw, &self.schema, paths).map_err(|e| e.to_string())
     }
 
+    fn alike(&self, a: &[u8], b: &[u8], paths: &[&str]) -> bool {
+        let raw = |stored| proto::envelope::unwrap(stored).map(|env| env.raw);
+        let (Ok(a), Ok(b)) = (raw(a), raw(b)) else { return false };
+        proto::wire::alike(a, b, &self.schema, paths).unwrap_or(false)
+    }
+
     fn encode(&self, o: &Value) -> Result<Bytes, String> {
         codec::encode_stored(&self.schema, &self.api_version, self.kind, o)
     }

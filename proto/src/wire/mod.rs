@@ -11,7 +11,7 @@ mod write;
 
 pub(crate) use cursor::{Cursor, Wire};
 pub use meta::{Metadata, OwnerRef, metadata, with_resource_version};
-pub use read::{from_proto, pick};
+pub use read::{alike, from_proto, pick};
 pub use transcode::proto_to_json;
 pub use write::to_proto;
 pub(crate) use write::{put_bytes, put_int, put_message};

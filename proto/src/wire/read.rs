@@ -60,6 +60,50 @@ fn picked(
     Ok(())
 }
 
+/// Whether two objects are written alike in the fields on these dotted paths of JSON names, of which nothing is decoded.
+/// Written by different encoders, equal ones may not be.
+pub fn alike(a: &[u8], b: &[u8], def: &TypeDef, paths: &[&str]) -> Result<bool, WireError> {
+    let Kind::Struct(s) = &def.kind else { return Err(WireError::NoForm(def.go)) };
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    written(a, s, paths, &mut left, MAX_DEPTH)?;
+    written(b, s, paths, &mut right, MAX_DEPTH)?;
+    Ok(left == right)
+}
+
+/// Collects the bytes of the fields on these paths, keys and all, in their order.
+fn written<'a>(
+    bytes: &'a [u8],
+    s: &Struct,
+    paths: &[&str],
+    out: &mut Vec<&'a [u8]>,
+    depth: usize,
+) -> Result<(), WireError> {
+    let depth = depth.checked_sub(1).ok_or(WireError::Depth)?;
+    let (mut cur, mut begin) = (Cursor::new(bytes), 0);
+    while let Some((tag, wire)) = cur.next()? {
+        let field = &bytes[std::mem::replace(&mut begin, cur.pos())..cur.pos()];
+        let Ok(at) = s.wire.binary_search_by(|x| x.tag.cmp(&tag)) else { continue };
+        let f = match &s.wire[at].target {
+            Target::Inline(t) => {
+                let Kind::Struct(inner) = &t.kind else { return Err(WireError::NoForm(t.go)) };
+                written(wire.bytes(t.go)?, inner, paths, out, depth)?;
+                continue;
+            }
+            Target::Field(i) => &s.fields[usize::from(*i)],
+        };
+        if paths.contains(&f.json) {
+            out.push(field);
+            continue;
+        }
+        let below = paths.iter().filter_map(|p| p.strip_prefix(f.json)?.strip_prefix('.'));
+        let below: Vec<&str> = below.collect();
+        if let (Kind::Struct(inner), false) = (&f.ty.kind, below.is_empty()) {
+            written(wire.bytes(f.json)?, inner, &below, out, depth)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn text(b: &[u8]) -> String {
     match from_utf8(b) {
         Ok(s) => s.to_owned(),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::raw::{requests, version};
+use super::seen::Seen;
 
 /// Requests on their way at a time.
 const IN_FLIGHT: usize = 32;
@@ -123,13 +124,12 @@ async fn renew(client: Client, nodes: usize) {
 /// Says of bound pods that they run, and lets deleted ones go, as a kubelet would.
 async fn run_pods(client: Client, tasks: TaskTracker) {
     let bound = watcher::Config::default().fields("spec.nodeName!=");
-    let mut events = watching::events(Api::<Pod>::all(client.clone()), bound);
+    let mut events = watching::events(Api::<Seen>::all(client.clone()), bound);
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     while let Some(event) = events.next().await {
         let (Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("");
         let leaving = pod.metadata.deletion_timestamp.is_some();
-        if phase != "Pending" && !leaving {
+        if pod.phase() != "Pending" && !leaving {
             continue;
         }
         let Ok(permit) = slots.clone().acquire_owned().await else { return };

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::cases::{Batch, Case};
 use super::raw::requests;
+use super::seen::Seen;
 
 /// Requests on their way at a time.
 pub const IN_FLIGHT: usize = 64;
@@ -56,25 +57,21 @@ pub async fn run(client: &Client, case: &Case) -> anyhow::Result<()> {
 /// Makes pods and waits until nothing more happens to any: its node says that it runs, or the scheduler that it fits
 /// nowhere.
 async fn settle(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
-    let settled = |p: &Pod| {
-        let Some(status) = &p.status else { return false };
-        let mut conditions = status.conditions.iter().flatten();
-        match b.fits {
-            true => status.phase.as_deref() == Some("Running"),
-            false => conditions.any(|c| c.type_ == "PodScheduled" && c.status == "False"),
-        }
+    let settled = |p: &Seen| match b.fits {
+        true => p.phase() == "Running",
+        false => p.is_unschedulable(),
     };
     create_and_wait(api, b, settled).await
 }
 
 async fn bind_all(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
-    let bound = |p: &Pod| p.spec.as_ref().is_some_and(|s| s.node_name.is_some());
-    create_and_wait(api, b, bound).await
+    create_and_wait(api, b, Seen::is_bound).await
 }
 
-async fn create_and_wait(api: &Api<Pod>, b: &Batch, done: impl Fn(&Pod) -> bool) -> anyhow::Result<()> {
+async fn create_and_wait(api: &Api<Pod>, b: &Batch, done: impl Fn(&Seen) -> bool) -> anyhow::Result<()> {
     let label = watcher::Config::default().labels(&format!("app={}", b.prefix));
-    let mut events = Box::pin(watching::events(api.clone(), label));
+    let pods = Api::namespaced(api.clone().into_client(), NAMESPACE);
+    let mut events = Box::pin(watching::events::<Seen>(pods, label));
     // The watch is there before the first pod is.
     while let Some(event) = events.next().await {
         if matches!(event, Event::InitDone) {
@@ -101,9 +98,9 @@ async fn create(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
 }
 
 async fn wait(
-    mut events: impl Stream<Item = Event<Pod>> + Unpin,
+    mut events: impl Stream<Item = Event<Seen>> + Unpin,
     b: &Batch,
-    done: impl Fn(&Pod) -> bool,
+    done: impl Fn(&Seen) -> bool,
 ) -> anyhow::Result<()> {
     let mut ready: HashSet<String> = HashSet::new();
     while ready.len() < b.count {

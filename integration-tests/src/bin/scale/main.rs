@@ -9,6 +9,7 @@ mod controllers;
 mod hollow;
 mod load;
 mod raw;
+mod seen;
 
 use anyhow::{Context, bail};
 use ctl::cluster::control_plane;
