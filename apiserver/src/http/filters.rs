@@ -113,7 +113,9 @@ async fn serve(app: Arc<App>, request: Request<Incoming>, peer: Option<Peer>) ->
         }
         Ok(timeout) => {
             let facts = Facts { info: &info, audit_id: &audit_id, received, timeout, pretty };
-            let call = recency::scope(known(&app, parts, body, &facts, query, &found, peer));
+            // On the heap, as each scope and each filter behind it would hold the state of all that may follow anew: small
+            // pieces are allocated faster than one large, and moved less.
+            let call = recency::scope(Box::pin(known(&app, parts, body, &facts, query, &found, peer)));
             let call = AssertUnwindSafe(call).catch_unwind();
             match timeout {
                 Some(t) => tokio::time::timeout(t, call).await,
@@ -234,7 +236,6 @@ async fn known(
     // Credentials have done their work; nothing behind this line needs them.
     app.authenticator.strip_credentials(&mut parts.headers);
     let span = found.span.lock().as_ref().map(trace::Span::as_parent);
-    // On the heap: the state of everything that may follow is large, and each scope would hold it anew.
     let rest = Box::pin(allowed(app, parts, body, f, query, user, found));
     trace::scope(span, audit::scope(context, rest)).await
 }
@@ -298,7 +299,7 @@ async fn allowed(
         pretty: f.pretty,
         warnings: deprecation::of(info).map(|d| d.warning.to_owned()).into_iter().collect(),
     };
-    let mut response = holding(permit, router::route(app, call)).await;
+    let mut response = holding(permit, Box::pin(router::route(app, call))).await;
     if let Some(d) = deprecation::of(info) {
         app.metrics.deprecated(d, info);
         audit::annotate("k8s.io/deprecated", || "true");

@@ -1,5 +1,6 @@
 //! From an authorized request to its handler.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -70,14 +71,17 @@ async fn read(body: Incoming) -> ApiResult<Bytes> {
     }
 }
 
+/// The work of one handler, with no more state than it needs.
+type Answer<'a> = Pin<Box<dyn Future<Output = ApiResult<Response>> + Send + 'a>>;
+
 /// Answers an authorized request.
 pub async fn route(app: &Arc<App>, call: Call<'_>) -> ApiResult<Response> {
     let info = call.info;
     if let Some(service) = app.aggregator.target(info) {
-        return Ok(aggregator::proxy::answer(app, call, &service).await);
+        return Ok(Box::pin(aggregator::proxy::answer(app, call, &service)).await);
     }
     if !info.is_resource {
-        return discovery::paths::answer(app, call).await;
+        return Box::pin(discovery::paths::answer(app, call)).await;
     }
     let table = app.registry.table();
     if !table.serves(&info.api_group, &info.api_version) {
@@ -170,19 +174,18 @@ async fn main(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Re
         let why = why.join(";");
         return Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {why}")));
     }
-    if r.storage.is_none() {
-        return verbs::review::answer(app, call, r).await;
-    }
-    match verb {
-        "get" => verbs::get(app, call, r).await,
-        "list" => verbs::list(app, call, r).await,
-        "watch" => verbs::watch(app, call, r).await,
-        "create" => verbs::create(app, call, r).await,
-        "update" => verbs::update(app, call, r).await,
-        "patch" => verbs::patch::patch(app, call, r).await,
-        "delete" => verbs::delete::delete(app, call, r).await,
-        _ => verbs::delete::delete_collection(app, call, r).await,
-    }
+    let answer: Answer<'_> = match verb {
+        _ if r.storage.is_none() => Box::pin(verbs::review::answer(app, call, r)),
+        "get" => Box::pin(verbs::get(app, call, r)),
+        "list" => Box::pin(verbs::list(app, call, r)),
+        "watch" => Box::pin(verbs::watch(app, call, r)),
+        "create" => Box::pin(verbs::create(app, call, r)),
+        "update" => Box::pin(verbs::update(app, call, r)),
+        "patch" => Box::pin(verbs::patch::patch(app, call, r)),
+        "delete" => Box::pin(verbs::delete::delete(app, call, r)),
+        _ => Box::pin(verbs::delete::delete_collection(app, call, r)),
+    };
+    answer.await
 }
 
 async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiResult<Response> {
@@ -208,17 +211,18 @@ async fn subresource(app: &Arc<App>, call: Call<'_>, r: &Arc<Resource>) -> ApiRe
     if !sub.verbs.contains(&verb) && sub.name != "proxy" {
         return Err(method_not_allowed());
     }
-    match (r.resource, sub.name) {
-        (_, s) if connect::is_connecting(s) => connect::answer(app, call, r).await,
-        (_, "scale") => verbs::scale::answer(app, call, r, verb).await,
-        ("pods", "binding") => verbs::binding::create(app, call, r).await,
-        ("pods", "eviction") => verbs::eviction::create(app, call, r).await,
-        ("serviceaccounts", "token") => verbs::token::create(app, call, r).await,
+    let answer: Answer<'_> = match (r.resource, sub.name) {
+        (_, s) if connect::is_connecting(s) => Box::pin(connect::answer(app, call, r)),
+        (_, "scale") => Box::pin(verbs::scale::answer(app, call, r, verb)),
+        ("pods", "binding") => Box::pin(verbs::binding::create(app, call, r)),
+        ("pods", "eviction") => Box::pin(verbs::eviction::create(app, call, r)),
+        ("serviceaccounts", "token") => Box::pin(verbs::token::create(app, call, r)),
         _ => match verb {
-            "get" => verbs::get(app, call, r).await,
-            "update" => verbs::update(app, call, r).await,
-            "patch" => verbs::patch::patch(app, call, r).await,
-            _ => Err(method_not_allowed()),
+            "get" => Box::pin(verbs::get(app, call, r)),
+            "update" => Box::pin(verbs::update(app, call, r)),
+            "patch" => Box::pin(verbs::patch::patch(app, call, r)),
+            _ => return Err(method_not_allowed()),
         },
-    }
+    };
+    answer.await
 }
