@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::cache::Pairs;
 use crate::status::ApiResult;
 
 pub use component_base::json::{items, text};
@@ -66,14 +67,13 @@ pub trait ObjectLookup: Send + Sync {
     /// One object; `namespace` is empty for cluster-scoped resources. None where it does not exist.
     async fn get(&self, resource: Resource, namespace: &str, name: &str) -> ApiResult<Option<Arc<Value>>>;
 
-    /// The same of which only the fields on these dotted paths are needed; there may be more.
-    async fn pick(
-        &self,
-        resource: Resource,
-        (namespace, name): (&str, &str),
-        _paths: &[&str],
-    ) -> ApiResult<Option<Arc<Value>>> {
-        self.get(resource, namespace, name).await
+    /// The labels of one object, of which nothing else is read. None where it does not exist.
+    async fn labels(&self, resource: Resource, namespace: &str, name: &str) -> ApiResult<Option<Pairs>> {
+        let found = self.get(resource, namespace, name).await?;
+        Ok(found.map(|o| {
+            let labels = o["metadata"]["labels"].as_object().into_iter().flatten();
+            labels.map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default())).collect()
+        }))
     }
 
     /// All objects of a namespace (empty: of the cluster).

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Command;
+use std::sync::Arc;
 
 use ctl::cluster::{Cluster, Options, control_plane, node, process};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::command::{self, Output};
 use crate::{binaries, eventually};
@@ -29,7 +33,9 @@ impl Default for Config {
 
 /// A running cluster; dropping it removes everything.
 pub struct TestCluster {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
+    /// Dropped with the cluster: nobody waits for signals then.
+    _watched: oneshot::Sender<()>,
     runtime: tokio::runtime::Runtime,
     /// Keeps other tests off this cluster's names and addresses.
     _slot: Flock<File>,
@@ -69,8 +75,9 @@ impl TestCluster {
             .enable_all()
             .build()
             .expect("a runtime");
-        let cluster = Cluster::new(options).expect("options of a cluster");
-        let c = Self { cluster, runtime, _slot: lock, _state: state };
+        let cluster = Arc::new(Cluster::new(options).expect("options of a cluster"));
+        let watched = remove_when_told(cluster.clone());
+        let c = Self { cluster, _watched: watched, runtime, _slot: lock, _state: state };
         if let Err(e) = c.runtime.block_on(c.cluster.up(&|_| {})) {
             return Err(format!("the cluster does not come up: {e:#}\n{}", c.logs()));
         }
@@ -245,6 +252,36 @@ impl Drop for TestCluster {
             eprintln!("the cluster could not be removed: {e:#}");
         }
     }
+}
+
+/// A test or tool that is told to end takes its cluster with it, as long as what is returned is not dropped.
+fn remove_when_told(cluster: Arc<Cluster>) -> oneshot::Sender<()> {
+    let (watched, over) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).expect("a handler of SIGTERM");
+            let mut interrupt = signal(SignalKind::interrupt()).expect("a handler of SIGINT");
+            let mut told = pin!(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+            tokio::select! {
+                // From now on the handlers are all that ends the process.
+                _ = over => told.await,
+                () = &mut told => {
+                    if let Err(e) = cluster.down(&|_| {}).await {
+                        eprintln!("the cluster could not be removed: {e:#}");
+                    }
+                    let _ = std::fs::remove_dir_all(&cluster.layout.state);
+                }
+            }
+            std::process::exit(1);
+        });
+    });
+    watched
 }
 
 /// Options of a cluster of one node with the built binaries.

@@ -9,7 +9,7 @@ use super::options::DeleteOptions;
 use super::storage::store_error;
 use super::write::{Stored, WriteCx};
 use super::{Registry, render, resource};
-use crate::cache::Freshness;
+use crate::cache::{Freshness, Pairs};
 use crate::lookup::{ObjectLookup, ObjectWriter, Resource};
 use crate::recency;
 use crate::request::UserInfo;
@@ -58,19 +58,11 @@ impl ObjectLookup for Registry {
         stored.map(|s| self.decoded.value(r, &s)).transpose()
     }
 
-    async fn pick(
-        &self,
-        r: Resource,
-        (namespace, name): (&str, &str),
-        paths: &[&str],
-    ) -> ApiResult<Option<Arc<Value>>> {
-        let resource = &*self.resource(r)?;
-        if !resource.is_hub_version() {
-            return ObjectLookup::get(self, r, namespace, name).await;
-        }
-        let storage = resource.storage()?;
-        let stored = found(self, resource, namespace, name).await?;
-        stored.map(|s| storage.pick(&s.key, &s.bytes, paths).map(Arc::new)).transpose()
+    async fn labels(&self, r: Resource, namespace: &str, name: &str) -> ApiResult<Option<Pairs>> {
+        let r = &*self.resource(r)?;
+        let storage = r.storage()?;
+        let found = storage.cache.get(&storage.key(namespace, name), recent(r).await?).await;
+        Ok(found.map_err(|e| store_error(&e))?.map(|o| o.labels.clone()))
     }
 
     async fn list(&self, r: Resource, namespace: &str) -> ApiResult<Vec<Arc<Value>>> {

@@ -41,11 +41,10 @@ impl Plugin for PodTopologyLabels {
             return Ok(());
         }
         // Nodes are large, and a binding of a pod is the most frequent write of all.
-        let node = self.objects.pick(lookup::NODES, ("", node), &["metadata.labels"]).await?;
-        let Some(node) = node else { return Ok(()) };
+        let Some(labels) = self.objects.labels(lookup::NODES, "", node).await? else { return Ok(()) };
         for label in LABELS {
-            if let Some(value) = node["metadata"]["labels"].get(label) {
-                object["metadata"]["labels"][label] = value.clone();
+            if let Some(value) = labels.get(label) {
+                object["metadata"]["labels"][label] = value.into();
             }
         }
         Ok(())
