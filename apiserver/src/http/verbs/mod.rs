@@ -169,9 +169,13 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
     let options = WriteOptions::parse(&call.query, WriteKind::Update)?;
     let manager = manager(&call, &options);
     let body = call.read_body().await?;
-    let mut o = codec::decode_body(r, &body, format, options.field_validation, &mut call.warnings)?;
-    check_name(r, &mut o, call.info).map_err(|e| e.warned(&mut call.warnings))?;
-    app.registry.to_hub(r, &mut o)?;
+    let read = |warnings: &mut Vec<String>| -> ApiResult<Value> {
+        let mut o = codec::decode_body(r, &body, format, options.field_validation, warnings)?;
+        check_name(r, &mut o, call.info).map_err(|e| e.warned(warnings))?;
+        app.registry.to_hub(r, &mut o)?;
+        Ok(o)
+    };
+    let mut sent = Some(read(&mut call.warnings)?);
     let namespace = if r.namespaced { call.info.namespace.as_str() } else { "" };
     let mut cx = WriteCx {
         user: &call.user,
@@ -185,7 +189,8 @@ pub async fn update(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         warnings: call.warnings,
     };
     let may_create = r.rules.create_on_update && call.info.subresource.is_empty();
-    let mut change = |_: Option<&Value>| Ok(o.clone());
+    // Seldom is it asked for again, so that no copy is kept.
+    let mut change = |_: Option<&Value>| sent.take().map_or_else(|| read(&mut Vec::new()), Ok);
     let done = app.registry.update(r, &mut cx, namespace, &call.info.name, may_create, &mut change).await;
     let done = done.map_err(|e| empties::shown(e, &body).warned(&mut cx.warnings))?;
     answer_written(r, &done, wanted, include, &cx.warnings)
