@@ -177,25 +177,54 @@ fn unmount_pod_namespaces(layout: &Layout) -> Vec<String> {
     left
 }
 
-/// The network namespaces of the pods that were left: every sandbox's OCI bundle names its own.
+/// The network namespaces of the pods that were left. The OCI bundle of a running sandbox names its own; of one that was
+/// being stopped there is no bundle any more, but containerd still has its record.
 fn recorded_namespaces(layout: &Layout) -> Vec<String> {
     let below =
         |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
     let mut found = Vec::new();
     for node in below(&layout.state) {
         for bundle in below(&node.join("run/io.containerd.runtime.v2.task/k8s.io")) {
-            let text = fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
-            let Ok(v) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
-            let namespaces = v["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
-            let paths = namespaces.iter().filter_map(|n| n["path"].as_str());
-            found.extend(paths.filter(|p| p.contains("/netns/cni-")).map(str::to_owned));
+            found.extend(named_in(&bundle.join("config.json")));
         }
+        found.extend(named_in(&node.join("containerd/io.containerd.metadata.v1.bolt/meta.db")));
     }
     found.sort();
     found.dedup();
     found
 }
 
+/// The network namespaces of pods whose paths are somewhere in a file.
+fn named_in(file: &Path) -> Vec<String> {
+    const BEFORE: &[u8] = b"/netns/cni-";
+    let bytes = fs::read(file).unwrap_or_default();
+    let ends = bytes.windows(BEFORE.len()).enumerate().filter(|(_, w)| *w == BEFORE);
+    let names = ends.filter_map(|(at, _)| {
+        let name = bytes[at + BEFORE.len()..].iter().take_while(|b| b.is_ascii_hexdigit() || **b == b'-');
+        let name: String = name.map(|b| char::from(*b)).collect();
+        // What is cut off, or written over, is no name.
+        (name.len() == 36).then(|| format!("/var/run/netns/cni-{name}"))
+    });
+    names.collect()
+}
+
 fn unescape(path: &str) -> String {
     path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_found_among_other_bytes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("meta.db");
+        let (whole, cut) = ("14dd2c28-5566-9545-c582-9b606f7dbeb0", "14dd2c28-5566");
+        let text =
+            format!("\0\u{1}\"NetNSPath\":\"/var/run/netns/cni-{whole}\",\u{2}/netns/cni-{cut}\0/netns/cni-");
+        fs::write(&file, text).expect("written");
+        assert_eq!(named_in(&file), [format!("/var/run/netns/cni-{whole}")]);
+        assert!(named_in(&dir.path().join("none")).is_empty());
+    }
 }
