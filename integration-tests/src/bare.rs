@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::binaries;
 use crate::cluster::free_port;
@@ -110,13 +111,20 @@ impl Bare {
 /// # Errors
 /// The tool's own, or the interruption.
 pub async fn or_interrupted<T>(tool: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         result = tool => result,
-        _ = terminate.recv() => anyhow::bail!("terminated"),
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        how = told_to_end() => anyhow::bail!("{}", how?),
     }
+}
+
+/// Waits for SIGTERM or SIGINT; which it was, in a word.
+pub(crate) async fn told_to_end() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "terminated",
+        _ = interrupt.recv() => "interrupted",
+    })
 }
 
 impl Drop for Bare {

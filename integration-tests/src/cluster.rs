@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ctl::cluster::{Cluster, Options, control_plane, node, process};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::bare::told_to_end;
 use crate::command::{self, Output};
 use crate::{binaries, eventually};
 
@@ -260,23 +260,19 @@ fn remove_when_told(cluster: Arc<Cluster>) -> oneshot::Sender<()> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate()).expect("a handler of SIGTERM");
-            let mut interrupt = signal(SignalKind::interrupt()).expect("a handler of SIGINT");
-            let mut told = pin!(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+            let mut told = pin!(told_to_end());
+            let runs = tokio::select! {
+                _ = over => false,
+                how = &mut told => how.map(|_| true).expect("handlers of SIGTERM and SIGINT"),
+            };
+            if runs {
+                if let Err(e) = cluster.down(&|_| {}).await {
+                    eprintln!("the cluster could not be removed: {e:#}");
                 }
-            });
-            tokio::select! {
-                // From now on the handlers are all that ends the process.
-                _ = over => told.await,
-                () = &mut told => {
-                    if let Err(e) = cluster.down(&|_| {}).await {
-                        eprintln!("the cluster could not be removed: {e:#}");
-                    }
-                    let _ = std::fs::remove_dir_all(&cluster.layout.state);
-                }
+                let _ = std::fs::remove_dir_all(&cluster.layout.state);
+            } else {
+                // The handlers are all that ends the process from now on.
+                told.await.expect("handlers of SIGTERM and SIGINT");
             }
             std::process::exit(1);
         });

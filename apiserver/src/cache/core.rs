@@ -11,7 +11,7 @@ use crate::store::{Event, KeyValue, Revision};
 /// store's history, decoded and rendered for each watch by itself.
 const RING: usize = 64;
 const RING_MAX: usize = 16_384;
-/// Bytes of objects that only recent events keep alive: at most what a busy server writes within a second.
+/// Bytes of objects that only recent events keep alive: at most what a busy server writes in half a second.
 const RING_BYTES: usize = 128 << 10;
 const RING_BYTES_MAX: usize = 16 << 20;
 

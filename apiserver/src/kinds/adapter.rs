@@ -160,8 +160,16 @@ impl Aside {
 }
 
 impl<S: Strategy> Erased<S> {
-    /// Runs `change` on the typed object. The object as it is now, unless reading it anew would give another.
+    /// Runs `change` on the typed object, without its `managedFields`, which stay as they are. The object as it is now,
+    /// unless reading it anew would give another.
     fn change(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<Option<S::Object>> {
+        let aside = Aside::take(object);
+        let done = self.changed(object, change);
+        aside.put_back(object);
+        done
+    }
+
+    fn changed(&self, object: &mut Value, change: impl FnOnce(&mut S::Object)) -> Outcome<Option<S::Object>> {
         let lacking = absent(self.0.optional(), object);
         let (mut typed, timeless) = read_noting::<S::Object>(object)?;
         change(&mut typed);
@@ -171,18 +179,6 @@ impl<S: Strategy> Erased<S> {
         }
         drop_absent(&lacking, object);
         Ok((!timeless && lacking.is_empty()).then_some(typed))
-    }
-
-    /// The same with `managedFields` left as they are.
-    fn change_aside(
-        &self,
-        object: &mut Value,
-        change: impl FnOnce(&mut S::Object),
-    ) -> Outcome<Option<S::Object>> {
-        let aside = Aside::take(object);
-        let done = self.change(object, change);
-        aside.put_back(object);
-        done
     }
 
     /// What is wrong with an object, which is `typed`. A status write keeps the spec as stored: only the change of the
@@ -205,7 +201,7 @@ impl<S: Strategy> Erased<S> {
 
 impl<S: Strategy> DynStrategy for Erased<S> {
     fn default(&self, object: &mut Value) -> Outcome<()> {
-        self.change_aside(object, |o| self.0.default(o)).map(|_| ())
+        self.change(object, |o| self.0.default(o)).map(|_| ())
     }
 
     fn default_changed(&self, object: &mut Value, old: &Value) -> Outcome<()> {
@@ -214,11 +210,11 @@ impl<S: Strategy> DynStrategy for Erased<S> {
     }
 
     fn prepare_create(&self, cx: &mut Context, object: &mut Value) -> Outcome<()> {
-        self.change_aside(object, |o| self.0.prepare_create(cx, o)).map(|_| ())
+        self.change(object, |o| self.0.prepare_create(cx, o)).map(|_| ())
     }
 
     fn create(&self, cx: &mut Context, object: &mut Value) -> Outcome<ErrorList> {
-        let typed = self.change_aside(object, |o| self.0.prepare_create(cx, o))?;
+        let typed = self.change(object, |o| self.0.prepare_create(cx, o))?;
         let typed = typed.map_or_else(|| read(object), Ok)?;
         Ok(self.wrong(cx, object, &typed))
     }
@@ -238,7 +234,7 @@ impl<S: Strategy> DynStrategy for Erased<S> {
         let was = self.stored(old);
         aside.put_back(old);
         let was = was?;
-        let typed = self.change_aside(object, |o| {
+        let typed = self.change(object, |o| {
             self.0.default(o);
             self.0.prepare_update(cx, o, &was);
         })?;

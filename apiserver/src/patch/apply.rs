@@ -16,7 +16,7 @@ use crate::status::{ApiError, ApiResult, Cause};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Never owned by anyone.
-pub(super) static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
+static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
     Set::of(&[
         "apiVersion",
         "kind",
@@ -140,6 +140,11 @@ fn same_entry(a: &Value, b: &Value) -> bool {
 /// One non-apply write: `id` gains what it changed, others lose it.
 fn update(before: &Value, after: &Value, managed: &mut Managed, id: Id, w: &Writer<'_>) {
     let changes = compare_shown(before, after, w.ty()).without(w.reset);
+    claim(changes, managed, id, w);
+}
+
+/// What was changed becomes `id`'s.
+pub(super) fn claim(changes: Comparison, managed: &mut Managed, id: Id, w: &Writer<'_>) {
     take(managed, None, &changes);
     let set = changes.modified.union(changes.added).difference(&NEVER_OWNED);
     if !set.is_empty() {

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::apply::{NEVER_OWNED, Writer};
+use super::apply::{Writer, claim};
 use super::fields::{Comparison, Set, compare_shown};
-use super::managed::{self, Owned};
+use super::managed::{self, Managed};
 
 /// Does what [`super::apply::track_update`] does, where `new` has the entries of `live`, as many as need not be folded.
 /// False: that is not so, and nothing was done.
@@ -20,47 +20,23 @@ pub(super) fn track(live: &Value, new: &mut Value, w: &Writer<'_>) -> bool {
     }
     let id = w.id(w.manager, false);
     // Entries that are read and written anew; all others stay.
-    let mut touched = Vec::with_capacity(before.len());
+    let (mut touched, mut stays) = (Managed::new(), Vec::with_capacity(before.len()));
     for entry in before {
         let own = managed::id(entry).is_some_and(|i| i == id);
-        let read = (own || touches(entry.get("fieldsV1"), &changes)).then(|| managed::read(entry));
-        match read {
-            Some(None) => return false,
-            Some(read) => touched.push(read),
-            None => touched.push(None),
+        let stay = !own && !touches(entry.get("fieldsV1"), &changes);
+        if !stay {
+            let Some((id, owned)) = managed::read(entry) else { return false };
+            touched.insert(id, owned);
         }
+        stays.push(stay);
     }
+    claim(changes, &mut touched, id, w);
     let Some(list) = new.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) else {
         return false;
     };
-    let (mut kept, mut mine) = (Vec::with_capacity(before.len() + 1), None);
-    for (entry, read) in std::mem::take(list).into_iter().zip(touched) {
-        let Some((entry_id, mut owned)) = read else {
-            kept.push(entry);
-            continue;
-        };
-        for changed in [&changes.modified, &changes.added, &changes.removed] {
-            owned.set.subtract(changed);
-        }
-        if entry_id == id {
-            mine = Some(owned);
-        } else if !owned.set.is_empty() {
-            kept.push(managed::write(&entry_id, &owned));
-        }
-    }
-    let gained = changes.modified.union(changes.added).difference(&NEVER_OWNED);
-    let mut mine =
-        mine.unwrap_or_else(|| Owned { set: Set::default(), api_version: w.api_version.into(), time: None });
-    if !gained.is_empty() {
-        mine = Owned {
-            set: mine.set.union(gained),
-            api_version: w.api_version.into(),
-            time: Some(w.now.into()),
-        };
-    }
-    if !mine.set.is_empty() {
-        kept.push(managed::write(&id, &mine));
-    }
+    let all = std::mem::take(list).into_iter().zip(stays);
+    let mut kept: Vec<Value> = all.filter_map(|(entry, stay)| stay.then_some(entry)).collect();
+    kept.extend(touched.iter().map(|(id, owned)| managed::write(id, owned)));
     managed::sort(&mut kept);
     if kept.is_empty() {
         managed::strip(new);

@@ -109,8 +109,8 @@ pub trait DynStrategy: Send + Sync + 'static {
         self.validate(cx, object)
     }
     fn validate(&self, cx: &mut Context, object: &Value) -> Result<ErrorList, serde_json::Error>;
-    /// Prepares a changed object and gives it and the old one to `settle`, which may change its metadata; what is wrong then with the
-    /// object or the change. `old` is left as it is.
+    /// Prepares a changed object and gives it and the old one to `settle`, which may change its metadata; what is wrong
+    /// then with the object or the change. `old` is left as it is.
     fn update(
         &self,
         cx: &mut Context,

@@ -32,29 +32,55 @@ fn picked(
     out: &mut Map<String, Value>,
     depth: usize,
 ) -> Result<(), WireError> {
+    choose(bytes, s, paths, depth, &mut |chosen, depth| match chosen {
+        Chosen::Whole(f, wire, _) => field(f, wire, out, depth).map(drop),
+        Chosen::Within(f, inner, bytes, below) => {
+            let slot = out.entry(f.json).or_insert_with(|| Value::Object(Map::new()));
+            match slot {
+                Value::Object(o) => picked(bytes, inner, &below, o, depth),
+                _ => Ok(()),
+            }
+        }
+    })
+}
+
+/// A field that paths lead to.
+enum Chosen<'s, 'a, 'p> {
+    /// One of them ends there. With all of the field's bytes, its key among them.
+    Whole(&'s Field, Wire<'a>, &'a [u8]),
+    /// They go on within this message.
+    Within(&'s Field, &'s Struct, &'a [u8], Vec<&'p str>),
+}
+
+/// Gives the fields of a message on these paths to `each`, in their order, with how deep what is in them may go.
+fn choose<'s, 'a, 'p>(
+    bytes: &'a [u8],
+    s: &'s Struct,
+    paths: &[&'p str],
+    depth: usize,
+    each: &mut dyn FnMut(Chosen<'s, 'a, 'p>, usize) -> Result<(), WireError>,
+) -> Result<(), WireError> {
     let depth = depth.checked_sub(1).ok_or(WireError::Depth)?;
-    let mut cur = Cursor::new(bytes);
+    let (mut cur, mut begin) = (Cursor::new(bytes), 0);
     while let Some((tag, wire)) = cur.next()? {
+        let all = &bytes[std::mem::replace(&mut begin, cur.pos())..cur.pos()];
         let Ok(at) = s.wire.binary_search_by(|x| x.tag.cmp(&tag)) else { continue };
         let f = match &s.wire[at].target {
             Target::Inline(t) => {
                 let Kind::Struct(inner) = &t.kind else { return Err(WireError::NoForm(t.go)) };
-                picked(wire.bytes(t.go)?, inner, paths, out, depth)?;
+                choose(wire.bytes(t.go)?, inner, paths, depth, each)?;
                 continue;
             }
             Target::Field(i) => &s.fields[usize::from(*i)],
         };
         if paths.contains(&f.json) {
-            field(f, wire, out, depth)?;
+            each(Chosen::Whole(f, wire, all), depth)?;
             continue;
         }
         let below = paths.iter().filter_map(|p| p.strip_prefix(f.json)?.strip_prefix('.'));
         let below: Vec<&str> = below.collect();
         if let (Kind::Struct(inner), false) = (&f.ty.kind, below.is_empty()) {
-            let slot = out.entry(f.json).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(o) = slot {
-                picked(wire.bytes(f.json)?, inner, &below, o, depth)?;
-            }
+            each(Chosen::Within(f, inner, wire.bytes(f.json)?, below), depth)?;
         }
     }
     Ok(())
@@ -70,7 +96,7 @@ pub fn alike(a: &[u8], b: &[u8], def: &TypeDef, paths: &[&str]) -> Result<bool, 
     Ok(left == right)
 }
 
-/// Collects the bytes of the fields on these paths, keys and all, in their order.
+/// Collects the bytes of the fields on these paths, in their order.
 fn written<'a>(
     bytes: &'a [u8],
     s: &Struct,
@@ -78,30 +104,13 @@ fn written<'a>(
     out: &mut Vec<&'a [u8]>,
     depth: usize,
 ) -> Result<(), WireError> {
-    let depth = depth.checked_sub(1).ok_or(WireError::Depth)?;
-    let (mut cur, mut begin) = (Cursor::new(bytes), 0);
-    while let Some((tag, wire)) = cur.next()? {
-        let field = &bytes[std::mem::replace(&mut begin, cur.pos())..cur.pos()];
-        let Ok(at) = s.wire.binary_search_by(|x| x.tag.cmp(&tag)) else { continue };
-        let f = match &s.wire[at].target {
-            Target::Inline(t) => {
-                let Kind::Struct(inner) = &t.kind else { return Err(WireError::NoForm(t.go)) };
-                written(wire.bytes(t.go)?, inner, paths, out, depth)?;
-                continue;
-            }
-            Target::Field(i) => &s.fields[usize::from(*i)],
-        };
-        if paths.contains(&f.json) {
-            out.push(field);
-            continue;
+    choose(bytes, s, paths, depth, &mut |chosen, depth| match chosen {
+        Chosen::Whole(_, _, all) => {
+            out.push(all);
+            Ok(())
         }
-        let below = paths.iter().filter_map(|p| p.strip_prefix(f.json)?.strip_prefix('.'));
-        let below: Vec<&str> = below.collect();
-        if let (Kind::Struct(inner), false) = (&f.ty.kind, below.is_empty()) {
-            written(wire.bytes(f.json)?, inner, &below, out, depth)?;
-        }
-    }
-    Ok(())
+        Chosen::Within(_, inner, bytes, below) => written(bytes, inner, &below, out, depth),
+    })
 }
 
 pub(super) fn text(b: &[u8]) -> String {
