@@ -25,7 +25,6 @@ pub async fn admit(app: &App, call: &mut Call<'_>, r: &Resource) -> ApiResult<()
         subresource: &call.info.subresource,
         dry_run: false,
         internal: false,
-        raw: false,
         applied: false,
         options: Default::default(),
         warnings: Vec::new(),

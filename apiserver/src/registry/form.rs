@@ -30,6 +30,12 @@ pub trait Form: Indexer {
         false
     }
 
+    /// The stored object with the fields on these dotted paths as `o` has them, which is what [`Self::pick`] gave for at
+    /// least these, changed.
+    fn replace(&self, _stored: &[u8], o: &Value, _paths: &[&str]) -> Result<Bytes, String> {
+        self.encode(o)
+    }
+
     /// The bytes to store for a value; a resourceVersion is left out.
     fn encode(&self, o: &Value) -> Result<Bytes, String>;
 

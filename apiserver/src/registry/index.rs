@@ -102,6 +102,12 @@ impl Form for ObjectIndexer {
         proto::wire::pick(env.raw, &self.schema, paths).map_err(|e| e.to_string())
     }
 
+    fn replace(&self, stored: &[u8], o: &Value, paths: &[&str]) -> Result<Bytes, String> {
+        let env = proto::envelope::unwrap(stored).map_err(|e| e.to_string())?;
+        let raw = proto::wire::replace(env.raw, &self.schema, o, paths).map_err(|e| e.to_string())?;
+        Ok(proto::envelope::wrap(&self.api_version, self.kind, &raw).into())
+    }
+
     fn alike(&self, a: &[u8], b: &[u8], paths: &[&str]) -> bool {
         let raw = |stored| proto::envelope::unwrap(stored).map(|env| env.raw);
         let (Ok(a), Ok(b)) = (raw(a), raw(b)) else { return false };

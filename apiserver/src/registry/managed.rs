@@ -52,7 +52,7 @@ impl Registry {
     }
 
     fn managed(&self, r: &Resource, cx: &WriteCx<'_>, old: Option<&Value>, o: &mut Value) -> ApiResult<()> {
-        if cx.raw || cx.applied {
+        if cx.applied {
             return Ok(());
         }
         if r.is_hub_version() {

@@ -31,6 +31,7 @@ pub mod select;
 pub mod storage;
 pub mod strategy;
 pub mod table;
+pub mod touch;
 pub mod update;
 pub mod watch;
 pub mod write;

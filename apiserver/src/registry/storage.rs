@@ -123,6 +123,12 @@ impl Storage {
         self.form.pick(bytes, paths).map_err(|e| undecodable(key, &e))
     }
 
+    /// A stored object with the fields on these dotted paths as `o` has them: [`Form::replace`].
+    pub fn replace(&self, key: &str, bytes: &[u8], o: &Value, paths: &[&str]) -> ApiResult<Bytes> {
+        let failed = |e| ApiError::internal(format!("unable to change what is stored at {key}: {e}"));
+        self.form.replace(bytes, o, paths).map_err(failed)
+    }
+
     /// Encodes an object for the store; resourceVersion is never stored.
     pub fn encode(&self, o: &Value) -> ApiResult<Bytes> {
         self.form.encode(o).map_err(|e| ApiError::internal(format!("unable to encode a {}: {e}", self.kind)))

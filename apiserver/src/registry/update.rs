@@ -105,11 +105,8 @@ impl Registry {
         old: &mut Value,
     ) -> ApiResult<()> {
         object::copy_meta(o, old, "generation");
-        let rules = r.strategy().filter(|_| !cx.raw);
-        let Some(rules) = rules else {
-            if !cx.raw {
-                prepare_without_rules(r, cx, o, old);
-            }
+        let Some(rules) = r.strategy() else {
+            prepare_without_rules(r, cx, o, old);
             settle_metadata(cx, o, old);
             return ensure_valid(r, object::name(o), &metadata_errors(r, cx, o, old));
         };

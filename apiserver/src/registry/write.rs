@@ -26,8 +26,6 @@ pub struct WriteCx<'a> {
     pub dry_run: bool,
     /// The server's own writes pass no admission.
     pub internal: bool,
-    /// A change that the server itself made to an object: the kind's rules are not asked.
-    pub raw: bool,
     /// The object comes from a server-side apply, which did its own bookkeeping of managed fields.
     pub applied: bool,
     /// The options of the request, for admission.
@@ -45,7 +43,6 @@ impl<'a> WriteCx<'a> {
             subresource: "",
             dry_run: false,
             internal: true,
-            raw: false,
             applied: false,
             options: RequestOptions::None,
             warnings: Vec::new(),

@@ -6,12 +6,14 @@
 mod cursor;
 mod meta;
 mod read;
+mod replace;
 mod transcode;
 mod write;
 
 pub(crate) use cursor::{Cursor, Wire};
 pub use meta::{Metadata, OwnerRef, metadata, with_resource_version};
 pub use read::{alike, from_proto, pick};
+pub use replace::replace;
 pub use transcode::proto_to_json;
 pub use write::to_proto;
 pub(crate) use write::{put_bytes, put_int, put_message};
@@ -53,6 +55,12 @@ pub enum WireError {
         "object {0} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
     )]
     NoForm(&'static str),
+    /// There is no such field.
+    #[error("there is no field {0} with bytes of its own")]
+    NoField(String),
+    /// A message that may be there once is there again.
+    #[error("proto: field {0} comes twice")]
+    Twice(&'static str),
     /// Not the envelope that starts with `k8s\0`.
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoEnvelope,

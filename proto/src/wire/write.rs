@@ -85,7 +85,7 @@ fn structure(o: &Map<String, Value>, s: &Struct, out: &mut Vec<u8>) -> Result<()
 }
 
 /// Fields that are no pointers upstream are there even when nothing was set.
-fn absent(tag: u32, f: &Field, out: &mut Vec<u8>) -> Result<(), WireError> {
+pub(super) fn absent(tag: u32, f: &Field, out: &mut Vec<u8>) -> Result<(), WireError> {
     if matches!(f.presence, Presence::Pointer | Presence::PointerOrNull) {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn put_double(tag: u32, n: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&n.to_le_bytes());
 }
 
-fn field(tag: u32, f: &Field, v: &Value, out: &mut Vec<u8>) -> Result<(), WireError> {
+pub(super) fn field(tag: u32, f: &Field, v: &Value, out: &mut Vec<u8>) -> Result<(), WireError> {
     match (&f.ty.kind, v) {
         (Kind::List(l), Value::Array(items)) if !l.wrapped => list(f.json, tag, l, items, out),
         (Kind::Map(m), Value::Object(o)) => {

@@ -10,9 +10,16 @@ use crate::http::router::Call;
 use crate::http::{Response, respond};
 use crate::registry::options::{WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
+use crate::registry::touch::Fields;
 use crate::registry::write::WriteCx;
 use crate::registry::{codec, object};
 use crate::status::{ApiError, ApiResult};
+
+/// What a binding is about.
+const BOUND: Fields = Fields {
+    read: &["metadata.uid", "metadata.deletionTimestamp", "spec.schedulingGates"],
+    changed: &["metadata.annotations", "spec.nodeName", "status.conditions"],
+};
 
 /// POST of a `Binding`.
 pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Response> {
@@ -42,7 +49,6 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         subresource: if r.resource == "pods" { "binding" } else { "" },
         dry_run: options.dry_run,
         internal: false,
-        raw: false,
         applied: false,
         options: RequestOptions::Write(&options, WriteKind::Create),
         warnings: Vec::new(),
@@ -78,45 +84,37 @@ async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run
     let table = app.registry.table();
     let pods = table.get("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
-    let mut cx = WriteCx {
-        subresource: "binding",
-        dry_run,
-        raw: true,
-        ..WriteCx::internal(&crate::registry::objects::LOOPBACK)
-    };
     let refuse = |why: String| ApiError::conflict("", "pods/binding", name, why);
-    let mut change = |old: Option<&Value>| -> ApiResult<Value> {
-        let Some(old) = old else { return Err(ApiError::not_found("", "pods", name)) };
+    let mut change = |pod: &mut Value| -> ApiResult<()> {
         let uid = object::uid(binding);
-        if !uid.is_empty() && uid != object::uid(old) {
+        if !uid.is_empty() && uid != object::uid(pod) {
             return Err(refuse(format!(
                 "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                object::uid(old)
+                object::uid(pod)
             )));
         }
-        if object::is_deleting(old) {
+        if object::is_deleting(pod) {
             return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
         }
-        let assigned = old.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+        let assigned = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
         if !assigned.is_empty() {
             return Err(refuse(format!("pod {name} is already assigned to node \"{assigned}\"")));
         }
-        let gates = old.pointer("/spec/schedulingGates").and_then(Value::as_array);
+        let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
         if gates.is_some_and(|g| !g.is_empty()) {
             return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
         }
-        let mut pod = old.clone();
-        object::child_mut(object::root_mut(&mut pod), "spec").insert("nodeName".to_owned(), json!(node));
+        object::child_mut(object::root_mut(pod), "spec").insert("nodeName".to_owned(), json!(node));
         if let Some(extra) = object::meta(binding).get("annotations").and_then(Value::as_object) {
-            let a = object::child_mut(object::meta_mut(&mut pod), "annotations");
+            let a = object::child_mut(object::meta_mut(pod), "annotations");
             for (k, v) in extra {
                 a.insert(k.clone(), v.clone());
             }
         }
-        mark_scheduled(&mut pod);
-        Ok(pod)
+        mark_scheduled(pod);
+        Ok(())
     };
-    app.registry.update(pods, &mut cx, namespace, name, false, &mut change).await.map(|_| ())
+    app.registry.touch(pods, (namespace, name), &BOUND, dry_run, &mut change).await.map(|_| ())
 }
 
 /// Sets the condition `PodScheduled`.

@@ -11,12 +11,27 @@ use crate::registry::objects::LOOPBACK;
 use crate::registry::options::{DeleteOptions, ListOptions, WriteKind, WriteOptions};
 use crate::registry::resource::Resource;
 use crate::registry::select::Filter;
+use crate::registry::touch::Fields;
 use crate::registry::write::WriteCx;
 use crate::registry::{codec, labels, object, render};
 use crate::status::{ApiError, ApiResult, Cause};
 
 /// A budget that remembers more evictions than this waits for its controller.
 const MAX_DISRUPTED: usize = 2000;
+
+/// What is said of a pod that is evicted.
+const DISRUPTED: Fields = Fields { read: &["metadata.uid"], changed: &["status.conditions"] };
+
+/// What an eviction costs a budget.
+const SPENT: Fields = Fields {
+    read: &[
+        "metadata.generation",
+        "status.observedGeneration",
+        "status.currentHealthy",
+        "status.desiredHealthy",
+    ],
+    changed: &["status.disruptionsAllowed", "status.disruptedPods"],
+};
 
 /// How often an eviction that needs no budget is tried again when others write the pod.
 const ATTEMPTS: usize = 20;
@@ -47,7 +62,6 @@ pub async fn create(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Re
         subresource: "eviction",
         dry_run: delete.dry_run,
         internal: false,
-        raw: false,
         applied: false,
         options: RequestOptions::Write(&options, WriteKind::Create),
         warnings: Vec::new(),
@@ -111,17 +125,14 @@ async fn disrupt_and_delete(
     mut options: DeleteOptions,
 ) -> ApiResult<()> {
     if !options.dry_run {
-        let mut cx = WriteCx { subresource: "status", raw: true, ..WriteCx::internal(&LOOPBACK) };
-        let mut change = |old: Option<&Value>| -> ApiResult<Value> {
-            let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, name)) };
-            check_preconditions(&options, name, old)?;
-            let mut new = old.clone();
-            mark_disrupted(&mut new);
-            Ok(new)
+        let mut change = |pod: &mut Value| -> ApiResult<()> {
+            check_preconditions(&options, name, pod)?;
+            mark_disrupted(pod);
+            Ok(())
         };
-        let written = app.registry.update(r, &mut cx, namespace, name, false, &mut change).await?;
+        let revision = app.registry.touch(r, (namespace, name), &DISRUPTED, false, &mut change).await?;
         if options.resource_version.is_some() {
-            options.resource_version = Some(written.stored.revision.to_string());
+            options.resource_version = Some(revision.to_string());
         }
     }
     let cx = WriteCx { dry_run: options.dry_run, ..WriteCx::internal(&LOOPBACK) };
@@ -237,14 +248,9 @@ async fn take(
     pod: &Value,
     dry_run: bool,
 ) -> ApiResult<()> {
-    let mut cx = WriteCx { subresource: "status", dry_run, raw: true, ..WriteCx::internal(&LOOPBACK) };
-    let name = object::name(budget).to_owned();
-    let pod_name = object::name(pod).to_owned();
-    let mut change = |old: Option<&Value>| -> ApiResult<Value> {
-        let Some(old) = old else { return Err(ApiError::not_found(r.group, r.resource, &name)) };
-        disrupt(old, &name, &pod_name)
-    };
-    app.registry.update(r, &mut cx, namespace, object::name(budget), false, &mut change).await.map(|_| ())
+    let (name, pod) = (object::name(budget), object::name(pod));
+    let mut change = |budget: &mut Value| disrupt(budget, name, pod);
+    app.registry.touch(r, (namespace, name), &SPENT, dry_run, &mut change).await.map(|_| ())
 }
 
 fn refused(retry_after_seconds: u32, message: String) -> ApiError {
@@ -257,8 +263,8 @@ fn still_processed(budget: &str) -> ApiError {
     refused(10, format!("The disruption budget {budget} is still being processed by the server."))
 }
 
-/// The budget after one more disruption, or why there is none to give.
-fn disrupt(budget: &Value, name: &str, pod: &str) -> ApiResult<Value> {
+/// Takes one more disruption from the budget, or says why there is none to give.
+fn disrupt(budget: &mut Value, name: &str, pod: &str) -> ApiResult<()> {
     let number = |p: &str| budget.pointer(p).and_then(Value::as_i64).unwrap_or(0);
     if number("/status/observedGeneration") < number("/metadata/generation") {
         return Err(still_processed(name));
@@ -280,11 +286,10 @@ fn disrupt(budget: &Value, name: &str, pod: &str) -> ApiResult<Value> {
             format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
         return Err(refused(0, why));
     }
-    let mut new = budget.clone();
-    let status = object::child_mut(object::root_mut(&mut new), "status");
+    let status = object::child_mut(object::root_mut(budget), "status");
     status.insert("disruptionsAllowed".to_owned(), (allowed - 1).into());
     object::child_mut(status, "disruptedPods").insert(pod.to_owned(), json!(object::now()));
-    Ok(new)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -342,16 +347,16 @@ mod tests {
 
     #[test]
     fn budgets() {
-        let b = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "disruptionsAllowed": 1}});
-        let after = disrupt(&b, "b", "p").expect("allowed");
-        assert_eq!(after["status"]["disruptionsAllowed"], 0);
-        assert!(after["status"]["disruptedPods"]["p"].is_string());
-        let e = disrupt(&after, "b", "q").expect_err("spent");
+        let mut b = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "disruptionsAllowed": 1}});
+        disrupt(&mut b, "b", "p").expect("allowed");
+        assert_eq!(b["status"]["disruptionsAllowed"], 0);
+        assert!(b["status"]["disruptedPods"]["p"].is_string());
+        let e = disrupt(&mut b, "b", "q").expect_err("spent");
         assert_eq!(
             (e.code, e.message.as_str()),
             (429, "Cannot evict pod as it would violate the pod's disruption budget.")
         );
-        let behind = json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}});
-        assert_eq!(disrupt(&behind, "b", "p").expect_err("behind").code, 429);
+        let mut behind = json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}});
+        assert_eq!(disrupt(&mut behind, "b", "p").expect_err("behind").code, 429);
     }
 }

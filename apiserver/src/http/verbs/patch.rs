@@ -33,7 +33,6 @@ pub async fn patch(app: &App, mut call: Call<'_>, r: &Resource) -> ApiResult<Res
         subresource: &sub,
         dry_run: options.dry_run,
         internal: false,
-        raw: false,
         applied: kind == PatchType::Apply,
         options: RequestOptions::Write(&options, WriteKind::Patch { apply: kind == PatchType::Apply }),
         warnings: std::mem::take(&mut call.warnings),

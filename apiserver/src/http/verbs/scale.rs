@@ -223,7 +223,6 @@ pub async fn answer(app: &App, mut call: Call<'_>, r: &Resource, verb: &str) -> 
         subresource: "scale",
         dry_run: options.dry_run,
         internal: false,
-        raw: false,
         // Who owns what is carried over from the view.
         applied: true,
         options: RequestOptions::Write(&options, write_kind),

@@ -67,7 +67,6 @@ async fn issued(
         subresource: "token",
         dry_run: options.dry_run,
         internal: false,
-        raw: false,
         applied: false,
         options: RequestOptions::Write(options, WriteKind::Create),
         warnings: Vec::new(),
