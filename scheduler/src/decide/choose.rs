@@ -14,15 +14,23 @@ pub fn assert_range(plugin: &str, score: i64) {
     );
 }
 
+/// The plugins with a say in this, but for those whose scores are in the table.
+fn asked<'a>(
+    profile: &'a Profile,
+    cx: Cycle<'a>,
+    table: Option<&'a Table>,
+) -> impl Iterator<Item = (&'a dyn Plugin, i64)> {
+    let known = move |p: &dyn Plugin| p.is_local() && table.is_some_and(|t| t.has_scores_of(p.name()));
+    profile.scores().filter(move |(p, _)| p.may_score(cx) && !known(*p))
+}
+
 /// Weighted scores of slots. `table` has those of local plugins already.
 pub fn totals(profile: &Profile, cx: Cycle<'_>, slots: &[Slot], table: Option<&Table>) -> Vec<i64> {
     let mut totals = match table {
         Some(t) => t.scores(profile, cx, slots),
         None => vec![0; slots.len()],
     };
-    let known = |p: &dyn Plugin| p.is_local() && table.is_some_and(|t| t.has_scores_of(p.name()));
-    let asked: Vec<(&dyn Plugin, i64)> =
-        profile.scores().filter(|(p, _)| p.may_score(cx) && !known(*p)).collect();
+    let asked: Vec<(&dyn Plugin, i64)> = asked(profile, cx, table).collect();
     if !asked.is_empty() {
         let feasible: Vec<&NodeInfo> = slots.iter().filter_map(|s| cx.cache.node_at(*s)).collect();
         for (plugin, weight) in asked {
@@ -49,6 +57,24 @@ pub fn best<R: Rng>(
     let totals = totals(profile, cx, slots, table);
     let top = totals.iter().max()?;
     let equals = totals.iter().filter(|t| *t == top).count();
-    let pick = if equals > 1 { rng.random_range(0..equals) } else { 0 };
-    totals.iter().zip(slots).filter(|(t, _)| *t == top).nth(pick).map(|(_, s)| *s)
+    totals.iter().zip(slots).filter(|(t, _)| *t == top).nth(dice(equals, rng)).map(|(_, s)| *s)
+}
+
+/// [`best`] of all slots that fit by the table, and how many these are. None: none fits, or the table is not all that
+/// counts.
+pub fn best_known<R: Rng>(
+    profile: &Profile,
+    cx: Cycle<'_>,
+    table: &Table,
+    rng: &mut R,
+) -> Option<(Slot, usize)> {
+    if asked(profile, cx, Some(table)).next().is_some() {
+        return None;
+    }
+    let top = table.top()?;
+    Some((table.with_sum(top.sum).nth(dice(top.equals, rng))?, top.fitting))
+}
+
+fn dice<R: Rng>(equals: usize, rng: &mut R) -> usize {
+    if equals > 1 { rng.random_range(0..equals) } else { 0 }
 }

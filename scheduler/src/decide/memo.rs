@@ -83,6 +83,14 @@ struct Raw {
     scores: Vec<i64>,
 }
 
+/// The highest score, how many slots have it, and how many fit at all.
+#[derive(Debug, PartialEq)]
+pub struct Top {
+    pub sum: i64,
+    pub equals: usize,
+    pub fitting: usize,
+}
+
 /// Verdicts and scores per slot.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -203,6 +211,32 @@ impl Table {
     /// Slots where the pod fits as far as this table goes.
     pub fn fitting(&self) -> impl Iterator<Item = Slot> {
         self.verdicts.iter().enumerate().filter(|(_, v)| **v == FITS).map(|(s, _)| s)
+    }
+
+    /// The highest score; none if nothing fits, or sums are not the whole score.
+    #[must_use]
+    pub fn top(&self) -> Option<Top> {
+        if !self.raw.is_empty() {
+            return None;
+        }
+        let mut top: Option<Top> = None;
+        for (verdict, sum) in self.verdicts.iter().zip(&self.sums) {
+            if *verdict != FITS {
+                continue;
+            }
+            let t = top.get_or_insert(Top { sum: *sum, equals: 0, fitting: 0 });
+            t.fitting += 1;
+            if *sum > t.sum {
+                (t.sum, t.equals) = (*sum, 0);
+            }
+            t.equals += usize::from(*sum == t.sum);
+        }
+        top
+    }
+
+    /// Fitting slots with this score.
+    pub fn with_sum(&self, sum: i64) -> impl Iterator<Item = Slot> {
+        self.fitting().filter(move |s| self.sums[*s] == sum)
     }
 
     /// The kinds of objections; [`Self::objections`] refers to them.

@@ -113,6 +113,12 @@ fn by_table<R: Rng>(
     mut diagnosis: Diagnosis,
     rng: &mut R,
 ) -> Decision {
+    let evaluated = diagnosis.total;
+    if compiled.is_local()
+        && let Some((slot, feasible)) = choose::best_known(profile, cx, table, rng)
+    {
+        return Decision::Node { slot, evaluated, feasible };
+    }
     let mut feasible: Vec<Slot> = Vec::new();
     if compiled.is_local() {
         feasible.extend(table.fitting());
@@ -135,7 +141,6 @@ fn by_table<R: Rng>(
         }
         return Decision::Unschedulable(Box::new(diagnosis));
     }
-    let evaluated = diagnosis.total;
     match choose::best(profile, cx, &feasible, Some(table), rng) {
         Some(slot) => Decision::Node { slot, evaluated, feasible: feasible.len() },
         None => Decision::Unschedulable(Box::new(diagnosis)),

@@ -208,8 +208,8 @@ impl Plugin for PodTopologySpread {
     }
 
     fn may_score(&self, cx: Cycle<'_>) -> bool {
-        let own = &cx.pod.want().spread;
-        if own.is_empty() { self.defaults.iter().any(|c| !c.hard) } else { own.iter().any(|c| !c.hard) }
+        // The defaults are for pods of a service or a controller.
+        !self.constraints(cx, false).is_empty()
     }
 
     fn score<'a>(&'a self, cx: Cycle<'a>, feasible: &[&NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
