@@ -1,6 +1,7 @@
 //! Makes the pods of a case, and measures until they are bound.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,9 +12,9 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::cases::{Batch, Case};
+use super::cases::{Batch, Case, Trickle};
 use super::raw::requests;
 use super::seen::Seen;
 
@@ -40,7 +41,13 @@ pub async fn run(client: &Client, case: &Case) -> anyhow::Result<()> {
         settle(&api, b).await?;
     }
     let begun = Instant::now();
-    bind_all(&api, &case.measured).await?;
+    match &case.meanwhile {
+        None => bind_all(&api, &case.measured).await?,
+        Some(t) => tokio::select! {
+            bound = bind_all(&api, &case.measured) => bound?,
+            failed = keep_making(&api, t) => match failed? {},
+        },
+    }
     let rate = case.measured.count as f64 / begun.elapsed().as_secs_f64();
     super::line(&format!("scale.{}", case.name), rate, "pods/s");
     api.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
@@ -83,18 +90,31 @@ async fn create_and_wait(api: &Api<Pod>, b: &Batch, done: impl Fn(&Seen) -> bool
 }
 
 async fn create(api: &Api<Pod>, b: &Batch) -> anyhow::Result<()> {
-    let (client, pods) = (api.clone().into_client(), requests::<Pod>(Some(NAMESPACE)));
-    let (client, pods) = (&client, &pods);
+    let client = &api.clone().into_client();
     futures::stream::iter((0..b.count).map(Ok))
-        .try_for_each_concurrent(IN_FLIGHT, |i| async move {
-            let name = format!("{}-{i:06}", b.prefix);
-            let pod = json!({"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": {"app": b.prefix}}, "spec": b.spec});
-            let request = pods.create(&PostParams::default(), pod.to_string().into_bytes())?;
-            client.request_text(request).await.with_context(|| format!("creating pod {name}"))?;
-            anyhow::Ok(())
-        })
+        .try_for_each_concurrent(IN_FLIGHT, |i| create_one(client, b.prefix, i, &b.spec))
         .await
+}
+
+async fn create_one(client: &Client, prefix: &str, i: usize, spec: &Value) -> anyhow::Result<()> {
+    let name = format!("{prefix}-{i:06}");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": prefix}}, "spec": spec});
+    let pods = requests::<Pod>(Some(NAMESPACE));
+    let request = pods.create(&PostParams::default(), pod.to_string().into_bytes())?;
+    client.request_text(request).await.with_context(|| format!("creating pod {name}"))?;
+    Ok(())
+}
+
+/// Makes pods as long as it is polled.
+async fn keep_making(api: &Api<Pod>, t: &Trickle) -> anyhow::Result<Infallible> {
+    let client = &api.clone().into_client();
+    let mut tick = tokio::time::interval(t.every);
+    for i in 0.. {
+        tick.tick().await;
+        create_one(client, t.prefix, i, &t.spec).await?;
+    }
+    bail!("no numbers are left for pods")
 }
 
 async fn wait(
