@@ -169,6 +169,68 @@ async fn pods_are_deleted_gracefully() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_bound_once_with_the_topology_of_its_node() {
+    let s = TestServer::start(&["--disable-admission-plugins=ServiceAccount"]).await;
+    let c = &s.admin;
+    let zone = "topology.kubernetes.io/zone";
+    let node =
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {zone: "z1"}}});
+    c.post("/api/v1/nodes", &node).await.expect(201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "N", "value": "v"}]}]}});
+    c.post(pods, &pod).await.expect(201);
+    let path = format!("{pods}/p");
+    let hint = json!({"status": {"nominatedNodeName": "n0"}});
+    let before = c.merge(&format!("{path}/status"), &hint).await.expect(200);
+    assert_eq!(before["status"]["nominatedNodeName"], "n0");
+
+    let to = |metadata: Value| {
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
+            "target": {"kind": "Node", "name": "n1"}})
+    };
+    let binding = format!("{path}/binding");
+    for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+        let refused = c.post(&binding, &to(json!({"name": "p", field: "1"}))).await.expect(409);
+        let there = before["metadata"][field].as_str().expect("there");
+        assert_eq!(
+            refused["message"],
+            format!(
+                "Operation cannot be fulfilled on pods/binding \"p\": Precondition failed: \
+                 {what} in precondition: 1, {what} in object meta: {there}"
+            )
+        );
+    }
+    let tried = c.post(&format!("{binding}?dryRun=All"), &to(json!({"name": "p"}))).await;
+    assert_eq!(tried.expect(201)["status"], "Success");
+    assert_eq!(c.get(&path).await.expect(200), before, "a dry run changes nothing");
+
+    c.post(&binding, &to(json!({"name": "p", "annotations": {"by": "test"}}))).await.expect(201);
+    let mut bound = c.get(&path).await.expect(200);
+    assert_eq!(bound["metadata"]["labels"], json!({"app": "a", zone: "z1"}));
+    assert_eq!(bound["metadata"]["annotations"], json!({"by": "test"}));
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"].get("nominatedNodeName"), None);
+    let conditions = bound["status"]["conditions"].take();
+    assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("PodScheduled"), &json!("True")));
+    // All else is as it was.
+    let mut wanted = before.clone();
+    wanted["metadata"]["labels"][zone] = json!("z1");
+    wanted["metadata"]["annotations"] = json!({"by": "test"});
+    wanted["metadata"]["resourceVersion"] = bound["metadata"]["resourceVersion"].clone();
+    wanted["spec"]["nodeName"] = json!("n1");
+    wanted["status"]["conditions"] = Value::Null;
+    wanted["status"].as_object_mut().expect("an object").remove("nominatedNodeName");
+    assert_eq!(bound, wanted);
+
+    let again = c.post(&binding, &to(json!({"name": "p"}))).await.expect(409);
+    let message = again["message"].as_str().expect("a message");
+    assert!(message.ends_with("pod p is already assigned to node \"n1\""), "{message}");
+    let none = c.post(&format!("{pods}/q/binding"), &to(json!({"name": "q"}))).await.expect(404);
+    assert_eq!(none["message"], "pods \"q\" not found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finalizers_and_namespaces() {
     let s = TestServer::start(&[]).await;
     let c = &s.admin;

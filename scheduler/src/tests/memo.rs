@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::json;
 
-use crate::decide::{Decision, Turn, decide};
+use crate::decide::{Decision, Turn, decide, shortlist};
 use crate::testing::{cluster, node, node_with, on, pod_with, profile};
 
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ proptest! {
             let fresh = decide(&c, &p, &new, &mut Turn::new(SmallRng::seed_from_u64(2)));
             let remembered = decide(&c, &p, &new, &mut turn);
             prop_assert_eq!(told(&remembered), told(&fresh));
+            if let Decision::Node { slot: chosen, .. } = remembered {
+                let scores = shortlist(&c, &p, &new).expect("it fits");
+                let of_chosen = scores.iter().find(|(slot, _)| *slot == chosen).map(|(_, score)| *score);
+                prop_assert_eq!(of_chosen, scores.iter().map(|(_, score)| *score).max());
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `pods/binding` and `bindings`: the scheduler's decision where a pod runs.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admission::{Operation, RequestOptions};
 use crate::app::App;
@@ -18,7 +18,13 @@ use crate::status::{ApiError, ApiResult};
 /// What a binding is about.
 const BOUND: Fields = Fields {
     read: &["metadata.uid", "metadata.deletionTimestamp", "spec.schedulingGates"],
-    changed: &["metadata.annotations", "spec.nodeName", "status.conditions"],
+    changed: &[
+        "metadata.labels",
+        "metadata.annotations",
+        "spec.nodeName",
+        "status.conditions",
+        "status.nominatedNodeName",
+    ],
 };
 
 /// POST of a `Binding`.
@@ -86,12 +92,15 @@ async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
     let refuse = |why: String| ApiError::conflict("", "pods/binding", name, why);
     let mut change = |pod: &mut Value| -> ApiResult<()> {
-        let uid = object::uid(binding);
-        if !uid.is_empty() && uid != object::uid(pod) {
-            return Err(refuse(format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                object::uid(pod)
-            )));
+        let preconditions: [(&str, fn(&Value) -> &str); 2] =
+            [("UID", object::uid), ("ResourceVersion", object::resource_version)];
+        for (what, of) in preconditions {
+            let (wanted, there) = (of(binding), of(pod));
+            if !wanted.is_empty() && wanted != there {
+                return Err(refuse(format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
+                )));
+            }
         }
         if object::is_deleting(pod) {
             return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
@@ -104,17 +113,23 @@ async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run
         if gates.is_some_and(|g| !g.is_empty()) {
             return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
         }
-        object::child_mut(object::root_mut(pod), "spec").insert("nodeName".to_owned(), json!(node));
-        if let Some(extra) = object::meta(binding).get("annotations").and_then(Value::as_object) {
-            let a = object::child_mut(object::meta_mut(pod), "annotations");
-            for (k, v) in extra {
-                a.insert(k.clone(), v.clone());
-            }
-        }
-        mark_scheduled(pod);
+        put_on(pod, node, object::meta(binding));
         Ok(())
     };
     app.registry.touch(pods, (namespace, name), &BOUND, dry_run, &mut change).await.map(|_| ())
+}
+
+/// Gives a pod its node, and the labels and annotations that the binding has for it. What was a hint before is over.
+fn put_on(pod: &mut Value, node: &str, binding: &Map<String, Value>) {
+    object::child_mut(object::root_mut(pod), "spec").insert("nodeName".to_owned(), json!(node));
+    for name in ["labels", "annotations"] {
+        if let Some(extra) = binding.get(name).and_then(Value::as_object) {
+            let own = object::child_mut(object::meta_mut(pod), name);
+            own.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+    }
+    object::child_mut(object::root_mut(pod), "status").remove("nominatedNodeName");
+    mark_scheduled(pod);
 }
 
 /// Sets the condition `PodScheduled`.
@@ -131,5 +146,26 @@ fn mark_scheduled(pod: &mut Value) {
         Some(i) if list[i]["status"] == "True" => {}
         Some(i) => list[i] = fresh,
         None => list.push(fresh),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_pod_has_what_its_binding_says_and_no_hint() {
+        let mut pod = json!({"metadata": {"name": "p", "labels": {"zone": "old", "app": "a"}},
+            "status": {"nominatedNodeName": "n0", "phase": "Pending",
+                "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}});
+        let binding = json!({"labels": {"zone": "z"}, "annotations": {"by": "me"}});
+        put_on(&mut pod, "n1", binding.as_object().expect("an object"));
+        let conditions = pod["status"]["conditions"].take();
+        assert_eq!(
+            pod,
+            json!({"metadata": {"name": "p", "labels": {"zone": "z", "app": "a"}, "annotations": {"by": "me"}},
+                "spec": {"nodeName": "n1"}, "status": {"phase": "Pending", "conditions": null}})
+        );
+        assert_eq!((&conditions[0]["status"], &conditions[0]["reason"]), (&json!("True"), &Value::Null));
     }
 }
