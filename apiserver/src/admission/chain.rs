@@ -9,6 +9,8 @@ use super::policy::{self, Policies};
 use super::webhook::{self, Webhooks};
 use super::{Attributes, Operation, Phase, Plugin, plugins};
 use crate::authz::Authorizer;
+use crate::authz::devices::DeviceAccess;
+use crate::authz::escalation::Escalation;
 use crate::lookup::{ObjectLookup, ObjectWriter};
 use crate::metrics::parts;
 use crate::status::ApiResult;
@@ -166,9 +168,12 @@ impl Chain {
                 None => tracing::debug!(plugin = name, "admission plugin is not available in this server"),
             }
         }
-        let escalation = Arc::new(crate::authz::escalation::Escalation::new(env.authorizer.clone()));
         let at = list.iter().position(|p| p.name() == LAST).unwrap_or(list.len());
-        list.insert(at, escalation);
+        let built_in: [Arc<dyn Plugin>; 2] = [
+            Arc::new(DeviceAccess::new(env.authorizer.clone(), env.objects.clone())),
+            Arc::new(Escalation::new(env.authorizer.clone())),
+        ];
+        list.splice(at..at, built_in);
         Ok(Self { links: list.into_iter().map(Link::new).collect() })
     }
 
@@ -260,7 +265,7 @@ mod tests {
         };
         assert_eq!(
             only(&["Priority", "LimitRanger"]).unwrap(),
-            ["LimitRanger", "Priority", "RBACEscalation"]
+            ["LimitRanger", "Priority", "DeviceAccess", "RBACEscalation"]
         );
         assert!(only(&["Nonsense"]).unwrap_err().contains("is unknown"));
         assert!(names(&["Priority"], &["Priority"]).unwrap_err().contains("overlapped"));

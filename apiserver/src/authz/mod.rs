@@ -8,6 +8,7 @@ pub mod abac;
 pub mod attributes;
 pub mod conditions;
 pub mod config;
+pub mod devices;
 pub mod escalation;
 pub mod graph;
 pub mod metrics;
