@@ -86,17 +86,12 @@ impl Bare {
         process::start(&self.cluster.layout, name, c)
     }
 
-    /// Resident memory of a daemon, in MB.
+    /// The process of a daemon.
     ///
     /// # Errors
     /// It does not run.
-    pub fn resident(&self, daemon: &str) -> anyhow::Result<f64> {
-        let pid =
-            process::pid(&self.cluster.layout, daemon).with_context(|| format!("{daemon} has ended"))?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024.0 / 1e6)
+    pub fn pid(&self, daemon: &str) -> anyhow::Result<u32> {
+        process::pid(&self.cluster.layout, daemon).with_context(|| format!("{daemon} has ended"))
     }
 
     /// The ends of the logs, for the message of a failure.

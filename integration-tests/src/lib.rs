@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod group;
 pub mod machine;
+pub mod usage;
 pub mod wait;
 
 pub use cluster::{Config, TestCluster};

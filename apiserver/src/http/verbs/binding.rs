@@ -92,10 +92,11 @@ async fn assign(app: &App, namespace: &str, name: &str, binding: &Value, dry_run
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
     let refuse = |why: String| ApiError::conflict("", "pods/binding", name, why);
     let mut change = |pod: &mut Value| -> ApiResult<()> {
-        let preconditions: [(&str, fn(&Value) -> &str); 2] =
-            [("UID", object::uid), ("ResourceVersion", object::resource_version)];
-        for (what, of) in preconditions {
-            let (wanted, there) = (of(binding), of(pod));
+        let preconditions = [
+            ("UID", object::uid(binding), object::uid(pod)),
+            ("ResourceVersion", object::resource_version(binding), object::resource_version(pod)),
+        ];
+        for (what, wanted, there) in preconditions {
             if !wanted.is_empty() && wanted != there {
                 return Err(refuse(format!(
                     "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"

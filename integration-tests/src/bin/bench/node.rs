@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::StreamExt;
+use integration_tests::usage::resident;
 use integration_tests::{Config, TestCluster, binaries};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,7 +13,7 @@ use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use nix::sys::signal::Signal;
 
-use crate::figures::{line, median, ms, resident};
+use crate::figures::{line, median, ms};
 
 /// How often what takes milliseconds is measured; the median is printed.
 const ROUNDS: usize = 20;

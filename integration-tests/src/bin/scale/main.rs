@@ -11,9 +11,18 @@ mod load;
 mod raw;
 mod seen;
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use ctl::cluster::control_plane;
 use integration_tests::bare::{Bare, or_interrupted};
+use integration_tests::usage;
+
+const DAEMONS: [&str; 3] = ["kube-apiserver", "kube-scheduler", "kube-controller-manager"];
+/// How long the last work may go on.
+const SETTLING: Duration = Duration::from_secs(10);
+/// How long an idle cluster is looked at.
+const IDLE: Duration = Duration::from_secs(20);
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -43,10 +52,24 @@ async fn run(bare: &Bare, nodes: usize, pods: usize) -> anyhow::Result<()> {
     // Not before: its work would be a part of the other figures.
     control_plane::start_controller_manager(&bare.cluster.options, &bare.cluster.layout)?;
     controllers::run(&client, pods).await.context("with the controller manager")?;
-    for daemon in ["kube-apiserver", "kube-scheduler", "kube-controller-manager"] {
-        line(&format!("scale.memory.{daemon}"), bare.resident(daemon)?, "MB");
+    for daemon in DAEMONS {
+        line(&format!("scale.memory.{daemon}"), usage::resident(bare.pid(daemon)?)?, "MB");
     }
+    idle(bare).await?;
     hollow.stop().await;
+    Ok(())
+}
+
+/// Prints what share of a core each daemon takes while nothing happens but that the nodes renew their leases.
+async fn idle(bare: &Bare) -> anyhow::Result<()> {
+    let used = || DAEMONS.map(|d| bare.pid(d).and_then(usage::processor_time));
+    tokio::time::sleep(SETTLING).await;
+    let before = used();
+    tokio::time::sleep(IDLE).await;
+    for ((daemon, before), after) in DAEMONS.iter().zip(before).zip(used()) {
+        let share = (after? - before?) / (IDLE.as_secs_f64() * 10.0);
+        line(&format!("scale.idle.{daemon}"), share, "% of a core");
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod watchers;
 use std::time::Duration;
 
 use anyhow::Context;
+use integration_tests::usage::{forget_peak, peak, processor_time, resident};
 use integration_tests::{Config, TestCluster};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use kube::Client;
@@ -15,7 +16,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use self::load::Load;
-use crate::figures::{cpu, forget_peak, line, peak, resident};
+use crate::figures::line;
 
 const NAMESPACE: &str = "bench";
 /// Pods of the first, small, collection.
@@ -60,17 +61,17 @@ struct Server {
 impl Server {
     /// `count` creates of a pod with a generated name, 64 in flight.
     fn create(&self, name: &str, body: &Value, count: usize) -> anyhow::Result<()> {
-        let before = cpu(self.pid)?;
+        let before = processor_time(self.pid)?;
         let r = self.load.post(&format!("/api/v1/namespaces/{NAMESPACE}/pods"), body, count, 64)?;
         line(&format!("api.{name}.rate"), r.per_second(), "1/s");
         line(&format!("api.{name}.p99"), r.p99, "ms");
-        line(&format!("api.{name}.cpu"), (cpu(self.pid)? - before) / count as f64, "ms");
+        line(&format!("api.{name}.cpu"), (processor_time(self.pid)? - before) / count as f64, "ms");
         Ok(())
     }
 
     fn get(&self, pod: &str) -> anyhow::Result<()> {
         const COUNT: usize = 100_000;
-        let before = cpu(self.pid)?;
+        let before = processor_time(self.pid)?;
         let r = self.load.get(
             &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}"),
             "application/json",
@@ -79,7 +80,7 @@ impl Server {
         )?;
         line("api.get.rate", r.per_second(), "1/s");
         line("api.get.p99", r.p99, "ms");
-        line("api.get.cpu", (cpu(self.pid)? - before) / COUNT as f64, "ms");
+        line("api.get.cpu", (processor_time(self.pid)? - before) / COUNT as f64, "ms");
         Ok(())
     }
 
@@ -89,11 +90,15 @@ impl Server {
             let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
             forget_peak(self.pid)?;
             let resident_before = resident(self.pid)?;
-            let before = cpu(self.pid)?;
+            let before = processor_time(self.pid)?;
             let r = self.load.get(&path, accept, count, 1)?;
             line(&format!("api.{name}.{encoding}.rate"), r.bytes / r.seconds / 1e6, "MB/s");
             line(&format!("api.{name}.{encoding}.time"), r.seconds * 1e3 / count as f64, "ms");
-            line(&format!("api.{name}.{encoding}.cpu"), (cpu(self.pid)? - before) / count as f64, "ms");
+            line(
+                &format!("api.{name}.{encoding}.cpu"),
+                (processor_time(self.pid)? - before) / count as f64,
+                "ms",
+            );
             line(&format!("api.{name}.{encoding}.memory"), peak(self.pid)? - resident_before, "MB");
         }
         Ok(())

@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use integration_tests::binaries;
+use integration_tests::usage::resident;
 use store::Store;
 use store::embedded::{Config, Engine};
 
 use self::engine::Child;
 use self::load::{creates, fill, reads};
-use crate::figures::{line, resident};
+use crate::figures::line;
 
 /// Clients at once.
 const CLIENTS: usize = 64;
