@@ -106,13 +106,17 @@ fn volumes_and_environment_reach_the_container() {
 fn init_containers_probes_and_restarts_follow_their_rules() {
     let c = TestCluster::start();
     let init = r#"  initContainers:
-  - {name: first, image: "busybox:1.35", command: [sh, -c, "echo one > /w/log"], volumeMounts: [{name: w, mountPath: /w}]}
+  - {name: first, image: "busybox:1.35", command: [sh, -c, "echo one > /w/log; echo \"SAID='one'\" > /w/env"], volumeMounts: [{name: w, mountPath: /w}]}
   - {name: side, image: "busybox:1.35", restartPolicy: Always, command: [sh, -c, "echo side >> /w/log; trap exit TERM; while :; do sleep 1 & wait $!; done"], volumeMounts: [{name: w, mountPath: /w}]}
   - {name: second, image: "busybox:1.35", command: [sh, -c, "until grep -q side /w/log; do sleep 0.1; done; echo two >> /w/log"], volumeMounts: [{name: w, mountPath: /w}]}
   volumes: [{name: w, emptyDir: {}}]"#;
-    c.create(&busybox("ordered", SLEEP, "    volumeMounts: [{name: w, mountPath: /w}]", init));
+    let main = r#"    volumeMounts: [{name: w, mountPath: /w}]
+    env: [{name: SAID, valueFrom: {fileKeyRef: {volumeName: w, path: env, key: SAID}}}]"#;
+    c.create(&busybox("ordered", SLEEP, main, init));
     c.wait_ready("ordered", 40);
     assert_eq!(c.ctl(&["exec", "ordered", "-c", "main", "--", "cat", "/w/log"]).ok(), "one\nside\ntwo\n");
+    let said = c.ctl(&["exec", "ordered", "-c", "main", "--", "sh", "-c", "echo $SAID"]).ok();
+    assert_eq!(said, "one\n", "a variable from a file of the first container");
     assert_eq!(c.field("pod/ordered", "{.status.initContainerStatuses[*].ready}"), "true true true");
 
     let probes = r#"    readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}

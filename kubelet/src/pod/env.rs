@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, FileKeySelector, Pod, Secret};
 
 use super::{
+    env_file,
     expand::expand,
     fields::{self, NodeFacts},
     spec,
@@ -87,13 +88,14 @@ pub fn references(pod: &Pod) -> (Vec<String>, Vec<String>) {
     (maps, secrets)
 }
 
-/// The environment in a stable order.
+/// The environment in a stable order. `files` gives what is in a file of one of the pod's volumes.
 pub fn environment(
     pod: &Pod,
     container: &Container,
     facts: &NodeFacts,
     services: &BTreeMap<String, String>,
     objects: &ObjectSet,
+    files: &dyn Fn(&FileKeySelector) -> Result<String, String>,
 ) -> Result<Vec<(String, String)>, String> {
     let namespace = spec::namespace(pod);
     let mut result: BTreeMap<String, String> = BTreeMap::new();
@@ -151,6 +153,16 @@ pub fn environment(
                     objects
                         .secret_key(namespace, &r.name, &r.key, r.optional == Some(true))?
                         .map(|b| String::from_utf8_lossy(&b).into_owned())
+                } else if let Some(f) = &source.file_key_ref {
+                    let found = env_file::value(&files(f)?, &f.key)
+                        .map_err(|e| format!("couldn't parse env file {:?}: {e}", f.path))?;
+                    if found.is_none() && f.optional != Some(true) {
+                        return Err(format!(
+                            "environment variable key {:?} not found in file {:?}",
+                            f.key, f.path
+                        ));
+                    }
+                    found
                 } else {
                     return Err(format!("environment variable {}: its source is not supported", var.name));
                 };
@@ -185,6 +197,8 @@ fn insert_from(result: &mut BTreeMap<String, String>, prefix: &str, key: &str, v
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -198,13 +212,21 @@ mod tests {
                 {"name": "B", "value": "$(A)!"},
                 {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                 {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "x"}}},
-                {"name": "O", "valueFrom": {"secretKeyRef": {"name": "none", "key": "x", "optional": true}}}
+                {"name": "O", "valueFrom": {"secretKeyRef": {"name": "none", "key": "x", "optional": true}}},
+                {"name": "F", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "e", "key": "K"}}},
+                {"name": "G", "valueFrom":
+                    {"fileKeyRef": {"volumeName": "v", "path": "e", "key": "L", "optional": true}}}
             ]}]}}))
         .unwrap();
         let c = pod.spec.as_ref().unwrap().containers[0].clone();
         let services = BTreeMap::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned())]);
         let mut objects = ObjectSet::default();
-        let call = |o: &ObjectSet| environment(&pod, &c, &NodeFacts::default(), &services, o);
+        let file = Cell::new("K='f'");
+        let files = |f: &FileKeySelector| match f.volume_name.as_str() {
+            "v" => Ok(file.get().to_owned()),
+            _ => Err("no such volume".to_owned()),
+        };
+        let call = |o: &ObjectSet| environment(&pod, &c, &NodeFacts::default(), &services, o, &files);
         assert_eq!(call(&objects).unwrap_err(), "configmap \"m\" not found");
         let m: ConfigMap = serde_json::from_value(serde_json::json!({"data": {"k": "v"}})).unwrap();
         objects.config_maps.insert("m".into(), Arc::new(m));
@@ -216,7 +238,12 @@ mod tests {
         assert_eq!(env["B"], "v-10.0.0.1-$(NOPE)!");
         assert_eq!(env["N"], "p");
         assert_eq!(env["S"], "x");
-        assert!(!env.contains_key("O"));
+        assert!(!env.contains_key("O") && !env.contains_key("G"));
+        assert_eq!(env["F"], "f");
+        file.set("L='x'");
+        assert_eq!(call(&objects).unwrap_err(), "environment variable key \"K\" not found in file \"e\"");
+        file.set("K=f");
+        assert!(call(&objects).unwrap_err().starts_with("couldn't parse env file \"e\": "));
         assert_eq!(env["KUBERNETES_SERVICE_HOST"], "10.0.0.1");
     }
 }

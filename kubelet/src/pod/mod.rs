@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod container;
 pub mod dns;
 pub mod env;
+mod env_file;
 pub mod expand;
 pub mod fields;
 pub mod file_source;

@@ -12,13 +12,13 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_cri::v1::{Device, ImageSpec, Mount, MountPropagation, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod, Secret, VolumeDevice};
+use k8s_openapi::api::core::v1::{Container, FileKeySelector, Pod, Secret, VolumeDevice};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
 use super::{
     container::{self, ContainerInputs, DEFAULT_MESSAGE_PATH},
-    dns, env,
+    dns, env, env_file,
     expand::expand,
     gate::Gate,
     hooks, resources,
@@ -225,8 +225,8 @@ pub async fn start_container(ctx: &Context, s: &Start) -> Result<String, Failure
     let facts = ctx.facts(pod_ips.clone());
     let links = spec::spec(pod).enable_service_links != Some(false);
     let services = ctx.services.with(|all| service_env::variables(all, spec::namespace(pod), links)).await;
-    let environment =
-        env::environment(pod, &c, &facts, &services, &objects).map_err(|e| failed(config_error(e)))?;
+    let environment = env::environment(pod, &c, &facts, &services, &objects, &|f| file(f, &s.volumes))
+        .map_err(|e| failed(config_error(e)))?;
     let shown = image_volumes(ctx, pod, &c, &secrets, &sandbox_config).await?;
     let mounts =
         mounts(ctx, pod, &c, s, &environment, &pod_ips, &shown).map_err(|e| failed(config_error(e)))?;
@@ -354,6 +354,15 @@ async fn image_volumes(
         shown.insert(v.name.clone(), image);
     }
     Ok(shown)
+}
+
+/// The text of a file that variables come from.
+fn file(f: &FileKeySelector, volumes: &MountedVolumes) -> Result<String, String> {
+    let volume = volumes
+        .get(&f.volume_name)
+        .ok_or_else(|| format!("cannot find the volume {:?} referenced by FileKeyRef", f.volume_name))?;
+    env_file::read(&volume.path, &f.path)
+        .map_err(|e| format!("couldn't parse env file {:?} of volume {:?}: {e}", f.path, f.volume_name))
 }
 
 /// Block volumes, as devices of the container.
