@@ -5,12 +5,10 @@
 use serde_json::Value;
 
 use super::resource::Resource;
+use super::update::ATTEMPTS;
 use super::{Registry, object};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Revision;
-
-/// How often a change is tried again when others write the same object.
-const ATTEMPTS: usize = 64;
 
 /// Fields on dotted paths of JSON names.
 pub struct Fields {

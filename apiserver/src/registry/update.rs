@@ -12,7 +12,7 @@ use crate::status::{ApiError, ApiResult};
 use crate::store::KeyValue;
 
 /// How often an update is tried again when others write the same object.
-const ATTEMPTS: usize = 64;
+pub(super) const ATTEMPTS: usize = 64;
 
 /// Makes the new object from the current one (none: absent). Called again after each conflict.
 pub type Change<'a> = &'a mut (dyn FnMut(Option<&Value>) -> ApiResult<Value> + Send);
