@@ -44,9 +44,7 @@ pub async fn impersonate(
     let bare = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
     let node = node_user(&wanted.name);
     let account = service_account::split_user(&wanted.name).is_some();
-    let own_node = request.user.extra.get(service_account::NODE_NAME).map(Vec::as_slice);
-    let associated = service_account::split_user(&request.user.name).is_some()
-        && node.is_some_and(|n| matches!(own_node, Some([one]) if one == n));
+    let associated = node.is_some_and(|n| service_account::is_on_node(request.user, n));
     let modes = [
         ("associated-node", bare && associated),
         ("arbitrary-node", bare && node.is_some()),

@@ -56,6 +56,12 @@ pub fn split_user(name: &str) -> Option<(&str, &str)> {
     (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
 }
 
+/// Whether the user is a service account whose token belongs to this node, by what its token says.
+pub fn is_on_node(user: &UserInfo, node: &str) -> bool {
+    let nodes = user.extra.get(NODE_NAME).map(Vec::as_slice);
+    split_user(&user.name).is_some() && matches!(nodes, Some([one]) if one == node)
+}
+
 /// The groups of every account of a namespace.
 pub fn groups(namespace: &str) -> Vec<String> {
     vec![GROUP.to_owned(), format!("{GROUP}:{namespace}")]

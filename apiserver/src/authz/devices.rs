@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Authorizer, forbidden};
 use crate::admission::{Attributes, Operation, Phase, Plugin, RequestOptions};
+use crate::authn::service_account;
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::semantic::same;
 use crate::lookup::{self, ObjectLookup, items, text};
 use crate::registry::options::WriteKind;
 use crate::request::UserInfo;
@@ -21,8 +23,6 @@ use crate::status::{ApiError, ApiResult};
 const GROUP: &str = "resource.k8s.io";
 const CLAIMS: &str = "resourceclaims";
 const ADMIN_LABEL: &str = "resource.kubernetes.io/admin-access";
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
-const NODE_OF_USER: &str = "authentication.kubernetes.io/node-name";
 
 /// Runs the checks among the last of the validating plugins. They are part of what claims are, so no flag turns them
 /// off.
@@ -81,7 +81,8 @@ impl DeviceAccess {
             _ => "update",
         };
         let path = Path::new("status");
-        if ["allocation", "reservedFor"].iter().any(|f| !alike(before.get(f), after.get(f)))
+        let held = |s: &Value| json!({"allocation": s["allocation"], "reservedFor": s["reservedFor"]});
+        if !same(&held(before), &held(after))
             && let Some(e) = self.refused(attrs.user, &[verb.to_owned()], "binding", ("", "")).await
         {
             let why = format!(
@@ -95,7 +96,7 @@ impl DeviceAccess {
             return Ok(errors);
         }
         let mut verbs = vec![format!("arbitrary-node:{verb}")];
-        if node_of(after).is_some_and(|node| is_on(attrs.user, node)) {
+        if node_of(after).is_some_and(|node| service_account::is_on_node(attrs.user, node)) {
             verbs.insert(0, format!("associated-node:{verb}"));
         }
         for driver in told_of(before, after) {
@@ -162,12 +163,6 @@ fn granted(status: &Value) -> Option<Path> {
     Some(results.index(at).child("adminAccess"))
 }
 
-/// Whether two fields have the same in them; nothing, null and an empty list are.
-fn alike(a: Option<&Value>, b: Option<&Value>) -> bool {
-    let there = |v: &&Value| !v.is_null() && v.as_array().is_none_or(|l| !l.is_empty());
-    a.filter(there) == b.filter(there)
-}
-
 /// The drivers of devices of which something new is said.
 fn told_of<'v>(before: &'v Value, after: &'v Value) -> BTreeSet<&'v str> {
     let (before, after) = (items(before, "/devices"), items(after, "/devices"));
@@ -189,18 +184,11 @@ fn node_of(status: &Value) -> Option<&str> {
     name.as_str().filter(|name| by_name && !name.is_empty())
 }
 
-/// Whether the user is a service account whose token belongs to this node.
-fn is_on(user: &UserInfo, node: &str) -> bool {
-    let nodes = user.extra.get(NODE_OF_USER).map(Vec::as_slice);
-    user.name.starts_with(SERVICE_ACCOUNT) && nodes.is_some_and(|n| n.len() == 1 && n[0] == node)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admission::plugins::testing::{Write, environment};
     use crate::authz::rbac::Kind;
-    use serde_json::json;
 
     const TEMPLATES: lookup::Resource =
         lookup::Resource { resource: "resourceclaimtemplates", ..lookup::RESOURCE_CLAIMS };
@@ -311,7 +299,7 @@ mod tests {
     #[tokio::test]
     async fn drivers_tell_of_their_devices() {
         let agent_on = |node: &str| UserInfo {
-            extra: [(NODE_OF_USER.to_owned(), vec![node.to_owned()])].into(),
+            extra: [(service_account::NODE_NAME.to_owned(), vec![node.to_owned()])].into(),
             ..user("system:serviceaccount:kube-system:agent")
         };
         let told = |data: &str| {
